@@ -1,0 +1,40 @@
+"""Bring a database to the schema that this code needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+
+MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
+
+# Any fixed number: two services that start at once on one database migrate one after the other.
+LOCK = 7_461_002
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate the database at `url` (a SQLAlchemy URL) up to `revision`; all of it or nothing."""
+    command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Migrate the database at `url` down to `revision` (`base`: nothing left); all of it or nothing."""
+    command.downgrade(_config(url), revision)
+
+
+def current(url: str) -> str | None:
+    """The revision that the database at `url` stands at; None where it has none."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        options = {"version_table_schema": "public"}
+        return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = url
+    return config

@@ -1,0 +1,240 @@
+"""Every table of Isoloss, as SQLAlchemy sees it.
+
+The tables live in the schema `public`; those of the job queue, which are procrastinate's own, in `jobs`.
+`migrations/` makes them; a test holds the two to be the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.ids import uuid7
+
+SCHEMA = "public"
+
+RUN_STATUSES = ("running", "finished", "failed", "preempted", "diverged")
+JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+def _references(table: str, on_delete: str | None) -> ForeignKey:
+    return ForeignKey(f"{SCHEMA}.{table}.id", ondelete=on_delete)
+
+
+class Base(DeclarativeBase):
+    """What all tables share: types by annotation, and constraint names that migrations can drop."""
+
+    metadata = MetaData(
+        schema=SCHEMA,
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        },
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        str: Text,
+        int: BigInteger,
+        float: Double,
+        bytes: LargeBinary,
+        dt.datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB(none_as_null=True),
+        list[str]: ARRAY(Text),
+    }
+
+
+class Created:
+    """A row that remembers when it was made."""
+
+    created_at: Mapped[dt.datetime] = mapped_column(server_default=func.now())
+
+
+class Changed(Created):
+    """A row whose changes the event stream follows."""
+
+    updated_at: Mapped[dt.datetime] = mapped_column(
+        server_default=func.clock_timestamp(), onupdate=func.clock_timestamp()
+    )
+
+
+class Project(Created, Base):
+    """A name under which runs, fits and jobs are kept apart from those of others."""
+
+    __tablename__ = "project"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Run(Changed, Base):
+    """One training run: its specification, and where its points stand.
+
+    `run_id` is the client's name for it, unique in its project. `last_step` is the last step of the run's own
+    points. `free_names` gives the meaning of the positions of `point.free`, in the order of first use.
+    """
+
+    __tablename__ = "run"
+    __table_args__ = (
+        UniqueConstraint("project_id", "run_id"),
+        CheckConstraint(_one_of("status", RUN_STATUSES), name="status"),
+        CheckConstraint("(parent_id IS NULL) = (branch_step IS NULL)", name="branch"),
+        # No index on updated_at or last_step: every batch of points changes them, and an update that
+        # touches no index stays on its page.
+        Index(None, "parent_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    run_id: Mapped[str]
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="running")
+    recipe: Mapped[str | None]
+    tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    notes: Mapped[str | None]
+    parent_id: Mapped[int | None] = mapped_column(_references("run", None))
+    branch_step: Mapped[int | None]
+    config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    schedule: Mapped[dict[str, Any] | None]
+    summary: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    last_step: Mapped[int | None]
+    free_names: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+
+
+class Point(Base):
+    """What one run logged at one step: the recent, uncompacted form.
+
+    A row holds all that is known of its step, so that it stands above a chunk's point of the same step.
+    There is no foreign key: checking it costs more than the insert itself. Writers hold the run's row lock
+    instead, and deleting a run deletes its points (`store/runs.py`).
+    """
+
+    __tablename__ = "point"
+
+    run: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    loss: Mapped[float | None]
+    val_loss: Mapped[float | None]
+    lr: Mapped[float | None]
+    tokens: Mapped[float | None]
+    grad_norm: Mapped[float | None]
+    grad_norm_l1: Mapped[float | None]
+    grad_noise_scale: Mapped[float | None]
+    reward: Mapped[float | None]
+    compute_flops: Mapped[float | None]
+    wall_time_s: Mapped[float | None]
+    free: Mapped[list[float | None] | None] = mapped_column(ARRAY(Double))
+
+
+class PointChunk(Base):
+    """One column of one to four thousand points of a run, compressed: the form of finished runs."""
+
+    __tablename__ = "point_chunk"
+
+    run: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    first_step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    last_step: Mapped[int]
+    n_points: Mapped[int]
+    data: Mapped[bytes]
+
+
+class Job(Changed, Base):
+    """Work asked for: what the user sees of it. The queue's own row is `queue_id` in the schema `jobs`."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JOB_STATUSES), name="status"),
+        CheckConstraint("progress BETWEEN 0 AND 1", name="progress"),
+        Index(None, "project_id", "updated_at"),
+        Index(None, "queue_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int | None] = mapped_column(_references("project", "CASCADE"))
+    kind: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    progress: Mapped[float] = mapped_column(server_default=text("0"))
+    message: Mapped[str | None]
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    result: Mapped[dict[str, Any] | None]
+    cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
+    queue_id: Mapped[int | None]
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Fit(Changed, Base):
+    """A law fitted, or to be fitted, to chosen runs.
+
+    `result` is the public document. `state` is the private one, from which predictions are made (zlib over
+    JSON: it holds every resample).
+    """
+
+    __tablename__ = "fit"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", JOB_STATUSES), name="status"),
+        Index(None, "project_id", "updated_at"),
+        Index(None, "job_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    job_id: Mapped[uuid.UUID] = mapped_column(_references("job", "CASCADE"))
+    law: Mapped[str]
+    select: Mapped[dict[str, Any]]
+    options: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    result: Mapped[dict[str, Any] | None]
+    state: Mapped[bytes | None] = mapped_column(deferred=True)
+    error: Mapped[str | None]
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class ApiKey(Created, Base):
+    """A bearer key: only its SHA-256 is kept. 256 random bits need no salt and no slow hash."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    name: Mapped[str]
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    scopes: Mapped[list[str]]
+    project_id: Mapped[int | None] = mapped_column(_references("project", "CASCADE"))
+
+
+class IdempotencyKey(Created, Base):
+    """The answer that was given to a creating request, kept to be given again."""
+
+    __tablename__ = "idempotency_key"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[bytes]
+    status: Mapped[int | None]
+    answer: Mapped[bytes | None]
