@@ -62,3 +62,11 @@ class FitFailed(IsolossError):
 
 class Unavailable(IsolossError):
     """{service} cannot be reached: {reason}"""
+
+
+class DataDirectoryRefused(IsolossError):
+    """The data directory {path} cannot be used: {reason}. {remedy}"""
+
+
+class DatabaseFailed(IsolossError):
+    """PostgreSQL failed: {reason}"""

@@ -1,0 +1,97 @@
+"""A real PostgreSQL for every test process, with databases that are migrated once and copied.
+
+`session` is a transaction that is rolled back. `database_url` is a fresh database for tests that commit, or
+that start processes. `empty_database_url` has no tables yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+    from store.embedded import EmbeddedPostgres
+
+TEMPLATE = "migrated"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The server of this test process."""
+    from store.embedded import EmbeddedPostgres
+
+    # Nothing in it outlives the tests; tests/faults and tests/store run with the settings that users get.
+    settings = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "shared_buffers": "32MB"}
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """The name of a migrated database, to be copied and never written."""
+    from store.migrate import upgrade
+
+    _administrate(postgres, f"CREATE DATABASE {TEMPLATE}")
+    upgrade(postgres.url_of(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """A migrated database of this test's own, which may commit to it."""
+    with _database(postgres, template) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """A database of this test's own without a table."""
+    with _database(postgres, "template1") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def engine(postgres: EmbeddedPostgres, template: str) -> Iterator[Engine]:
+    """Connections to a migrated database that stays empty: what `session` does is rolled back."""
+    from store.engine import create_engine
+
+    with _database(postgres, template) as url:
+        engine = create_engine(url)
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """A session whose commits are undone at the end of the test."""
+    from sqlalchemy.orm import Session
+
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        options = {"join_transaction_mode": "create_savepoint", "expire_on_commit": False}
+        with Session(connection, **options) as session:
+            yield session
+        transaction.rollback()
+
+
+@contextmanager
+def _database(postgres: EmbeddedPostgres, source: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    _administrate(postgres, f"CREATE DATABASE {name} TEMPLATE {source}")
+    yield postgres.url_of(name)
+    _administrate(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _administrate(postgres: EmbeddedPostgres, statement: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[call-overload]
