@@ -1,0 +1,140 @@
+"""The documents of the API as the client returns them: plain dictionaries with known keys."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+RunStatus = Literal["running", "finished", "failed", "preempted", "diverged"]
+FitStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Interval = list[float]
+Floats = NDArray[np.float64]
+
+
+class Project(TypedDict):
+    name: str
+    created_at: NotRequired[str]
+
+
+class Parent(TypedDict):
+    run_id: str
+    branch_step: int
+
+
+class Run(TypedDict):
+    """A run's specification and what is known of its points; `config` may carry fields of the user's own."""
+
+    run_id: str
+    name: str
+    status: RunStatus
+    recipe: str | None
+    tags: list[str]
+    notes: str | None
+    parent: Parent | None
+    config: dict[str, Any]
+    schedule: dict[str, Any] | None
+    summary: dict[str, Any]
+    last_step: int | None
+
+
+class Accepted(TypedDict):
+    """What became of points that were sent; `duplicates` were there already with the same values."""
+
+    accepted: int
+    duplicates: int
+    last_step: int | None
+
+
+class Parameter(TypedDict):
+    """A parameter of a fitted law; `value` is None where the data do not determine it."""
+
+    name: str
+    symbol: str
+    unit: str
+    value: float | None
+    std_error: float | None
+    interval: Interval | None
+    at_bound: bool
+
+
+class LeftOut(TypedDict):
+    run_id: str
+    reason: str
+
+
+class Fit(TypedDict):
+    """A fit; while `status` is queued or running only the first keys are there."""
+
+    id: str
+    job_id: str
+    law: str
+    status: FitStatus
+    parameters: NotRequired[list[Parameter]]
+    objective: NotRequired[float | None]
+    metrics: NotRequired[dict[str, Any] | None]
+    holdout: NotRequired[dict[str, Any] | None]
+    groups: NotRequired[list[dict[str, Any]]]
+    derived: NotRequired[list[dict[str, Any]]]
+    diagnostics: NotRequired[dict[str, Any] | None]
+    left_out: NotRequired[list[LeftOut]]
+    verdict: NotRequired[Literal["sound", "weak", "unidentified"] | None]
+    reasons: NotRequired[list[str]]
+    provenance: NotRequired[dict[str, Any] | None]
+    created_at: NotRequired[str]
+
+
+class Prediction(TypedDict):
+    """Predicted values with their interval, as arrays; `steps` is None for a law without steps."""
+
+    quantity: str
+    unit: str
+    steps: NDArray[np.int64] | None
+    value: Floats
+    lower: Floats
+    upper: Floats
+    extrapolation: dict[str, Any]
+
+
+class Job(TypedDict):
+    """Work in the background; `progress` goes from 0 to 1."""
+
+    id: str
+    kind: str
+    status: FitStatus
+    progress: float | None
+    message: str | None
+    attempts: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+    result: dict[str, Any] | None
+
+
+class Law(TypedDict):
+    name: str
+    formula: str
+    parameters: list[dict[str, Any]]
+    fields: list[str]
+    reference: str
+
+
+class Key(TypedDict):
+    """An access key; `key` itself is there only in the answer that creates it."""
+
+    id: str
+    key: NotRequired[str]
+    name: NotRequired[str]
+    scopes: NotRequired[list[str]]
+    project: NotRequired[str | None]
+    created_at: NotRequired[str]
+
+
+class Health(TypedDict):
+    """`alive`: the service answers; `ready`: it can also reach its database."""
+
+    url: str
+    alive: bool
+    ready: bool
+    details: dict[str, Any]
