@@ -9,6 +9,8 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
+from store.engine import normalise_url
+
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 # Any fixed number: two services that start at once on one database migrate one after the other.
@@ -16,7 +18,7 @@ LOCK = 7_461_002
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate the database at `url` (a SQLAlchemy URL) up to `revision`; all of it or nothing."""
+    """Migrate the database at `url` up to `revision`; all of it or nothing."""
     command.upgrade(_config(url), revision)
 
 
@@ -27,7 +29,7 @@ def downgrade(url: str, revision: str) -> None:
 
 def current(url: str) -> str | None:
     """The revision that the database at `url` stands at; None where it has none."""
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = sa.create_engine(normalise_url(url), poolclass=sa.NullPool)
     with engine.connect() as connection:
         options = {"version_table_schema": "public"}
         return MigrationContext.configure(connection, opts=options).get_current_revision()
@@ -36,5 +38,5 @@ def current(url: str) -> str | None:
 def _config(url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["url"] = url
+    config.attributes["url"] = normalise_url(url)
     return config

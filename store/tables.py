@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from store.ids import uuid7
 
@@ -164,7 +164,11 @@ class PointChunk(Base):
 
 
 class Job(Changed, Base):
-    """Work asked for: what the user sees of it. The queue's own row is `queue_id` in the schema `jobs`."""
+    """Work asked for: what the user sees of it. The queue's own row is `queue_id` in the schema `jobs`.
+
+    `attempts` counts the starts. It also tells a worker that was taken for dead that another has its job now.
+    `message` says what is being done or, at the end, why it failed.
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -188,19 +192,15 @@ class Job(Changed, Base):
     finished_at: Mapped[dt.datetime | None]
 
 
-class Fit(Changed, Base):
-    """A law fitted, or to be fitted, to chosen runs.
+class Fit(Created, Base):
+    """A law fitted, or to be fitted, to chosen runs. Its status is its job's.
 
     `result` is the public document. `state` is the private one, from which predictions are made (zlib over
     JSON: it holds every resample).
     """
 
     __tablename__ = "fit"
-    __table_args__ = (
-        CheckConstraint(_one_of("status", JOB_STATUSES), name="status"),
-        Index(None, "project_id", "updated_at"),
-        Index(None, "job_id"),
-    )
+    __table_args__ = (Index(None, "project_id"), Index(None, "job_id"))
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
@@ -208,12 +208,10 @@ class Fit(Changed, Base):
     law: Mapped[str]
     select: Mapped[dict[str, Any]]
     options: Mapped[dict[str, Any]]
-    status: Mapped[str] = mapped_column(server_default="queued")
     result: Mapped[dict[str, Any] | None]
     state: Mapped[bytes | None] = mapped_column(deferred=True)
-    error: Mapped[str | None]
-    started_at: Mapped[dt.datetime | None]
-    finished_at: Mapped[dt.datetime | None]
+
+    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
 
 
 class ApiKey(Created, Base):

@@ -150,23 +150,9 @@ def _fits() -> None:
         sa.Column("law", sa.Text(), nullable=False),
         sa.Column("select", JSONB(), nullable=False),
         sa.Column("options", JSONB(), nullable=False),
-        sa.Column("status", sa.Text(), server_default="queued", nullable=False),
         sa.Column("result", JSONB()),
         sa.Column("state", sa.LargeBinary()),
-        sa.Column("error", sa.Text()),
-        sa.Column("started_at", sa.DateTime(timezone=True)),
-        sa.Column("finished_at", sa.DateTime(timezone=True)),
-        sa.Column(
-            "updated_at",
-            sa.DateTime(timezone=True),
-            server_default=sa.text("clock_timestamp()"),
-            nullable=False,
-        ),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.CheckConstraint(
-            "status IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')",
-            name=op.f("fit_status_check"),
-        ),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fit_job_id_fkey"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(
             ["project_id"], ["project.id"], name=op.f("fit_project_id_fkey"), ondelete="CASCADE"
@@ -174,7 +160,7 @@ def _fits() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("fit_pkey")),
     )
     op.create_index(op.f("fit_job_id_idx"), "fit", ["job_id"])
-    op.create_index(op.f("fit_project_id_updated_at_idx"), "fit", ["project_id", "updated_at"])
+    op.create_index(op.f("fit_project_id_idx"), "fit", ["project_id"])
 
 
 def _keys() -> None:
