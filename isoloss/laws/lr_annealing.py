@@ -1,0 +1,131 @@
+"""Loss under learning-rate annealing: the law of two areas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isoloss.laws.law import Features, FloatArray, Law, Parameter
+from isoloss.observations import Curve
+from isoloss.schedules import Schedule
+
+L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
+
+
+@dataclass(frozen=True)
+class Areas(Features):
+    """Forward areas S1 (points,), the (schedule, steps) whose annealing areas follow, and N (points,)."""
+
+    forward: FloatArray
+    runs: tuple[tuple[Schedule, npt.NDArray[np.int64]], ...]
+    n_params: FloatArray
+
+    def annealing(self, decay: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return S2 and its derivative by lambda, (members, points), for lambda (members,)."""
+        decays, back = np.unique(decay, return_inverse=True)
+        parts = [schedule.annealing(steps, decays) for schedule, steps in self.runs]
+        value, slope = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
+        return (value[back], slope[back]) if len(decays) > 1 else (value, slope)
+
+
+class LRAnnealing(Law[Areas]):
+    """L(s) = L0 + A S1(s)^-alpha - C S2(s) + B N^-beta.
+
+    S1 = sum_{i<=s} eta_i; S2 = sum_{i<=s} m_i with m_i = lambda m_{i-1} + (eta_{i-1} - eta_i), from the end of
+    warm-up on. Losses in nats per token, eta as the optimiser applies it, lambda per optimiser step.
+    The N term counts where the runs have several sizes. Source: Tissue, Wang, Wang 2024, arXiv 2408.11029.
+    """
+
+    name = "lr_annealing"
+    title = "Loss under learning-rate annealing"
+    formula = "L(s) = L0 + A * S1(s)^-alpha - C * S2(s) [+ B * N^-beta]"
+    reference = "Tissue, Wang, Wang 2024, 'Scaling Law with Learning Rate Annealing', arXiv:2408.11029"
+    quantity = "loss"
+    unit = "nats/token"
+    requires = ("points.step", "points.loss", "schedule or points.lr")
+    parameters = (
+        Parameter("L0", "L_0", "nats/token", 0.0, np.inf, "loss that remains", enters_linearly=True),
+        Parameter(
+            "A", "A", "nats/token * (lr*steps)^alpha", 0.0, np.inf, "what training removes", enters_linearly=True
+        ),
+        Parameter("alpha", "\\alpha", "1", 0.02, 3.0, "exponent of the forward area S1", "log"),
+        Parameter(
+            "C", "C", "nats/token/(lr*steps)", 0.0, np.inf, "gain per annealing area S2", enters_linearly=True
+        ),
+        Parameter(
+            "lambda", "\\lambda", "1/step", 0.5, 0.99999, "decay of the annealing memory", "log_complement"
+        ),
+        Parameter("B", "B", "nats/token * params^beta", 0.0, np.inf, "what size removes", enters_linearly=True),
+        Parameter("beta", "\\beta", "1", 0.02, 3.0, "exponent of the model size N", "log"),
+    )
+
+    def prepare(self, curves: Sequence[Curve]) -> Areas:
+        forward = np.concatenate([curve.schedule.area(curve.step) for curve in curves])
+        sizes = [np.full(curve.n_points, curve.n_params or np.nan) for curve in curves]
+        runs = tuple((curve.schedule, curve.step) for curve in curves)
+        return Areas(forward.size, forward, runs, np.concatenate(sizes))
+
+    def prepare_prediction(self, schedule: Schedule, steps: npt.ArrayLike, n_params: float | None) -> Areas:
+        at = np.asarray(steps, dtype=np.int64)
+        return Areas(at.size, schedule.area(at), ((schedule, at),), np.full(at.size, n_params or np.nan))
+
+    def basis(self, theta: FloatArray, features: Areas) -> FloatArray:
+        """Return the columns of (L0, A, C, B)."""
+        annealing, _ = features.annealing(theta[:, LAMBDA])
+        progress = features.forward ** -theta[:, ALPHA, None]
+        columns = [np.ones_like(progress), progress, -annealing, self._size(theta, features)]
+        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+
+    def predict(self, theta: FloatArray, features: Areas) -> FloatArray:
+        annealing, _ = features.annealing(theta[:, LAMBDA])
+        progress = theta[:, A, None] * features.forward ** -theta[:, ALPHA, None]
+        size = theta[:, B, None] * self._size(theta, features)
+        return theta[:, L0, None] + progress - theta[:, C, None] * annealing + size
+
+    def jacobian(self, theta: FloatArray, features: Areas) -> tuple[FloatArray, FloatArray]:
+        annealing, slope = features.annealing(theta[:, LAMBDA])
+        progress = features.forward ** -theta[:, ALPHA, None]
+        size = self._size(theta, features)
+        out = np.empty((*progress.shape, 7))
+        out[..., L0] = 1.0
+        out[..., A] = progress
+        out[..., ALPHA] = -theta[:, A, None] * progress * np.log(features.forward)
+        out[..., C] = -annealing
+        out[..., LAMBDA] = -theta[:, C, None] * slope
+        out[..., B] = size
+        out[..., BETA] = -theta[:, B, None] * size * self._log_size(features)
+        prediction = theta[:, L0, None] + theta[:, A, None] * progress - theta[:, C, None] * annealing
+        return prediction + theta[:, B, None] * size, out
+
+    def grid(self, features: Areas) -> FloatArray:
+        alpha = np.geomspace(0.1, 1.5, 9)
+        decay = 1 - np.geomspace(0.1, 1e-4, 7)
+        beta = np.geomspace(0.1, 1.0, 4) if np.unique(features.n_params).size > 2 else np.array([0.34])
+        mesh = np.meshgrid(alpha, decay, beta, indexing="ij")
+        theta = np.zeros((mesh[0].size, 7))
+        theta[:, [ALPHA, LAMBDA, BETA]] = np.stack([axis.ravel() for axis in mesh], axis=1)
+        return theta
+
+    def undetermined(self, features: Areas) -> dict[str, str]:
+        reasons: dict[str, str] = {}
+        annealing, _ = features.annealing(np.array([0.999]))
+        peak = max(schedule.peak_lr for schedule, _ in features.runs)
+        if np.abs(annealing).max() <= 1e-9 * peak:
+            why = "no run was annealed: the learning rate never falls where there are points"
+            reasons |= {"C": why, "lambda": why}
+        sizes = np.unique(features.n_params[np.isfinite(features.n_params)])
+        if sizes.size == 2:
+            why = "two model sizes give one difference, not a coefficient and an exponent"
+            reasons |= {"B": why, "beta": why}
+        return reasons
+
+    @staticmethod
+    def _log_size(features: Areas) -> FloatArray:
+        return np.log(np.where(np.isfinite(features.n_params), features.n_params, 1.0))
+
+    def _size(self, theta: FloatArray, features: Areas) -> FloatArray:
+        known = np.isfinite(features.n_params)
+        return np.where(known, np.exp(-theta[:, BETA, None] * self._log_size(features)), 0.0)

@@ -1,0 +1,340 @@
+"""Shapes of learning rate over consecutive steps, with closed forms for their sums and fading memories.
+
+A piece covers offsets k = 1..n_steps; offset 0 is the level that it starts from, the learning rate just before.
+Its memory at offset k is sum_{j<=k} lambda^(k-j) d_j with d_j = eta_{j-1} - eta_j, the `jump` added to d_1.
+Arguments: `offsets` (asked,) integers, `lam` (members, 1). A memory is returned as the pair (value, derivative
+by lambda), each of shape (members, asked).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Memory = tuple[FloatArray, FloatArray]
+
+BLOCK_STEPS = 256
+"""Steps of a table that one matrix product sums; bounds its memory."""
+
+
+class Piece(Protocol):
+    """What every shape of learning rate answers."""
+
+    n_steps: int
+
+    def level(self) -> float: ...
+    def highest(self) -> float: ...
+    def lr(self, offsets: IntArray) -> FloatArray: ...
+    def area(self, offsets: IntArray) -> FloatArray: ...
+    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory: ...
+    def until(self, offset: int) -> Piece: ...
+    def after(self, offset: int) -> Piece: ...
+
+
+def power(lam: FloatArray, exponent: IntArray) -> Memory:
+    """Return lambda^k and its derivative by lambda."""
+    value = np.exp(exponent * np.log(lam))
+    return value, exponent * value / lam
+
+
+def _geometric(lam: FloatArray, ratio: complex, count: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return sum_{j<n} lambda^(n-1-j) ratio^j = (lambda^n - ratio^n)/(lambda - ratio), and its lambda derivative."""
+    kept, slope = power(lam, count)
+    gap = lam - ratio
+    near = np.abs(gap) * np.maximum(count, 1) < 1e-5 * np.abs(ratio)
+    gap = np.where(near, 1.0, gap)
+    own = np.exp(count * np.log(ratio + 0j)) if isinstance(ratio, complex) else np.exp(count * np.log(ratio))
+    total = (kept - own) / gap
+    derivative = (slope - total) / gap
+    if near.any():
+        # Where lambda meets the ratio, the first two terms of the series in (lambda - ratio).
+        step = np.where(near, lam - ratio, 0.0)
+        first = count * own / ratio
+        second = count * (count - 1) / 2 * own / ratio**2
+        third = second * (count - 2) / 3 / ratio
+        total = np.where(near, first + second * step + third * step**2, total)
+        derivative = np.where(near, second + 2 * third * step, derivative)
+    return total, derivative
+
+
+@dataclass(frozen=True)
+class Polyline:
+    """Learning rate that is linear between knots: `values` at increasing `offsets`, the first at offset 0."""
+
+    offsets: IntArray
+    values: FloatArray
+
+    @property
+    def n_steps(self) -> int:  # type: ignore[override]
+        return int(self.offsets[-1])
+
+    def level(self) -> float:
+        return float(self.values[0])
+
+    def highest(self) -> float:
+        return float(self.values.max())
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        return np.interp(offsets, self.offsets, self.values)
+
+    @cached_property
+    def _areas(self) -> FloatArray:
+        first, last = self.values[:-1], self.values[1:]
+        length = np.diff(self.offsets)
+        return np.concatenate([[0.0], np.cumsum(length * (first + last) / 2 + (last - first) / 2)])
+
+    @cached_property
+    def _slopes(self) -> FloatArray:
+        return np.diff(self.values) / np.diff(self.offsets)
+
+    def _segment(self, offsets: IntArray) -> tuple[IntArray, IntArray]:
+        index = np.clip(np.searchsorted(self.offsets, offsets, side="left") - 1, 0, len(self._slopes) - 1)
+        return index, offsets - self.offsets[index]
+
+    def area(self, offsets: IntArray) -> FloatArray:
+        index, inside = self._segment(offsets)
+        return self._areas[index] + self.values[index] * inside + self._slopes[index] * inside * (inside + 1) / 2
+
+    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
+        index, inside = self._segment(offsets)
+        state, state_slope = self._at_knots(lam)
+        kept, kept_slope = power(lam, inside)
+        fresh, fresh_slope = _geometric(lam, 1.0, inside)
+        before = state[:, index]
+        value = kept * before - self._slopes[index] * fresh
+        slope = kept_slope * before + kept * state_slope[:, index] - self._slopes[index] * fresh_slope
+        return value, slope
+
+    def _at_knots(self, lam: FloatArray) -> Memory:
+        """Return the memory on reaching each knot: a scan over the segments."""
+        length = np.diff(self.offsets)
+        kept, kept_slope = power(lam, length)
+        fresh, fresh_slope = _geometric(lam, 1.0, length)
+        state, slope = np.zeros((2, len(lam), len(length) + 1))
+        for j, rise in enumerate(self._slopes):
+            state[:, j + 1] = kept[:, j] * state[:, j] - rise * fresh[:, j]
+            slope[:, j + 1] = (
+                kept_slope[:, j] * state[:, j] + kept[:, j] * slope[:, j] - rise * fresh_slope[:, j]
+            )
+        return state, slope
+
+    def until(self, offset: int) -> Polyline:
+        inside = self.offsets < offset
+        end = self.lr(np.array([offset]))
+        return Polyline(np.append(self.offsets[inside], offset), np.append(self.values[inside], end))
+
+    def after(self, offset: int) -> Polyline:
+        if offset == 0:
+            return self
+        behind = self.offsets > offset
+        start = self.lr(np.array([offset]))
+        return Polyline(np.append(0, self.offsets[behind] - offset), np.append(start, self.values[behind]))
+
+
+def constant(lr: float, n_steps: int) -> Polyline:
+    return linear(lr, lr, n_steps)
+
+
+def linear(start_lr: float, end_lr: float, n_steps: int) -> Polyline:
+    return Polyline(np.array([0, n_steps]), np.array([start_lr, end_lr], dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """eta(k) = middle + amplitude * cos(phase + angle * k), over at most half a turn."""
+
+    n_steps: int
+    middle: float
+    amplitude: float
+    angle: float
+    phase: float = 0.0
+
+    def level(self) -> float:
+        return self.middle + self.amplitude * float(np.cos(self.phase))
+
+    def highest(self) -> float:
+        return max(self.level(), float(self.lr(np.array([self.n_steps]))[0]))
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        return self.middle + self.amplitude * np.cos(self.phase + self.angle * offsets)
+
+    def area(self, offsets: IntArray) -> FloatArray:
+        half = self.angle / 2
+        turned = np.sin(half * offsets) / np.sin(half) * np.cos(self.phase + half * (offsets + 1))
+        return self.middle * offsets + self.amplitude * turned
+
+    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
+        # d_j is the real part of drop * exp(i angle (j-1)): a geometric series in exp(i angle).
+        drop = self.amplitude * 2j * np.sin(self.angle / 2) * np.exp(1j * (self.phase + self.angle / 2))
+        drop = -drop
+        value, slope = _geometric(lam, np.exp(1j * self.angle), offsets)
+        return np.real(drop * value), np.real(drop * slope)
+
+    def until(self, offset: int) -> Cosine:
+        return replace(self, n_steps=offset)
+
+    def after(self, offset: int) -> Cosine:
+        return replace(self, n_steps=self.n_steps - offset, phase=self.phase + self.angle * offset)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """eta(k) = start * ratio^k, with ratio > 0."""
+
+    n_steps: int
+    start: float
+    ratio: float
+
+    def level(self) -> float:
+        return self.start
+
+    def highest(self) -> float:
+        return self.start * max(1.0, self.ratio**self.n_steps)
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        return self.start * np.exp(offsets * np.log(self.ratio))
+
+    def area(self, offsets: IntArray) -> FloatArray:
+        rate = np.log(self.ratio)
+        return self.start * self.ratio * np.expm1(offsets * rate) / np.expm1(rate)
+
+    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
+        value, slope = _geometric(lam, self.ratio, offsets)
+        drop = -self.start * np.expm1(np.log(self.ratio))
+        return drop * value, drop * slope
+
+    def until(self, offset: int) -> Exponential:
+        return replace(self, n_steps=offset)
+
+    def after(self, offset: int) -> Exponential:
+        start = self.start * self.ratio**offset
+        return replace(self, n_steps=self.n_steps - offset, start=start)
+
+
+class _Summed:
+    """A shape without a closed form for its memory, which is summed step by step in blocks."""
+
+    n_steps: int
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        raise NotImplementedError
+
+    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
+        """Sum lambda^(k-j) d_j over whole blocks by matrix products, then over the rest of the last block."""
+        n_blocks = -(-self.n_steps // BLOCK_STEPS)
+        drops = -np.diff(self.lr(np.arange(n_blocks * BLOCK_STEPS + 1).clip(max=self.n_steps)))
+        weight, weight_slope = power(lam, np.arange(BLOCK_STEPS)[::-1])
+        blocks = drops.reshape(n_blocks, BLOCK_STEPS).T
+        state = _scan(weight @ blocks, weight_slope @ blocks, *power(lam, np.array([BLOCK_STEPS])))
+        block, rest = np.divmod(offsets, BLOCK_STEPS)
+        kept, kept_slope = power(lam, rest)
+        partial, partial_slope = self._partial(drops, offsets, rest, weight, weight_slope)
+        before, before_slope = state[0][:, block], state[1][:, block]
+        return kept * before + partial, kept_slope * before + kept * before_slope + partial_slope
+
+    @staticmethod
+    def _partial(
+        drops: FloatArray, offsets: IntArray, rest: IntArray, weight: FloatArray, weight_slope: FloatArray
+    ) -> Memory:
+        """Sum over the last `rest` steps before each asked offset."""
+        windows = sliding_window_view(np.concatenate([np.zeros(BLOCK_STEPS), drops]), BLOCK_STEPS)
+        value, slope = np.empty((2, len(weight), offsets.size))
+        recent = np.arange(BLOCK_STEPS)[::-1]
+        for begin in range(0, offsets.size, BLOCK_STEPS):
+            some = slice(begin, begin + BLOCK_STEPS)
+            window = np.where(recent < rest[some, None], windows[offsets[some]], 0.0).T
+            value[:, some], slope[:, some] = weight @ window, weight_slope @ window
+        return value, slope
+
+
+def _scan(fresh: FloatArray, fresh_slope: FloatArray, kept: FloatArray, kept_slope: FloatArray) -> Memory:
+    """Return the memory before each block and after the last: shape (members, blocks + 1)."""
+    state, slope = np.zeros((2, fresh.shape[0], fresh.shape[1] + 1))
+    for j in range(fresh.shape[1]):
+        state[:, j + 1] = kept[:, 0] * state[:, j] + fresh[:, j]
+        slope[:, j + 1] = kept_slope[:, 0] * state[:, j] + kept[:, 0] * slope[:, j] + fresh_slope[:, j]
+    return state, slope
+
+
+@dataclass(frozen=True)
+class Table(_Summed):
+    """Learning rate given at every step: `values` (n_steps + 1,), the first at offset 0."""
+
+    values: FloatArray
+
+    @property
+    def n_steps(self) -> int:  # type: ignore[override]
+        return len(self.values) - 1
+
+    def level(self) -> float:
+        return float(self.values[0])
+
+    def highest(self) -> float:
+        return float(self.values[1:].max())
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        return self.values[offsets]
+
+    @cached_property
+    def _areas(self) -> FloatArray:
+        # Extended precision: the sum of ten million values keeps twelve digits.
+        return np.concatenate([[0.0], np.cumsum(self.values[1:], dtype=np.longdouble).astype(np.float64)])
+
+    def area(self, offsets: IntArray) -> FloatArray:
+        return self._areas[offsets]
+
+    def until(self, offset: int) -> Table:
+        return Table(self.values[: offset + 1])
+
+    def after(self, offset: int) -> Table:
+        return Table(self.values[offset:])
+
+
+@dataclass(frozen=True)
+class SquareRoot(_Summed):
+    """eta(k) = start + drop * sqrt((k + done) / length): the `sqrt` decay, `done` of its steps already taken."""
+
+    n_steps: int
+    start: float
+    drop: float
+    length: int
+    done: int = 0
+
+    def level(self) -> float:
+        return float(self.lr(np.array([0]))[0])
+
+    def highest(self) -> float:
+        return max(self.level(), float(self.lr(np.array([self.n_steps]))[0]))
+
+    def lr(self, offsets: IntArray) -> FloatArray:
+        return self.start + self.drop * np.sqrt((offsets + self.done) / self.length)
+
+    def area(self, offsets: IntArray) -> FloatArray:
+        roots = _sum_of_roots(offsets + self.done) - _sum_of_roots(np.array([self.done]))
+        return self.start * offsets + self.drop * roots / np.sqrt(self.length)
+
+    def until(self, offset: int) -> SquareRoot:
+        return replace(self, n_steps=offset)
+
+    def after(self, offset: int) -> SquareRoot:
+        return replace(self, n_steps=self.n_steps - offset, done=self.done + offset)
+
+
+_SHORT_ROOTS = np.concatenate([[0.0], np.cumsum(np.sqrt(np.arange(1, 33)))])
+_ZETA_MINUS_HALF = -0.20788622497735456601730672539704930  # Riemann zeta(-1/2)
+
+
+def _sum_of_roots(count: IntArray) -> FloatArray:
+    """Return sum_{k<=n} sqrt(k): Euler-Maclaurin beyond 32 terms, exact to rounding."""
+    n = np.maximum(count, 1).astype(np.float64)
+    root = np.sqrt(n)
+    tail = 1 / (24 * root) - 1 / (1920 * root * n**2) + 1 / (9216 * root * n**4)
+    long = 2 / 3 * n * root + root / 2 + _ZETA_MINUS_HALF + tail
+    return np.where(count <= 32, _SHORT_ROOTS[np.minimum(count, 32)], long)

@@ -1,0 +1,152 @@
+"""A schedule: contiguous pieces, their sums (S1) and their annealing areas (S2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isoloss.errors import InvalidInput, InvalidSchedule
+from isoloss.schedules.pieces import FloatArray, IntArray, Piece, power
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule eta(s) for the optimiser updates s = 1..total_steps.
+
+    `warmup_steps` is where the memory m of the annealing law starts: the rise of the learning rate before it is
+    no negative annealing (laws.md 1.1). `spec` is the declaration that it was made from, if any.
+    """
+
+    pieces: tuple[Piece, ...]
+    warmup_steps: int = 0
+    spec: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @cached_property
+    def starts(self) -> IntArray:
+        """Steps done before each piece begins, and after the last one ends: shape (pieces + 1,)."""
+        return np.concatenate([[0], np.cumsum([piece.n_steps for piece in self.pieces])]).astype(np.int64)
+
+    @property
+    def total_steps(self) -> int:
+        return int(self.starts[-1])
+
+    @cached_property
+    def peak_lr(self) -> float:
+        """The highest learning rate of the schedule."""
+        return max(piece.highest() for piece in self.pieces)
+
+    @cached_property
+    def _areas(self) -> FloatArray:
+        whole = [float(piece.area(np.array([piece.n_steps]))[0]) for piece in self.pieces]
+        return np.concatenate([[0.0], np.cumsum(whole)])
+
+    def lr(self, steps: npt.ArrayLike) -> FloatArray:
+        """Return eta(s) at each asked step (n,), 1 <= s <= total_steps."""
+        asked = self._checked(steps, first=1)
+        out = np.empty(asked.shape)
+        for index, inside in self._split(asked):
+            out[inside] = self.pieces[index].lr(asked[inside] - self.starts[index])
+        return out
+
+    def area(self, steps: npt.ArrayLike) -> FloatArray:
+        """Return S1(s), the sum of eta_i for i <= s, at each asked step (n,), 0 <= s <= total_steps."""
+        asked = self._checked(steps, first=0)
+        out = np.empty(asked.shape)
+        for index, inside in self._split(asked):
+            offsets = asked[inside] - self.starts[index]
+            out[inside] = self._areas[index] + self.pieces[index].area(offsets)
+        return out
+
+    def annealing(self, steps: npt.ArrayLike, decay: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+        """Return S2(s) of the annealing law and its derivative by the decay factor lambda of the memory.
+
+        `decay` is lambda per optimiser step, 0 < lambda < 1: a scalar, or (members,) to evaluate many at once.
+        Both results have shape (members, len(steps)), in learning rate x steps.
+
+        S2 = sum_i m_i with m_i = lambda m_{i-1} + (eta_{i-1} - eta_i) from the end of warm-up on (laws.md 1.1);
+        the geometric series sums to S2 = (eta_w - eta_s - lambda m_s) / (1 - lambda).
+        """
+        asked = self._checked(steps, first=0)
+        lam = np.atleast_1d(np.asarray(decay, dtype=np.float64))[:, None]
+        memory, slope = self._memory(asked, lam)
+        behind = np.maximum(asked, self.warmup_steps)
+        drop = self._level_at(np.array([self.warmup_steps])) - self._level_at(behind)
+        total = (drop - lam * memory) / (1.0 - lam)
+        return total, (total - memory - lam * slope) / (1.0 - lam)
+
+    def _memory(self, asked: IntArray, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return m_s and dm_s/dlambda at each asked step; shape (members, asked)."""
+        memory, slope = np.zeros((2, len(lam), asked.size))
+        state, state_slope = np.zeros((2, len(lam), 1))
+        level = float(self._level_at(np.array([self.warmup_steps]))[0])
+        for begin, piece in self._after_warmup():
+            inside = (asked > begin) & (asked <= begin + piece.n_steps)
+            offsets = np.append(asked[inside] - begin, piece.n_steps)
+            fresh, fresh_slope = piece.memory(offsets, lam)
+            kept, kept_slope = power(lam, offsets)
+            # A jump between pieces enters at the first step, as lambda^(k-1) times its height.
+            jump = level - piece.level()
+            entered, entered_slope = power(lam, offsets - 1)
+            value = kept * state + fresh + jump * entered
+            value_slope = kept * state_slope + kept_slope * state + fresh_slope + jump * entered_slope
+            memory[:, inside], slope[:, inside] = value[:, :-1], value_slope[:, :-1]
+            state, state_slope = value[:, -1:], value_slope[:, -1:]
+            level = float(piece.lr(offsets[-1:])[0])
+        return memory, slope
+
+    def _after_warmup(self) -> Iterator[tuple[int, Piece]]:
+        """Yield (steps done before it, piece) for the pieces behind the warm-up."""
+        done = self.warmup_steps
+        for piece in self.after(done):
+            yield done, piece
+            done += piece.n_steps
+
+    def _level_at(self, asked: IntArray) -> FloatArray:
+        """Return eta(s), and at s = 0 the level that the first step falls or rises from: its own."""
+        return self.lr(np.maximum(asked, 1))
+
+    def _split(self, asked: IntArray) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+        index = np.clip(np.searchsorted(self.starts, asked, side="left") - 1, 0, len(self.pieces) - 1)
+        for one in np.unique(index):
+            yield int(one), index == one
+
+    def _checked(self, steps: npt.ArrayLike, first: int) -> IntArray:
+        asked = np.atleast_1d(np.asarray(steps))
+        if asked.size and asked.dtype.kind not in "iu":
+            raise InvalidInput(field="steps", reason="steps are whole numbers")
+        if asked.size and (asked.min() < first or asked.max() > self.total_steps):
+            reason = f"steps must lie in {first}..{self.total_steps}, the length of the schedule"
+            raise InvalidInput(field="steps", reason=reason)
+        return asked.astype(np.int64)
+
+    def until(self, step: int) -> tuple[Piece, ...]:
+        """Return the pieces that cover the steps up to and including `step`."""
+        spans = zip(self.pieces, self.starts[:-1], strict=True)
+        return tuple(
+            piece.until(min(piece.n_steps, int(step - begin))) for piece, begin in spans if begin < step
+        )
+
+    def after(self, step: int) -> tuple[Piece, ...]:
+        """Return the pieces that cover the steps behind `step`."""
+        spans = zip(self.pieces, self.starts[:-1], self.starts[1:], strict=True)
+        return tuple(piece.after(max(0, int(step - begin))) for piece, begin, end in spans if end > step)
+
+
+def branch(parent: Schedule, branch_step: int, own: Schedule) -> Schedule:
+    """Return the LR history of a branch: the parent's up to and including branch_step, then its own.
+
+    Raises InvalidSchedule where branch_step does not lie inside both.
+    """
+    if not 0 < branch_step <= parent.total_steps:
+        reason = f"step {branch_step} is outside the parent's schedule of {parent.total_steps} steps"
+        raise InvalidSchedule(field="branch_step", reason=reason)
+    if branch_step >= own.total_steps:
+        reason = f"step {branch_step} is not before the end of the branch's schedule, step {own.total_steps}"
+        raise InvalidSchedule(field="branch_step", reason=reason)
+    pieces = parent.until(branch_step) + own.after(branch_step)
+    return Schedule(pieces, warmup_steps=min(parent.warmup_steps, branch_step))
