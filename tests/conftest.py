@@ -37,10 +37,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 @pytest.fixture(scope="session")
 def template(postgres: EmbeddedPostgres) -> str:
     """The name of a migrated database, to be copied and never written."""
+    from store.engine import normalise_url
     from store.migrate import upgrade
 
     _administrate(postgres, f"CREATE DATABASE {TEMPLATE}")
-    upgrade(postgres.url_of(TEMPLATE))
+    upgrade(normalise_url(postgres.url_of(TEMPLATE)).render_as_string(hide_password=False))
     return TEMPLATE
 
 

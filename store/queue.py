@@ -1,0 +1,65 @@
+"""Putting work on the queue, and taking it off, in the caller's own transaction.
+
+The queue is procrastinate's; here it is only written to. `workers/` reads it, and names there what each task
+does, so that nothing in this room needs to know a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import procrastinate
+import psycopg
+from procrastinate.exceptions import AlreadyEnqueued
+from sqlalchemy.orm import Session
+
+WORK = "work"  # what users ask for, one job at a time in a worker
+UPKEEP = "upkeep"  # our own housekeeping, never kept waiting by the former
+
+# Never opened: every statement goes through the caller's connection.
+_queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
+
+
+def defer(
+    session: Session,
+    task_name: str,
+    args: Mapping[str, Any],
+    *,
+    queue: str = WORK,
+    queueing_lock: str | None = None,
+    lock: str | None = None,
+    priority: int = 0,
+) -> int:
+    """Queues `task_name` to run with `args` once the session commits, and returns the queue's number for it.
+
+    `args` must be JSON. Jobs of one `lock` never run at once. Where a job with the same `queueing_lock` waits
+    already this adds none and returns 0.
+    """
+    options = {"queue": queue, "queueing_lock": queueing_lock, "lock": lock, "priority": priority}
+    if queueing_lock is None:
+        return _defer(session, task_name, args, options)
+    try:
+        with session.begin_nested():  # the refusal must not spoil the caller's transaction
+            return _defer(session, task_name, args, options)
+    except AlreadyEnqueued:
+        return 0
+
+
+def abort(session: Session, queue_id: int) -> bool:
+    """Takes a job that still waits off the queue once the session commits; False where it no longer waits.
+
+    A job that runs is not touched: its worker sees `cancel_requested` on our own row of it.
+    """
+    return _queue.job_manager.cancel_job_by_id(queue_id, connection=_connection(session))
+
+
+def _defer(session: Session, task_name: str, args: Mapping[str, Any], options: dict[str, Any]) -> int:
+    return _queue.configure_task(task_name, connection=_connection(session), **options).defer(**args)
+
+
+def _connection(session: Session) -> psycopg.Connection[Any]:
+    # `session.connection()` begins the transaction that the statement must be part of.
+    connection = session.connection().connection.driver_connection
+    assert isinstance(connection, psycopg.Connection)
+    return connection
