@@ -1,0 +1,118 @@
+"""Which column of a log is which field: the names that training loops write, and the user's own choice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from isoloss.errors import InvalidInput
+
+GUESSES: dict[str, tuple[str, ...]] = {
+    "step": (
+        "step",
+        "steps",
+        "iteration",
+        "iterations",
+        "iter",
+        "global_step",
+        "train/global_step",
+        "trainer/global_step",
+        "update",
+    ),
+    "loss": ("loss", "train_loss", "training_loss", "train/loss", "loss/train", "training/loss"),
+    "val_loss": (
+        "val_loss",
+        "eval_loss",
+        "valid_loss",
+        "validation_loss",
+        "val/loss",
+        "eval/loss",
+        "valid/loss",
+        "loss/val",
+    ),
+    "lr": ("lr", "learning_rate", "train/lr", "train/learning_rate"),
+    "tokens": ("tokens", "n_tokens", "tokens_seen", "num_tokens", "consumed_tokens", "train/tokens"),
+    "grad_norm": ("grad_norm", "gradient_norm", "train/grad_norm"),
+    "reward": ("reward", "train/reward", "mean_reward"),
+    "compute_flops": ("compute_flops", "flops", "total_flos", "total_flops"),
+    "wall_time_s": ("wall_time_s", "runtime", "wall_time"),
+}
+"""Field to the column names that mean it, best first; case and leading underscores do not matter."""
+
+POINT_FIELDS = frozenset({*GUESSES, "grad_norm_l1", "grad_noise_scale"})
+FREE_NAME = re.compile(r"[a-z][a-z0-9_./]*")
+
+
+@dataclass(frozen=True)
+class FieldMap:
+    """The field of each column that is read, and the reason for each that is not."""
+
+    fields: dict[str, str]
+    ignored: dict[str, str] = field(default_factory=dict)
+
+    def without(self, column: str, reason: str) -> FieldMap:
+        """The map with one column fewer."""
+        kept = {name: named for name, named in self.fields.items() if name != column}
+        return FieldMap(kept, {**self.ignored, column: reason})
+
+
+def map_columns(header: Sequence[str], chosen: Mapping[str, str] | None = None, *, file: str) -> FieldMap:
+    """Give every column of a header its field.
+
+    `chosen` maps fields to columns and wins. Of two columns that mean one field the better name gets it;
+    other columns keep their own name, made lower case where it is no name for a free field.
+    Raises InvalidInput for a chosen column that is not there, and where no column holds the steps.
+    """
+    fields = _chosen_fields(header, chosen or {}, file)
+    for known, names in GUESSES.items():
+        if known not in fields.values():
+            column = next((c for name in names for c in header if c not in fields and _bare(c) == name), None)
+            if column is not None:
+                fields[column] = known
+    if "step" not in fields.values():
+        raise InvalidInput(
+            field=file, reason=f"no column is called step; name the one that is (it has {', '.join(header)})"
+        )
+    return _name_others(header, fields)
+
+
+def _chosen_fields(header: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for known, column in chosen.items():
+        if column not in header:
+            raise InvalidInput(
+                field=file, reason=f"there is no column {column!r} (it has {', '.join(header)})"
+            )
+        if column in fields:
+            raise InvalidInput(
+                field=file, reason=f"column {column!r} is chosen for {fields[column]} and {known}"
+            )
+        if not FREE_NAME.fullmatch(known):
+            raise InvalidInput(field=file, reason=f"{known!r} is no name for a field")
+        fields[column] = known
+    return fields
+
+
+def _name_others(header: Sequence[str], fields: Mapping[str, str]) -> FieldMap:
+    named = FieldMap({column: fields[column] for column in header if column in fields})
+    for column in header:
+        if column in named.fields:
+            continue
+        name = _free_name(column)
+        if not FREE_NAME.fullmatch(name):
+            named = named.without(column, "it has no name that a field can have")
+        elif name in named.fields.values():
+            named = named.without(column, f"another column is {name} already")
+        else:
+            named.fields[column] = name
+    return named
+
+
+def _bare(column: str) -> str:
+    name = re.sub(r"\s+", "_", column.strip().lower())
+    return name.lstrip("_")
+
+
+def _free_name(column: str) -> str:
+    return re.sub(r"[^a-z0-9_./]+", "_", column.strip().lower()).strip("_")

@@ -1,0 +1,136 @@
+"""Which files of an import become which runs, and with what specification."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isoloss.errors import InvalidInput
+
+ENTRY_FIELDS = frozenset(
+    {"name", "status", "recipe", "tags", "notes", "parent", "config", "schedule", "summary", "file", "run_id"}
+)
+SUFFIXES = (".csv.gz", ".tsv.gz", ".csv", ".tsv", ".txt")
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file of which nothing was imported beyond, at most, its run's specification."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """One file to import: which run it is, and the specification to send if one is known."""
+
+    path: Path
+    run_id: str
+    specification: dict[str, Any] | None
+
+
+def plan_imports(
+    paths: Sequence[Path],
+    runs_file: str | Path | None,
+    run_ids: Sequence[str] | None,
+    schedule: Mapping[str, Any] | None,
+) -> tuple[list[ImportPlan], list[SkippedFile]]:
+    """Which files become which runs, parents first, and the files that cannot; raises InvalidInput."""
+    entries = read_runs_file(runs_file) if runs_file is not None else {}
+    files = list(paths) or list(entries)
+    if not files:
+        raise InvalidInput(field="files", reason="no file to import was named")
+    if run_ids and len(run_ids) != len(files):
+        raise InvalidInput(field="run_id", reason=f"{len(run_ids)} run ids were given for {len(files)} files")
+    chosen: Sequence[str | None] = run_ids or [None] * len(files)
+    plans = [_plan_one(path, entries, run_id, schedule) for path, run_id in zip(files, chosen, strict=True)]
+    kept, doubles = _without_doubles(plans)
+    return _parents_first(kept), doubles
+
+
+def _plan_one(
+    path: Path, entries: Mapping[Path, dict[str, Any]], run_id: str | None, schedule: Mapping[str, Any] | None
+) -> ImportPlan:
+    entry = next((entry for file, entry in entries.items() if _same_file(file, path)), None)
+    if entry is None:
+        name = run_id or _run_id_of(path)
+        return ImportPlan(path, name, {"name": name, "schedule": dict(schedule)} if schedule else None)
+    specification = {key: value for key, value in entry.items() if key not in ("file", "run_id")}
+    name = run_id or entry.get("run_id") or _run_id_of(path)
+    specification.setdefault("name", name)
+    if schedule is not None:
+        specification["schedule"] = dict(schedule)
+    return ImportPlan(path, name, specification)
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return first.resolve() == second.resolve()
+
+
+def _run_id_of(path: Path) -> str:
+    name = next((path.name.removesuffix(end) for end in SUFFIXES if path.name.endswith(end)), path.name)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100]
+
+
+def _without_doubles(plans: Sequence[ImportPlan]) -> tuple[list[ImportPlan], list[SkippedFile]]:
+    taken: dict[str, Path] = {}
+    kept: list[ImportPlan] = []
+    doubles: list[SkippedFile] = []
+    for plan in plans:
+        if plan.run_id in taken:
+            reason = f"run {plan.run_id!r} comes from {taken[plan.run_id]} already"
+            doubles.append(SkippedFile(plan.path, reason))
+        else:
+            taken[plan.run_id] = plan.path
+            kept.append(plan)
+    return kept, doubles
+
+
+def _parents_first(plans: Sequence[ImportPlan]) -> list[ImportPlan]:
+    # A branch is refused while its parent is not there; a circle of parents is left to the service to refuse.
+    waiting, ordered = list(plans), []
+    while waiting:
+        open_ids = {plan.run_id for plan in waiting}
+        ready = [plan for plan in waiting if _parent_of(plan) not in open_ids - {plan.run_id}] or waiting
+        ordered.extend(ready)
+        waiting = [plan for plan in waiting if plan not in ready]
+    return ordered
+
+
+def _parent_of(plan: ImportPlan) -> str | None:
+    parent = (plan.specification or {}).get("parent")
+    return parent.get("run_id") if isinstance(parent, dict) else None
+
+
+def read_runs_file(path: str | Path) -> dict[Path, dict[str, Any]]:
+    """The entries of a runs file by the CSV file of each; raises InvalidInput."""
+    path = Path(path)
+    entries = _read_list(path)
+    runs: dict[Path, dict[str, Any]] = {}
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+            raise InvalidInput(
+                field=f"{path}, entry {index + 1}", reason="an entry is an object with a `file`"
+            )
+        unknown = sorted(set(entry) - ENTRY_FIELDS)
+        if unknown:
+            raise InvalidInput(field=f"{path}, entry {index + 1}", reason=f"unknown: {', '.join(unknown)}")
+        runs[path.parent / entry["file"]] = entry
+    return runs
+
+
+def _read_list(path: Path) -> list[Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(field=str(path), reason=error.strerror or str(error)) from error
+    except ValueError as error:
+        raise InvalidInput(field=str(path), reason=f"this is not JSON ({error})") from error
+    if not isinstance(document, list):
+        raise InvalidInput(field=str(path), reason="a runs file is a JSON list with one entry a run")
+    return document
