@@ -36,6 +36,8 @@ from store import processes
 ROLE = "isoloss"
 DATABASE = "isoloss"
 MAX_SOCKET_PATH_BYTES = 107
+SHUTDOWN_PATIENCE_S = 30.0
+ORPHAN_PATIENCE_S = 1.0
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",  # the socket only
@@ -124,7 +126,7 @@ class EmbeddedPostgres:
         """The postmaster's process id while it runs."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
-    def start(self, timeout_s: float = 60.0) -> None:
+    def start(self, timeout_s: float = 120.0) -> None:
         """Starts the server, or starts it again after a crash, and returns once it answers.
 
         Raises DataDirectoryRefused where another process holds the directory or another major version made
@@ -141,7 +143,7 @@ class EmbeddedPostgres:
             self.stop()
             raise
 
-    def stop(self, timeout_s: float = 30.0) -> None:
+    def stop(self, timeout_s: float = SHUTDOWN_PATIENCE_S) -> None:
         """Stops the server cleanly and frees the directory; harmless where it does not run."""
         if self._process is not None:
             _end(self._process, timeout_s)
@@ -240,20 +242,21 @@ class EmbeddedPostgres:
         ]
         return _run([*processes.launcher(identity=identity), *map(str, command)]).returncode == 0
 
-    def _wait_for_the_last_server(self, patience_s: float = 20.0) -> None:
+    def _wait_for_the_last_server(self) -> None:
         """Waits until no process of an earlier, orphaned server is left, and ends those that linger."""
         lock = os.open(self.data_dir / "postmaster.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             begun = time.monotonic()
             while not _try_lock(lock):
                 waited = time.monotonic() - begun
-                if waited > patience_s:
-                    raise self._refusal(
-                        "a PostgreSQL that nobody supervises any more does not stop",
-                        "End its processes by hand",
-                    )
-                if waited > patience_s / 2:
+                # A postmaster without its supervisor is shutting down and may have much to write; backends
+                # without a postmaster have nothing to wait for.
+                if waited > (SHUTDOWN_PATIENCE_S if self._postmaster_lives() else ORPHAN_PATIENCE_S):
                     _send_all(self._server_processes(), signal.SIGKILL)
+                if waited > 2 * SHUTDOWN_PATIENCE_S:
+                    raise self._refusal(
+                        "an unsupervised PostgreSQL does not stop", "End its processes by hand"
+                    )
                 time.sleep(0.02)
         finally:
             os.close(lock)
@@ -265,6 +268,13 @@ class EmbeddedPostgres:
             )
         # Nobody is left, but its number may be another program's by now, and PostgreSQL would believe it.
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+
+    def _postmaster_lives(self) -> bool:
+        try:
+            pid = int((self.cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+        except (OSError, ValueError):
+            return False
+        return any(process.pid == pid for process in self._server_processes())
 
     def _server_processes(self) -> Iterator[psutil.Process]:
         """Every process of any PostgreSQL on our cluster: they all make it their working directory."""
