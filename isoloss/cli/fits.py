@@ -1,0 +1,122 @@
+"""`isoloss fit`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from isoloss.cli.arguments import BadArgument, bounds, pairs
+from isoloss.cli.fit_view import show_fit
+from isoloss.cli.session import Project, Session, command
+
+if TYPE_CHECKING:
+    from isoloss.client.documents import Fit
+
+app = typer.Typer(name="fit", help="Fits of laws to runs.", no_args_is_help=True)
+
+FitId = Annotated[str, typer.Argument(help="The fit's id.")]
+
+
+@command(app, "create")
+def create(
+    session: Session,
+    law: Annotated[str, typer.Argument(help="The law, as in lr_annealing; `isoloss laws` lists them.")],
+    project: Project,
+    run: Annotated[list[str] | None, typer.Option(help="A run to fit; repeat it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Fit the runs with this tag; repeat it.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Fit the runs of this recipe.")] = None,
+    where: Annotated[str | None, typer.Option(help="Fit the runs for which this holds.")] = None,
+    all_runs: Annotated[bool, typer.Option("--all", help="Fit all runs of the project.")] = False,
+    fix: Annotated[list[str] | None, typer.Option(help="Hold a parameter, as in alpha=0.5.")] = None,
+    bound: Annotated[
+        list[str] | None, typer.Option("--bounds", help="Bound a parameter, as in alpha=0:1.")
+    ] = None,
+    expr: Annotated[list[str] | None, typer.Option(help="Tie a parameter, as in beta=alpha/2.")] = None,
+    target: Annotated[str | None, typer.Option(help="loss, val_loss or reward.")] = None,
+    bootstrap: Annotated[
+        int | None, typer.Option(help="Resamples for the intervals.", show_default="200")
+    ] = None,
+    level: Annotated[float | None, typer.Option(help="Level of the intervals.", show_default="0.9")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the resamples.", show_default="0")] = None,
+    starts: Annotated[int | None, typer.Option(help="Starts of the search.")] = None,
+    huber_delta: Annotated[float | None, typer.Option(help="Where the loss function turns linear.")] = None,
+    skip_steps: Annotated[int | None, typer.Option(help="Leave out the first steps of every run.")] = None,
+    holdout: Annotated[
+        list[str] | None, typer.Option(help="A run to score instead of fitting; repeat it.")
+    ] = None,
+    holdout_fraction: Annotated[
+        float | None, typer.Option(help="A share of the runs to score instead.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
+) -> None:
+    """Fit a law to runs and show its parameters with their intervals."""
+    options = {
+        "target": target,
+        "fix": pairs("--fix", fix, float) or None,
+        "bounds": pairs("--bounds", bound, bounds) or None,
+        "expr": pairs("--expr", expr, str) or None,
+        "huber_delta": huber_delta,
+        "skip_steps": skip_steps,
+        "starts": starts,
+        "bootstrap": bootstrap,
+        "level": level,
+        "seed": seed,
+        "holdout": _holdout(holdout, holdout_fraction),
+    }
+    select = _selection(run, tag, recipe, where, all_runs)
+    given = {name: value for name, value in options.items() if value is not None}
+    fit = session.client.fits.create(project, law, **select, options=given)
+    if wait:
+        fit = _wait(session, project, fit)
+    session.output.show(fit, lambda: show_fit(session.output, fit))
+
+
+def _selection(
+    run: list[str] | None, tag: list[str] | None, recipe: str | None, where: str | None, all_runs: bool
+) -> dict[str, Any]:
+    choices = {"run_ids": run, "tags": tag, "recipe": recipe, "where": where, "all": all_runs}
+    chosen = {name: value for name, value in choices.items() if value}
+    if len(chosen) != 1:
+        raise BadArgument(field="runs", reason="name exactly one of --run, --tag, --recipe, --where, --all")
+    return chosen
+
+
+def _holdout(runs: list[str] | None, fraction: float | None) -> dict[str, Any] | None:
+    if runs and fraction is not None:
+        raise BadArgument(field="--holdout", reason="name runs or a fraction, not both")
+    if fraction is not None:
+        return {"fraction": fraction}
+    return {"run_ids": runs} if runs else None
+
+
+def _wait(session: Session, project: str, fit: Fit) -> Fit:
+    try:
+        with session.output.progress("Fitting") as advance:
+            return session.client.fits.wait(
+                project,
+                fit["id"],
+                on_progress=lambda job: advance(job.get("progress") or 0.0, job.get("message") or ""),
+            )
+    except KeyboardInterrupt:
+        session.output.hint(f"The fit goes on without you: isoloss fit show {fit['id']} --project {project}")
+        raise
+
+
+@command(app, "list")
+def list_all(session: Session, project: Project) -> None:
+    """List the fits of a project."""
+    fits = list(session.client.fits.list(project))
+    rows = [
+        [fit["id"], fit["law"], fit["status"], fit.get("verdict") or "-", fit.get("created_at", "-")]
+        for fit in fits
+    ]
+    columns = ["fit", "law", "status", "verdict", "created"]
+    session.output.show(fits, lambda: session.output.table(columns, rows))
+
+
+@command(app, "show")
+def show(session: Session, fit_id: FitId, project: Project) -> None:
+    """Show one fit."""
+    fit = session.client.fits.get(project, fit_id)
+    session.output.show(fit, lambda: show_fit(session.output, fit))

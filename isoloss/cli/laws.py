@@ -1,0 +1,52 @@
+"""`isoloss laws` and `isoloss health`"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isoloss.cli.output import Output, interval, print_fields
+from isoloss.cli.session import Session, command
+
+if TYPE_CHECKING:
+    from isoloss.client.documents import Law
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    command(app, "laws")(laws)
+    command(app, "health")(health)
+
+
+def laws(
+    session: Session,
+    name: Annotated[str | None, typer.Argument(help="Show this law.", show_default="all")] = None,
+) -> None:
+    """List the laws that can be fitted, or show one with its parameters."""
+    if name is not None:
+        law = session.client.laws.get(name)
+        session.output.show(law, lambda: _show(session.output, law))
+        return
+    known = session.client.laws.list()
+    rows = [[law["name"], law["formula"]] for law in known]
+    session.output.show(known, lambda: session.output.table(["law", "formula"], rows))
+
+
+def _show(output: Output, law: Law) -> None:
+    print_fields(output, {key: value for key, value in law.items() if key != "parameters"})
+    output.line()
+    rows = [
+        [parameter["name"], parameter.get("unit") or "", interval(parameter.get("bounds"))]
+        for parameter in law["parameters"]
+    ]
+    output.table(["parameter", "unit", "bounds"], rows)
+
+
+def health(session: Session) -> None:
+    """Say whether the service answers and is ready; exit code 1 unless it is."""
+    state = session.client.health()
+    said = "ready" if state["ready"] else "alive, but not ready"
+    session.output.show(state, lambda: session.output.line(f"The service at {state['url']} is {said}."))
+    if not state["ready"]:
+        raise typer.Exit(1)

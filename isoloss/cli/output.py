@@ -1,0 +1,146 @@
+"""What a command prints: one JSON document, or calm tables; errors and progress on the other stream."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from isoloss.errors import IsolossError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_OF_FILES = 160
+
+Advance = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a command's results go, as JSON or as text for people."""
+
+    as_json: bool = False
+
+    @cached_property
+    def console(self) -> Console:
+        from rich.console import Console
+
+        # Names come from users: brackets in them are no markup.
+        plain = {"markup": False, "highlight": False, "emoji": False}
+        width = None if sys.stdout.isatty() else WIDTH_OF_FILES
+        return Console(width=width, **plain)  # type: ignore[arg-type]
+
+    def show(self, document: object, render: Callable[[], None]) -> None:
+        """Print the document as JSON, or let `render` print it for people."""
+        if self.as_json:
+            self.print_json(document)
+        else:
+            render()
+
+    def print_json(self, document: object) -> None:
+        from isoloss.client.wire import plain
+
+        sys.stdout.write(json.dumps(plain(document), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print one line for people."""
+        self.console.print(text, style=style or None, soft_wrap=True)
+
+    def table(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+    ) -> None:
+        """Print a narrow table; the columns in `right` hold numbers."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim", show_edge=False)
+        for column in columns:
+            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+
+    def hint(self, text: str) -> None:
+        """Say something beside the result, on stderr; nothing in JSON."""
+        if not self.as_json:
+            sys.stderr.write(f"{text}\n")
+
+    def fail(self, error: IsolossError) -> None:
+        """Say in one sentence what went wrong, on stderr."""
+        text = json.dumps(problem_of(error)) if self.as_json else f"Error: {_one_line(str(error))}"
+        sys.stderr.write(f"{text}\n")
+
+    @contextmanager
+    def progress(self, description: str) -> Iterator[Advance]:
+        """A bar on stderr, drawn on a terminal only; what is yielded moves it to a share with a message."""
+        if self.as_json or not sys.stderr.isatty():
+            yield lambda _share, _message: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        texts = (
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[message]}", markup=False),
+        )
+        bar = Progress(
+            texts[0], BarColumn(), TimeElapsedColumn(), texts[1], console=Console(stderr=True), transient=True
+        )
+        with bar:
+            task = bar.add_task(description, total=1.0, message="")
+            yield lambda share, message: bar.update(task, completed=share, message=message)
+
+
+def problem_of(error: IsolossError) -> dict[str, Any]:
+    """The error as a problem document; an error of this side has no status."""
+    from isoloss.client.errors import ApiError
+
+    if isinstance(error, ApiError):
+        return error.problem()
+    return {"type": "about:blank", "title": type(error).__name__, "detail": str(error)}
+
+
+def number(value: object, digits: int = 4) -> str:
+    """A number with sensible digits: whole ones in full, others rounded to `digits` that count."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:#.{digits}g}" if 1e-4 <= abs(value) < 10.0**digits else f"{value:.{digits}g}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
+    """An interval as [low, high]."""
+    if not bounds:
+        return "-"
+    return f"[{', '.join(number(float(bound), digits) for bound in bounds)}]"
+
+
+def print_fields(output: Output, fields: Mapping[str, object]) -> None:
+    """Print what is known of one thing, a line a field; what is empty is left out."""
+    rows = [[name.replace("_", " "), _shown(value)] for name, value in fields.items() if _is_told(value)]
+    width = max((len(row[0]) for row in rows), default=0)
+    for name, value in rows:
+        output.line(f"{name:<{width}}   {value}")
+
+
+def _is_told(value: object) -> bool:
+    return value is not None and value != [] and value != {} and value != ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(entry) for entry in value)
+    return number(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

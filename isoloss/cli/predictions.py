@@ -1,0 +1,78 @@
+"""`isoloss predict`"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from isoloss.cli.arguments import json_object, pairs, scalar
+from isoloss.cli.arguments import steps as read_steps
+from isoloss.cli.output import Output, interval, number, print_fields
+from isoloss.cli.session import Project, Session, command
+
+if TYPE_CHECKING:
+    from isoloss.client.documents import Prediction
+
+SHOWN_ROWS = 25
+DIGITS = 5
+
+
+class IntervalKind(StrEnum):
+    MEAN = "mean"
+    NEW_RUN = "new_run"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    command(app, "predict")(predict)
+
+
+def predict(
+    session: Session,
+    fit_id: Annotated[str, typer.Argument(help="The fit's id.")],
+    project: Project,
+    schedule: Annotated[str | None, typer.Option(help="The schedule to predict: JSON or @file.")] = None,
+    steps: Annotated[str | None, typer.Option(help="100,200 or start:stop:count")] = None,
+    config: Annotated[list[str] | None, typer.Option(help="A field of the run, as in n_params=7e9.")] = None,
+    level: Annotated[
+        float | None, typer.Option(help="Level of the interval.", show_default="the fit's")
+    ] = None,
+    interval: Annotated[
+        IntervalKind | None, typer.Option(help="For the law's own curve, or for one more run.")
+    ] = None,
+) -> None:
+    """Predict a schedule or configuration that a fitted law has not seen."""
+    prediction = session.client.fits.predict(
+        project,
+        fit_id,
+        schedule=json_object("--schedule", schedule) if schedule else None,
+        config=pairs("--config", config, scalar) or None,
+        steps=read_steps(steps) if steps else None,
+        level=level,
+        interval=interval.value if interval else None,
+    )
+    session.output.show(prediction, lambda: _show(session.output, prediction))
+
+
+def _show(output: Output, prediction: Prediction) -> None:
+    steps = prediction["steps"]
+    rows = []
+    count = len(prediction["value"])
+    shown = (
+        sorted({(count - 1) * index // max(SHOWN_ROWS - 1, 1) for index in range(SHOWN_ROWS)})
+        if count
+        else []
+    )
+    for row in shown:
+        bounds = [float(prediction["lower"][row]), float(prediction["upper"][row])]
+        label = "-" if steps is None else number(int(steps[row]))
+        rows.append([label, number(float(prediction["value"][row]), DIGITS), interval(bounds, DIGITS)])
+    unit = f" ({prediction['unit']})" if prediction.get("unit") else ""
+    output.table(["step", f"{prediction['quantity']}{unit}", "interval"], rows, right=["step"])
+    if count > len(shown):
+        output.line(f"{len(shown)} of {count:,} steps; --json writes them all.", style="dim")
+    if prediction.get("extrapolation"):
+        output.line()
+        print_fields(output, prediction["extrapolation"])
