@@ -70,3 +70,7 @@ class DataDirectoryRefused(IsolossError):
 
 class DatabaseFailed(IsolossError):
     """PostgreSQL failed: {reason}"""
+
+
+class JobFailed(IsolossError):
+    """The job could not be done: {reason}"""
