@@ -95,7 +95,8 @@ class Run(Changed, Base):
     """One training run: its specification, and where its points stand.
 
     `run_id` is the client's name for it, unique in its project. `last_step` is the last step of the run's own
-    points. `free_names` gives the meaning of the positions of `point.free`, in the order of first use.
+    points. `columns` names the columns that they have, in the order of first use; those that have no typed
+    column stand in that order in `point.free`.
     """
 
     __tablename__ = "run"
@@ -122,7 +123,7 @@ class Run(Changed, Base):
     schedule: Mapped[dict[str, Any] | None]
     summary: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     last_step: Mapped[int | None]
-    free_names: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    columns: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
 
 
 class Point(Base):

@@ -50,7 +50,7 @@ def _runs() -> None:
         sa.Column("schedule", JSONB()),
         sa.Column("summary", JSONB(), server_default=sa.text("'{}'"), nullable=False),
         sa.Column("last_step", sa.BigInteger()),
-        sa.Column("free_names", ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
+        sa.Column("columns", ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False),
         sa.Column(
             "updated_at",
             sa.DateTime(timezone=True),
