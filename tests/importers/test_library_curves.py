@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from isoloss.errors import InvalidInput, UnusableData
+from isoloss.importers import read_curves
+
+CONSTANT = {"kind": "constant", "peak_lr": 0.1, "total_steps": 10}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.csv").write_text("iter,train_loss\n1,9\n2,\n3,8\n")
+    return tmp_path
+
+
+def test_a_pattern_gives_a_curve_a_file_called_after_it(folder):
+    curves = read_curves(str(folder / "*.csv"), schedule=CONSTANT, config={"batch_tokens": 512})
+    assert [curve.run_id for curve in curves] == ["a", "b"]
+    assert curves[0].step.tolist() == [1, 3]
+    assert curves[0].loss_nats.tolist() == [9, 8]
+    assert curves[0].schedule.total_steps == 10
+    assert curves[0].batch_tokens == 512
+
+
+def test_a_runs_file_says_schedule_and_configuration_of_each(folder):
+    entry = {"file": "a.csv", "run_id": "first", "schedule": CONSTANT, "config": {"n_params": 7}}
+    (folder / "runs.json").write_text(json.dumps([entry]))
+    (curve,) = read_curves([], runs_file=folder / "runs.json")
+    assert (curve.run_id, curve.n_params) == ("first", 7)
+
+
+def test_a_logged_learning_rate_is_enough(folder):
+    path = folder / "logged.csv"
+    path.write_text("step;loss;lr\n1;9;0.1\n2;8;0.05\n")
+    (curve,) = read_curves(path)
+    assert curve.schedule.lr([1, 2]).tolist() == pytest.approx([0.1, 0.05])
+
+
+def test_a_curve_without_a_learning_rate_says_so(folder):
+    with pytest.raises(UnusableData, match="no learning rate"):
+        read_curves(folder / "a.csv")
+
+
+def test_a_pattern_that_names_nothing_is_refused(folder):
+    with pytest.raises(InvalidInput, match="no file matches"):
+        read_curves(str(folder / "*.tsv"))
