@@ -94,6 +94,16 @@ def finish(
     return True
 
 
+def put_back(session: Session, job_id: uuid.UUID, attempt: int) -> None:
+    """Make the job wait again: its worker was told to stop, which does not count as an attempt."""
+    session.execute(
+        sa.update(Job)
+        .where(Job.id == job_id, Job.status == "running", Job.attempts == attempt)
+        .values(status="queued", attempts=attempt - 1, progress=0.0, message=None, started_at=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def request_cancel(session: Session, job_id: uuid.UUID, project_id: int | None = None) -> Job:
     """Cancel a queued job at once, ask a running one to stop.
 

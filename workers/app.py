@@ -1,0 +1,63 @@
+"""The queue as the workers see it: every task, its name, its queue and its times."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import procrastinate
+from procrastinate import exceptions
+
+from store.engine import conninfo
+from store.queue import UPKEEP, WORK
+from workers import compact, fits, recover
+from workers.work import RunAgain
+
+T = TypeVar("T")
+
+
+class Connector(procrastinate.PsycopgConnector):
+    """Tells when a statement of the queue's own failed.
+
+    A job whose end could not be written, or that was fetched by a statement whose answer was lost, would stay
+    "doing" for as long as its worker lives. So a worker that meets a failure begins anew
+    (`workers/__main__.py`), and what it held is found stalled.
+    """
+
+    def __init__(self, on_failure: Callable[[], None], **pool: Any) -> None:
+        super().__init__(**pool)
+        self._on_failure = on_failure
+
+    async def execute_query_async(self, query: Any, **arguments: Any) -> None:
+        await self._watch(super().execute_query_async(query, **arguments))
+
+    async def execute_query_one_async(self, query: Any, **arguments: Any) -> dict[str, Any]:
+        return await self._watch(super().execute_query_one_async(query, **arguments))
+
+    async def execute_query_all_async(self, query: Any, **arguments: Any) -> list[dict[str, Any]]:
+        return await self._watch(super().execute_query_all_async(query, **arguments))
+
+    async def _watch(self, statement: Awaitable[T]) -> T:
+        try:
+            return await statement
+        except exceptions.UniqueViolation:  # an answer, not a failure: the job is queued already
+            raise
+        except exceptions.ConnectorException:
+            self._on_failure()
+            raise
+
+
+def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None) -> procrastinate.App:
+    """The queue on `database_url`, with every task; `on_failure` is called when the database fails it."""
+    pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 4, "timeout": 10.0}
+    app = procrastinate.App(connector=Connector(on_failure, **pool))
+    app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
+    compacting = app.task(
+        name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"
+    )(compact.run)
+    recovering = app.task(name="recover", queue=UPKEEP, pass_context=True, queueing_lock="recover")(
+        recover.run
+    )
+    app.periodic(cron="* * * * *")(compacting)
+    app.periodic(cron=f"* * * * * */{recover.EVERY_S}")(recovering)
+    return app
