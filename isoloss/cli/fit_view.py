@@ -66,7 +66,7 @@ def meaningful_digits(value: float, spread: float | None) -> int:
     """How many digits of a value its standard error leaves with a meaning: 3 to 8, 4 where none is known."""
     if not spread or not value or not math.isfinite(spread) or not math.isfinite(value):
         return 4
-    return min(max(math.ceil(math.log10(abs(value) / spread)) + 2, 3), 8)
+    return min(max(math.floor(math.log10(abs(value))) - math.floor(math.log10(spread)) + 2, 3), 8)
 
 
 def _level(fit: Fit) -> str:

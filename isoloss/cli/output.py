@@ -112,7 +112,9 @@ def number(value: object, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:#.{digits}g}" if 1e-4 <= abs(value) < 10.0**digits else f"{value:.{digits}g}"
+    if 1e-4 <= abs(value) < 10.0**digits:
+        return f"{value:#.{digits}g}".rstrip(".")
+    return f"{value:.{digits}g}"
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:

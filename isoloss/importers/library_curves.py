@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,15 @@ def _read(
     plan: ImportPlan, map: Mapping[str, str] | None, target: str, config: Mapping[str, Any] | None
 ) -> Curve:
     specification = plan.specification or {}
-    columns, _ = sendable_columns(read_table(plan.path, map))
-    return Curve.from_columns(
-        plan.run_id,
-        {name: column if name == "step" else column.filled(float("nan")) for name, column in columns.items()},
-        schedule=specification.get("schedule"),
-        config={**(specification.get("config") or {}), **(config or {})},
-        target=target,
-    )
+    masked, _ = sendable_columns(read_table(plan.path, map))
+    columns = {name: column if name == "step" else column.filled(math.nan) for name, column in masked.items()}
+    try:
+        return Curve.from_columns(
+            plan.run_id,
+            columns,
+            schedule=specification.get("schedule"),
+            config={**(specification.get("config") or {}), **(config or {})},
+            target=target,
+        )
+    except InvalidInput as error:
+        raise InvalidInput(field=str(plan.path), reason=str(error)) from error

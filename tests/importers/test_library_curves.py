@@ -45,6 +45,13 @@ def test_a_curve_without_a_learning_rate_says_so(folder):
         read_curves(folder / "a.csv")
 
 
+def test_values_that_make_no_curve_are_told_with_their_file(folder):
+    path = folder / "wrong.csv"
+    path.write_text("step,loss\n1,-2\n")
+    with pytest.raises(InvalidInput, match=r"wrong\.csv: loss: .* above 0"):
+        read_curves(path, schedule=CONSTANT)
+
+
 def test_a_pattern_that_names_nothing_is_refused(folder):
     with pytest.raises(InvalidInput, match="no file matches"):
         read_curves(str(folder / "*.tsv"))

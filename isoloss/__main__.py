@@ -1,0 +1,5 @@
+"""`python -m isoloss` is the command line."""
+
+from isoloss.cli import main
+
+main()

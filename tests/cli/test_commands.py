@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import json
+
+import httpx
+import pytest
+
+FIT = {
+    "id": "f1",
+    "job_id": "j1",
+    "law": "power_law",
+    "status": "succeeded",
+    "verdict": "sound",
+    "reasons": ["all starts agree"],
+    "parameters": [
+        {
+            "name": "L0",
+            "symbol": "L_0",
+            "unit": "nats",
+            "value": 2.34567,
+            "std_error": 0.012,
+            "interval": [2.32, 2.37],
+            "at_bound": False,
+        },
+        {
+            "name": "alpha",
+            "symbol": "a",
+            "unit": "",
+            "value": 0.5,
+            "std_error": 0.1,
+            "interval": [0.4, 0.6],
+            "at_bound": True,
+        },
+    ],
+    "holdout": {
+        "runs": {"wsd": {"mae": 0.004, "rmse": 0.005, "r2": 0.99, "max_relative_error": 0.0071}},
+        "mean": None,
+    },
+    "left_out": [{"run_id": "short", "reason": "it has 3 points"}],
+    "provenance": {"options": {"level": 0.9}},
+}
+UNIDENTIFIED = {
+    **FIT,
+    "verdict": "unidentified",
+    "reasons": ["one constant learning rate says nothing of annealing"],
+    "parameters": [
+        {"name": "C", "symbol": "C", "unit": "", "value": None, "std_error": None, "interval": None}
+    ],
+    "holdout": None,
+    "left_out": [],
+}
+FIT_ROUTES = {
+    "POST /v1/projects/p/fits": httpx.Response(202, json={"id": "f1", "job_id": "j1", "status": "queued"}),
+    "GET /v1/projects/p/fits/f1": FIT,
+    "GET /v1/jobs/j1": {"id": "j1", "status": "succeeded", "progress": 1.0},
+}
+RUN = {
+    "run_id": "r[1]",
+    "name": "r",
+    "status": "finished",
+    "last_step": 5000,
+    "schedule": {"kind": "wsd"},
+    "tags": ["a"],
+}
+PREDICTION = {
+    "quantity": "loss",
+    "unit": "nats",
+    "steps": list(range(1, 101)),
+    "value": [3.0] * 100,
+    "lower": [2.9] * 100,
+    "upper": ["Infinity"] * 100,
+    "extrapolation": {"steps": 1.5},
+}
+
+
+def test_a_list_of_runs_is_a_narrow_table_in_which_names_are_no_markup(invoke):
+    result = invoke(
+        "run", "list", "-p", "p", routes={"GET /v1/projects/p/runs": {"items": [RUN], "next_cursor": None}}
+    )
+    assert result.exit_code == 0, result.output
+    header, row = result.stdout.splitlines()
+    assert header.split() == ["run", "status", "last", "step", "schedule", "recipe", "tags"]
+    assert row.split() == ["r[1]", "finished", "5,000", "wsd", "-", "a"]
+
+
+def test_json_is_one_document_on_stdout_and_nothing_else(invoke):
+    routes = {"GET /v1/projects/p/runs": {"items": [RUN], "next_cursor": None}}
+    result = invoke("run", "list", "-p", "p", "--json", routes=routes)
+    assert json.loads(result.stdout) == [RUN]
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["project", "create", "p"],
+        ["project", "show", "p"],
+        ["project", "delete", "p", "--yes"],
+        ["run", "show", "r", "-p", "p"],
+        ["run", "delete", "r", "-p", "p", "--yes"],
+        ["run", "rewind", "r", "100", "-p", "p"],
+        ["run", "points", "r", "-p", "p"],
+        ["fit", "create", "power_law", "--all", "-p", "p"],
+        ["fit", "show", "f1", "-p", "p"],
+        ["predict", "f1", "-p", "p"],
+        ["job", "show", "j1"],
+        ["job", "cancel", "j1"],
+        ["job", "wait", "j1"],
+        ["key", "create", "ci", "--scope", "read"],
+        ["key", "delete", "k"],
+        ["laws"],
+        ["laws", "power_law"],
+        ["health"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_prints_exactly_one_json_document(invoke, arguments):
+    law = {"name": "power_law", "formula": "L = c x^m", "parameters": [], "fields": [], "reference": ""}
+    routes = {
+        **FIT_ROUTES,
+        "POST /v1/projects": httpx.Response(201, json={"name": "p"}),
+        "GET /v1/projects/p": {"name": "p"},
+        "DELETE /v1/projects/p": httpx.Response(204),
+        "GET /v1/projects/p/runs/r": RUN,
+        "DELETE /v1/projects/p/runs/r": httpx.Response(204),
+        "POST /v1/projects/p/runs/r/rewind": {"last_step": 100},
+        "GET /v1/projects/p/runs/r/points": {"step": [1], "loss": ["NaN"]},
+        "POST /v1/projects/p/fits/f1/predictions": PREDICTION,
+        "POST /v1/jobs/j1/cancel": {"id": "j1", "status": "running"},
+        "POST /v1/keys": {"id": "k", "key": "secret"},
+        "DELETE /v1/keys/k": httpx.Response(204),
+        "GET /v1/laws": {"items": [law]},
+        "GET /healthz": {"status": "alive"},
+        "GET /readyz": {"status": "ready"},
+    }
+    result = invoke(*arguments, "--json", routes=routes)
+    assert result.exit_code == 0, result.output
+    json.loads(result.stdout)
+    assert result.stdout.endswith("\n")
+
+
+def test_a_problem_is_one_sentence_on_stderr(invoke):
+    problem = httpx.Response(404, json={"title": "Not found", "detail": "There is no run 'r'.\nNone."})
+    result = invoke("run", "show", "r", "-p", "p", routes={"GET /v1/projects/p/runs/r": problem})
+    assert result.exit_code == 1
+    assert (result.stdout, result.stderr) == ("", "Error: There is no run 'r'. None.\n")
+
+
+def test_a_problem_in_json_is_the_services_own(invoke):
+    document = {"type": "x", "title": "Not found", "status": 404, "detail": "There is no run 'r'."}
+    problem = {"GET /v1/projects/p/runs/r": httpx.Response(404, json=document)}
+    result = invoke("run", "show", "r", "-p", "p", "--json", routes=problem)
+    assert result.exit_code == 1
+    assert (result.stdout, json.loads(result.stderr)) == ("", document)
+
+
+def test_a_service_that_is_not_there_is_one_sentence(invoke):
+    result = invoke("project", "list", routes={"GET /v1/projects": httpx.ConnectError("refused")})
+    assert result.exit_code == 1
+    assert result.stderr == "Error: The service at http://service.test cannot be reached: refused\n"
+
+
+def test_the_key_comes_from_a_file_and_never_from_the_command_line(invoke, tmp_path):
+    (tmp_path / "key").write_text("from-file\n")
+    requests: list[httpx.Request] = []
+    routes = {"GET /v1/laws": {"items": []}}
+    invoke(
+        "laws",
+        "--api-key-file",
+        str(tmp_path / "key"),
+        "--url",
+        "http://x.test",
+        routes=routes,
+        requests=requests,
+    )
+    assert requests[0].headers["Authorization"] == "Bearer from-file"
+    assert requests[0].url.host == "x.test"
+    assert invoke("laws", "--api-key", "k").exit_code == 2
+
+
+def test_a_fit_sends_what_was_asked_for(invoke):
+    requests: list[httpx.Request] = []
+    arguments = (
+        "fit create power_law -p p --tag a --tag b --fix L0=2 --bounds alpha=0:1 --bounds A=1: "
+        "--expr beta=alpha/2 --bootstrap 50 --level 0.8 --seed 3 --holdout wsd --skip-steps 100 --target val_loss --no-wait"
+    )
+    assert invoke(*arguments.split(), routes=FIT_ROUTES, requests=requests).exit_code == 0
+    assert json.loads(requests[0].content) == {
+        "law": "power_law",
+        "select": {"tags": ["a", "b"]},
+        "options": {
+            "fix": {"L0": 2.0},
+            "bounds": {"alpha": [0.0, 1.0], "A": [1.0, None]},
+            "expr": {"beta": "alpha/2"},
+            "bootstrap": 50,
+            "level": 0.8,
+            "seed": 3,
+            "holdout": {"run_ids": ["wsd"]},
+            "skip_steps": 100,
+            "target": "val_loss",
+        },
+    }
+
+
+def test_a_fit_shows_its_verdict_its_intervals_and_what_was_left_out(invoke):
+    result = invoke("fit", "create", "power_law", "--all", "-p", "p", routes=FIT_ROUTES)
+    assert result.exit_code == 0, result.output
+    for part in (
+        "SOUND",
+        "all starts agree",
+        "90% interval",
+        "2.346",
+        "[2.320, 2.370]",
+        "at its bound",
+        "0.71%",
+        "Left out short",
+    ):
+        assert part in result.stdout
+
+
+def test_an_unidentified_fit_is_no_error_but_loud(invoke):
+    routes = {**FIT_ROUTES, "GET /v1/projects/p/fits/f1": UNIDENTIFIED}
+    result = invoke("fit", "show", "f1", "-p", "p", routes=routes)
+    assert result.exit_code == 0
+    assert "UNIDENTIFIED" in result.stdout
+    assert "one constant learning rate" in result.stdout
+    assert "not determined" in result.stdout
+
+
+def test_a_fit_that_failed_is_an_error(invoke):
+    job = {"id": "j1", "status": "failed", "message": "no run has a learning rate"}
+    result = invoke(
+        "fit", "create", "power_law", "--all", "-p", "p", routes={**FIT_ROUTES, "GET /v1/jobs/j1": job}
+    )
+    assert result.exit_code == 1
+    assert result.stderr == "Error: Fit f1 failed: no run has a learning rate\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("fit create x -p p", "exactly one of"),
+        ("fit create x -p p --all --run r", "exactly one of"),
+        ("fit create x -p p --all --fix a", "'a' is not name=value"),
+        ("fit create x -p p --all --fix a=b", "'a=b'"),
+        ("fit create x -p p --all --bounds a=1", "low:high"),
+        ("fit create x -p p --all --holdout r --holdout-fraction 0.1", "not both"),
+        ("predict f -p p --steps 1:2", "start:stop:count"),
+        ("predict f -p p --steps 5:2:3", "names no steps"),
+        ("predict f -p p --steps a", "no whole number"),
+        ("predict f -p p --schedule {", "not JSON"),
+        ("predict f -p p --schedule []", "JSON object"),
+        ("predict f -p p --schedule @/nowhere/x.json", "No such file"),
+        ("predict f -p p --interval wide", "--interval"),
+        ("laws --api-key-file /nowhere/key", "--api-key-file"),
+        ("fit create x --all", "--project"),
+    ],
+)
+def test_arguments_that_make_no_sense_end_with_code_2(invoke, arguments, message):
+    result = invoke(*arguments.split())
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+
+
+def test_a_prediction_sends_steps_and_configuration_and_shows_intervals(invoke, tmp_path):
+    (tmp_path / "schedule.json").write_text('{"kind": "constant"}')
+    requests: list[httpx.Request] = []
+    result = invoke(
+        *("predict", "f1", "-p", "p", "--schedule", f"@{tmp_path}/schedule.json", "--steps", "100:300:3"),
+        *(
+            "--config",
+            "n_params=7e9",
+            "--config",
+            "optimizer=adamw",
+            "--level",
+            "0.5",
+            "--interval",
+            "new_run",
+        ),
+        routes={"POST /v1/projects/p/fits/f1/predictions": PREDICTION},
+        requests=requests,
+    )
+    assert json.loads(requests[0].content) == {
+        "schedule": {"kind": "constant"},
+        "config": {"n_params": 7e9, "optimizer": "adamw"},
+        "steps": [100, 200, 300],
+        "level": 0.5,
+        "interval": "new_run",
+    }
+    assert "[2.9000, inf]" in result.stdout
+    assert "25 of 100 steps" in result.stdout
+
+
+def test_deleting_asks_first(invoke):
+    requests: list[httpx.Request] = []
+    result = invoke("project", "delete", "p", input="n\n", requests=requests)
+    assert result.exit_code == 1
+    assert requests == []
+
+
+def test_a_run_is_put_from_a_file_or_standard_input(invoke):
+    requests: list[httpx.Request] = []
+    routes = {"PUT /v1/projects/p/runs/r": RUN}
+    result = invoke(
+        "run", "put", "r", "-", "-p", "p", input='{"recipe": "base"}', routes=routes, requests=requests
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(requests[0].content) == {"name": "r", "recipe": "base"}
+
+
+def test_points_are_written_as_csv_as_the_service_wrote_them(invoke, tmp_path):
+    routes = {"GET /v1/projects/p/runs/r/points": httpx.Response(200, text="step,loss\r\n1,9.5\r\n")}
+    result = invoke("run", "points", "r", "-p", "p", "--out", str(tmp_path / "out.csv"), routes=routes)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.csv").read_bytes() == b"step,loss\r\n1,9.5\r\n"
+
+
+def test_an_import_tells_what_was_sent_and_what_was_skipped(invoke, tmp_path):
+    (tmp_path / "good.csv").write_text("it,nll\n1,9\n2,8\n")
+    (tmp_path / "bad.csv").write_text("it,nll\n1,oops\n")
+    routes = {
+        "POST /v1/projects": httpx.Response(201, json={"name": "p"}),
+        "PUT /v1/projects/p/runs/good": RUN,
+        "POST /v1/projects/p/runs/good/points": {"accepted": 2, "duplicates": 0, "last_step": 2},
+    }
+    files = [str(tmp_path / "good.csv"), str(tmp_path / "bad.csv")]
+    result = invoke(
+        "import", "csv", *files, "-p", "p", "--map", "it=step", "--map", "nll=loss", routes=routes
+    )
+    assert result.exit_code == 1
+    assert "good" in result.stdout
+    assert "'oops' is no number" in result.stderr
+
+
+def test_a_job_that_did_not_succeed_ends_with_code_1(invoke):
+    assert (
+        invoke("job", "wait", "j1", routes={"GET /v1/jobs/j1": {"id": "j1", "status": "failed"}}).exit_code
+        == 1
+    )
+
+
+def test_a_service_that_is_not_ready_ends_with_code_1(invoke):
+    result = invoke("health", routes={"GET /healthz": {}, "GET /readyz": httpx.Response(503)})
+    assert result.exit_code == 1
+    assert "not ready" in result.stdout
