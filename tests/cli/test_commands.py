@@ -182,7 +182,8 @@ def test_a_fit_sends_what_was_asked_for(invoke):
     requests: list[httpx.Request] = []
     arguments = (
         "fit create power_law -p p --tag a --tag b --fix L0=2 --bounds alpha=0:1 --bounds A=1: "
-        "--expr beta=alpha/2 --bootstrap 50 --level 0.8 --seed 3 --holdout wsd --skip-steps 100 --target val_loss --no-wait"
+        "--expr beta=alpha/2 --bootstrap 50 --level 0.8 --seed 3 --holdout wsd "
+        "--skip-steps 100 --target val_loss --no-wait"
     )
     assert invoke(*arguments.split(), routes=FIT_ROUTES, requests=requests).exit_code == 0
     assert json.loads(requests[0].content) == {
