@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -56,6 +56,8 @@ class Law(ABC, Generic[F]):
     unit: ClassVar[str]
     requires: ClassVar[tuple[str, ...]]
     parameters: ClassVar[tuple[Parameter, ...]]
+    optional: ClassVar[tuple[str, ...]] = ()
+    """Parameters without which the law still predicts runs like those that it was fitted to."""
 
     @abstractmethod
     def prepare(self, curves: Sequence[Curve]) -> F:
@@ -85,8 +87,18 @@ class Law(ABC, Generic[F]):
         """Return theta (k, parameters) that cover the nonlinear parameters where the data could put them."""
 
     @abstractmethod
+    def held(self, features: F) -> dict[str, float]:
+        """Return the parameters that do not enter for these observations, with the values to hold them at."""
+
+    @abstractmethod
     def undetermined(self, features: F) -> dict[str, str]:
         """Return the parameters that these observations cannot determine whatever their values, with why."""
+
+    @abstractmethod
+    def derived(
+        self, theta: FloatArray, curves: Sequence[Curve]
+    ) -> Mapping[str, tuple[str, FloatArray, tuple[str, ...]]]:
+        """Return quantities that follow: name -> (unit, values (members,), the parameters they need)."""
 
     def index(self, name: str) -> int:
         """Return the position of a parameter by its name."""

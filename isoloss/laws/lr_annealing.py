@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,23 +10,25 @@ import numpy.typing as npt
 
 from isoloss.laws.law import Features, FloatArray, Law, Parameter
 from isoloss.observations import Curve
-from isoloss.schedules import Schedule
+from isoloss.schedules import AnnealingArea, Schedule
 
 L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
 
 
 @dataclass(frozen=True)
 class Areas(Features):
-    """Forward areas S1 (points,), the (schedule, steps) whose annealing areas follow, and N (points,)."""
+    """Forward areas S1 (points,), the annealing areas S2 of each run, peak LRs, last step, and N (points,)."""
 
     forward: FloatArray
-    runs: tuple[tuple[Schedule, npt.NDArray[np.int64]], ...]
+    areas: tuple[AnnealingArea, ...]
+    peak_lrs: tuple[float, ...]
+    last_step: int
     n_params: FloatArray
 
     def annealing(self, decay: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return S2 and its derivative by lambda, (members, points), for lambda (members,)."""
         decays, back = np.unique(decay, return_inverse=True)
-        parts = [schedule.annealing(steps, decays) for schedule, steps in self.runs]
+        parts = [area(decays) for area in self.areas]
         value, slope = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
         return (value[back], slope[back]) if len(decays) > 1 else (value, slope)
 
@@ -45,11 +47,18 @@ class LRAnnealing(Law[Areas]):
     reference = "Tissue, Wang, Wang 2024, 'Scaling Law with Learning Rate Annealing', arXiv:2408.11029"
     quantity = "loss"
     unit = "nats/token"
+    optional = ("B", "beta")
     requires = ("points.step", "points.loss", "schedule or points.lr")
     parameters = (
         Parameter("L0", "L_0", "nats/token", 0.0, np.inf, "loss that remains", enters_linearly=True),
         Parameter(
-            "A", "A", "nats/token * (lr*steps)^alpha", 0.0, np.inf, "what training removes", enters_linearly=True
+            "A",
+            "A",
+            "nats/token * (lr*steps)^alpha",
+            0.0,
+            np.inf,
+            "what training removes",
+            enters_linearly=True,
         ),
         Parameter("alpha", "\\alpha", "1", 0.02, 3.0, "exponent of the forward area S1", "log"),
         Parameter(
@@ -58,19 +67,25 @@ class LRAnnealing(Law[Areas]):
         Parameter(
             "lambda", "\\lambda", "1/step", 0.5, 0.99999, "decay of the annealing memory", "log_complement"
         ),
-        Parameter("B", "B", "nats/token * params^beta", 0.0, np.inf, "what size removes", enters_linearly=True),
+        Parameter(
+            "B", "B", "nats/token * params^beta", 0.0, np.inf, "what size removes", enters_linearly=True
+        ),
         Parameter("beta", "\\beta", "1", 0.02, 3.0, "exponent of the model size N", "log"),
     )
 
     def prepare(self, curves: Sequence[Curve]) -> Areas:
         forward = np.concatenate([curve.schedule.area(curve.step) for curve in curves])
         sizes = [np.full(curve.n_points, curve.n_params or np.nan) for curve in curves]
-        runs = tuple((curve.schedule, curve.step) for curve in curves)
-        return Areas(forward.size, forward, runs, np.concatenate(sizes))
+        areas = tuple(curve.schedule.annealing(curve.step) for curve in curves)
+        peaks = tuple(curve.schedule.peak_lr for curve in curves)
+        last = max(int(curve.step[-1]) for curve in curves)
+        return Areas(forward.size, forward, areas, peaks, last, np.concatenate(sizes))
 
     def prepare_prediction(self, schedule: Schedule, steps: npt.ArrayLike, n_params: float | None) -> Areas:
         at = np.asarray(steps, dtype=np.int64)
-        return Areas(at.size, schedule.area(at), ((schedule, at),), np.full(at.size, n_params or np.nan))
+        sizes = np.full(at.size, n_params or np.nan)
+        annealing = (schedule.annealing(at),)
+        return Areas(at.size, schedule.area(at), annealing, (schedule.peak_lr,), int(at.max()), sizes)
 
     def basis(self, theta: FloatArray, features: Areas) -> FloatArray:
         """Return the columns of (L0, A, C, B)."""
@@ -102,25 +117,41 @@ class LRAnnealing(Law[Areas]):
 
     def grid(self, features: Areas) -> FloatArray:
         alpha = np.geomspace(0.1, 1.5, 9)
-        decay = 1 - np.geomspace(0.1, 1e-4, 7)
-        beta = np.geomspace(0.1, 1.0, 4) if np.unique(features.n_params).size > 2 else np.array([0.34])
+        # Memories from a quarter of the longest run down to a four hundredth of it.
+        decay = 1 - np.clip(np.geomspace(400, 4, 5) / features.last_step, 2e-5, 0.4)
+        beta = np.geomspace(0.1, 1.0, 4) if _sizes(features) > 2 else np.array([0.34])
         mesh = np.meshgrid(alpha, decay, beta, indexing="ij")
         theta = np.zeros((mesh[0].size, 7))
         theta[:, [ALPHA, LAMBDA, BETA]] = np.stack([axis.ravel() for axis in mesh], axis=1)
         return theta
 
+    def held(self, features: Areas) -> dict[str, float]:
+        """Hold the size term at nothing for one size; for two, its exponent at any value fits equally well."""
+        sizes = _sizes(features)
+        return {} if sizes > 2 else {"beta": 0.34} if sizes == 2 else {"B": 0.0, "beta": 0.34}
+
     def undetermined(self, features: Areas) -> dict[str, str]:
         reasons: dict[str, str] = {}
         annealing, _ = features.annealing(np.array([0.999]))
-        peak = max(schedule.peak_lr for schedule, _ in features.runs)
-        if np.abs(annealing).max() <= 1e-9 * peak:
+        if np.abs(annealing).max() <= 1e-9 * max(features.peak_lrs):
             why = "no run was annealed: the learning rate never falls where there are points"
             reasons |= {"C": why, "lambda": why}
-        sizes = np.unique(features.n_params[np.isfinite(features.n_params)])
-        if sizes.size == 2:
+        if _sizes(features) == 2:
             why = "two model sizes give one difference, not a coefficient and an exponent"
             reasons |= {"B": why, "beta": why}
         return reasons
+
+    def derived(
+        self, theta: FloatArray, curves: Sequence[Curve]
+    ) -> Mapping[str, tuple[str, FloatArray, tuple[str, ...]]]:
+        """Return the half-life of the annealing memory, in steps and, for one batch size, in tokens."""
+        half_life = np.log(2) / (1 - theta[:, LAMBDA])
+        found = {"memory_half_life_steps": ("steps", half_life, ("lambda",))}
+        batches = {curve.batch_tokens for curve in curves}
+        batch = batches.pop() if len(batches) == 1 else None
+        if batch is not None:
+            found["memory_half_life_tokens"] = ("tokens", half_life * batch, ("lambda",))
+        return found
 
     @staticmethod
     def _log_size(features: Areas) -> FloatArray:
@@ -129,3 +160,7 @@ class LRAnnealing(Law[Areas]):
     def _size(self, theta: FloatArray, features: Areas) -> FloatArray:
         known = np.isfinite(features.n_params)
         return np.where(known, np.exp(-theta[:, BETA, None] * self._log_size(features)), 0.0)
+
+
+def _sizes(features: Areas) -> int:
+    return int(np.unique(features.n_params[np.isfinite(features.n_params)]).size)

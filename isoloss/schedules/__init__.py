@@ -5,6 +5,6 @@
 
 from isoloss.schedules.declarations import KINDS, schedule_from_spec
 from isoloss.schedules.logged import from_log
-from isoloss.schedules.schedule import Schedule, branch
+from isoloss.schedules.schedule import AnnealingArea, Schedule, branch
 
-__all__ = ["KINDS", "Schedule", "branch", "from_log", "schedule_from_spec"]
+__all__ = ["KINDS", "AnnealingArea", "Schedule", "branch", "from_log", "schedule_from_spec"]

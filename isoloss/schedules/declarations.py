@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,10 @@ def _piecewise_linear(spec: Spec) -> Schedule:
         raise InvalidSchedule(field="knots", reason="every knot is a pair [step, lr]")
     steps = [_number(knot[0], "knots") for knot in knots]
     if steps[0] != 1 or any(step != int(step) for step in steps) or steps[-1] > MAX_STEPS:
-        raise InvalidSchedule(field="knots", reason=f"knot steps are whole, start at 1 and end by {MAX_STEPS}")
-    if any(late <= early for early, late in zip(steps, steps[1:], strict=False)):
+        raise InvalidSchedule(
+            field="knots", reason=f"knot steps are whole, start at 1 and end by {MAX_STEPS}"
+        )
+    if any(late <= early for early, late in pairwise(steps)):
         raise InvalidSchedule(field="knots", reason="knot steps must increase strictly")
     lrs = np.array([_rate(knot[1], "knots") for knot in knots])
     at = np.array(steps, dtype=np.int64)
@@ -148,7 +151,7 @@ def _exponential_piece(start_lr: float, end_lr: float, n_steps: int) -> Piece:
 
 
 def _sqrt_piece(start_lr: float, end_lr: float, n_steps: int) -> Piece:
-    return shapes.SquareRoot(n_steps, start_lr, end_lr - start_lr, n_steps)
+    return shapes.SquareRoot(start_lr, end_lr - start_lr, n_steps, n_steps)
 
 
 _DECAY_SHAPES: dict[str, Callable[[float, float, int], Piece]] = {
@@ -220,5 +223,7 @@ def _list(spec: Spec, name: str) -> list[Any]:
     if not isinstance(items, list | tuple) or not items:
         raise InvalidSchedule(field=name, reason="must be a list that is not empty")
     if len(items) > MAX_TABLE_STEPS:
-        raise InvalidSchedule(field=name, reason=f"has {len(items)} entries; at most {MAX_TABLE_STEPS} are read")
+        raise InvalidSchedule(
+            field=name, reason=f"has {len(items)} entries; at most {MAX_TABLE_STEPS} are read"
+        )
     return list(items)

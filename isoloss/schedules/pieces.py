@@ -1,13 +1,14 @@
 """Shapes of learning rate over consecutive steps, with closed forms for their sums and fading memories.
 
 A piece covers offsets k = 1..n_steps; offset 0 is the level that it starts from, the learning rate just before.
-Its memory at offset k is sum_{j<=k} lambda^(k-j) d_j with d_j = eta_{j-1} - eta_j, the `jump` added to d_1.
+Its memory at offset k is sum_{j<=k} lambda^(k-j) d_j with d_j = eta_{j-1} - eta_j.
 Arguments: `offsets` (asked,) integers, `lam` (members, 1). A memory is returned as the pair (value, derivative
-by lambda), each of shape (members, asked).
+by lambda), each of shape (members, asked). Jumps between pieces are the schedule's concern.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -27,7 +28,8 @@ BLOCK_STEPS = 256
 class Piece(Protocol):
     """What every shape of learning rate answers."""
 
-    n_steps: int
+    @property
+    def n_steps(self) -> int: ...
 
     def level(self) -> float: ...
     def highest(self) -> float: ...
@@ -45,12 +47,12 @@ def power(lam: FloatArray, exponent: IntArray) -> Memory:
 
 
 def _geometric(lam: FloatArray, ratio: complex, count: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return sum_{j<n} lambda^(n-1-j) ratio^j = (lambda^n - ratio^n)/(lambda - ratio), and its lambda derivative."""
+    """Return sum_{j<n} lambda^(n-1-j) ratio^j = (lambda^n - ratio^n)/(lambda - ratio), and its derivative."""
     kept, slope = power(lam, count)
     gap = lam - ratio
     near = np.abs(gap) * np.maximum(count, 1) < 1e-5 * np.abs(ratio)
     gap = np.where(near, 1.0, gap)
-    own = np.exp(count * np.log(ratio + 0j)) if isinstance(ratio, complex) else np.exp(count * np.log(ratio))
+    own = np.exp(count * np.log(ratio))
     total = (kept - own) / gap
     derivative = (slope - total) / gap
     if near.any():
@@ -72,7 +74,7 @@ class Polyline:
     values: FloatArray
 
     @property
-    def n_steps(self) -> int:  # type: ignore[override]
+    def n_steps(self) -> int:
         return int(self.offsets[-1])
 
     def level(self) -> float:
@@ -100,7 +102,9 @@ class Polyline:
 
     def area(self, offsets: IntArray) -> FloatArray:
         index, inside = self._segment(offsets)
-        return self._areas[index] + self.values[index] * inside + self._slopes[index] * inside * (inside + 1) / 2
+        return (
+            self._areas[index] + self.values[index] * inside + self._slopes[index] * inside * (inside + 1) / 2
+        )
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         index, inside = self._segment(offsets)
@@ -163,17 +167,16 @@ class Cosine:
         return max(self.level(), float(self.lr(np.array([self.n_steps]))[0]))
 
     def lr(self, offsets: IntArray) -> FloatArray:
-        return self.middle + self.amplitude * np.cos(self.phase + self.angle * offsets)
+        return np.asarray(self.middle + self.amplitude * np.cos(self.phase + self.angle * offsets))
 
     def area(self, offsets: IntArray) -> FloatArray:
         half = self.angle / 2
         turned = np.sin(half * offsets) / np.sin(half) * np.cos(self.phase + half * (offsets + 1))
-        return self.middle * offsets + self.amplitude * turned
+        return np.asarray(self.middle * offsets + self.amplitude * turned)
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         # d_j is the real part of drop * exp(i angle (j-1)): a geometric series in exp(i angle).
-        drop = self.amplitude * 2j * np.sin(self.angle / 2) * np.exp(1j * (self.phase + self.angle / 2))
-        drop = -drop
+        drop = -2j * self.amplitude * np.sin(self.angle / 2) * np.exp(1j * (self.phase + self.angle / 2))
         value, slope = _geometric(lam, np.exp(1j * self.angle), offsets)
         return np.real(drop * value), np.real(drop * slope)
 
@@ -199,11 +202,11 @@ class Exponential:
         return self.start * max(1.0, self.ratio**self.n_steps)
 
     def lr(self, offsets: IntArray) -> FloatArray:
-        return self.start * np.exp(offsets * np.log(self.ratio))
+        return np.asarray(self.start * np.exp(offsets * np.log(self.ratio)))
 
     def area(self, offsets: IntArray) -> FloatArray:
         rate = np.log(self.ratio)
-        return self.start * self.ratio * np.expm1(offsets * rate) / np.expm1(rate)
+        return np.asarray(self.start * self.ratio * np.expm1(offsets * rate) / np.expm1(rate))
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         value, slope = _geometric(lam, self.ratio, offsets)
@@ -218,13 +221,15 @@ class Exponential:
         return replace(self, n_steps=self.n_steps - offset, start=start)
 
 
-class _Summed:
+class _Summed(ABC):
     """A shape without a closed form for its memory, which is summed step by step in blocks."""
 
-    n_steps: int
+    @property
+    @abstractmethod
+    def n_steps(self) -> int: ...
 
-    def lr(self, offsets: IntArray) -> FloatArray:
-        raise NotImplementedError
+    @abstractmethod
+    def lr(self, offsets: IntArray) -> FloatArray: ...
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         """Sum lambda^(k-j) d_j over whole blocks by matrix products, then over the rest of the last block."""
@@ -270,7 +275,7 @@ class Table(_Summed):
     values: FloatArray
 
     @property
-    def n_steps(self) -> int:  # type: ignore[override]
+    def n_steps(self) -> int:
         return len(self.values) - 1
 
     def level(self) -> float:
@@ -299,13 +304,17 @@ class Table(_Summed):
 
 @dataclass(frozen=True)
 class SquareRoot(_Summed):
-    """eta(k) = start + drop * sqrt((k + done) / length): the `sqrt` decay, `done` of its steps already taken."""
+    """eta(k) = start + drop * sqrt((k + done) / length): the steps done..stop of a `sqrt` decay."""
 
-    n_steps: int
     start: float
     drop: float
     length: int
+    stop: int
     done: int = 0
+
+    @property
+    def n_steps(self) -> int:
+        return self.stop - self.done
 
     def level(self) -> float:
         return float(self.lr(np.array([0]))[0])
@@ -318,13 +327,13 @@ class SquareRoot(_Summed):
 
     def area(self, offsets: IntArray) -> FloatArray:
         roots = _sum_of_roots(offsets + self.done) - _sum_of_roots(np.array([self.done]))
-        return self.start * offsets + self.drop * roots / np.sqrt(self.length)
+        return np.asarray(self.start * offsets + self.drop * roots / np.sqrt(self.length))
 
     def until(self, offset: int) -> SquareRoot:
-        return replace(self, n_steps=offset)
+        return replace(self, stop=self.done + offset)
 
     def after(self, offset: int) -> SquareRoot:
-        return replace(self, n_steps=self.n_steps - offset, done=self.done + offset)
+        return replace(self, done=self.done + offset)
 
 
 _SHORT_ROOTS = np.concatenate([[0.0], np.cumsum(np.sqrt(np.arange(1, 33)))])

@@ -1,0 +1,105 @@
+"""Where the data of a fit lay, and how far a question reaches beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from isoloss.errors import InvalidInput, Unidentified
+from isoloss.fitting.intervals import Spread
+from isoloss.observations import Curve
+from isoloss.schedules import Schedule
+
+FloatArray = npt.NDArray[np.float64]
+
+SAME_PEAK = 1e-3
+"""Peaks of the learning rate within this relative distance count as one."""
+
+
+@dataclass(frozen=True)
+class FittedRange:
+    """The steps, learning rates, areas and sizes that a fit has seen."""
+
+    first_step: int
+    last_step: int
+    area: float
+    lowest_lr: float
+    peak_lrs: tuple[float, ...]
+    n_params: tuple[float, ...]
+    n_params_kind: str | None
+
+    @classmethod
+    def of(cls, curves: Sequence[Curve]) -> FittedRange:
+        return cls(
+            first_step=int(min(curve.step[0] for curve in curves)),
+            last_step=int(max(curve.step[-1] for curve in curves)),
+            area=float(max(curve.schedule.area(curve.step[-1:])[0] for curve in curves)),
+            lowest_lr=float(min(curve.schedule.lr(curve.step).min() for curve in curves)),
+            peak_lrs=tuple(sorted({curve.schedule.peak_lr for curve in curves})),
+            n_params=tuple(sorted({curve.n_params for curve in curves if curve.n_params is not None})),
+            n_params_kind=next((curve.n_params_kind for curve in curves if curve.n_params_kind), None),
+        )
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> FittedRange:
+        tuples = {name: tuple(document[name]) for name in ("peak_lrs", "n_params")}
+        return cls(**{**document, **tuples})
+
+    def reach(self, schedule: Schedule, steps: npt.NDArray[np.int64]) -> FloatArray:
+        """Return how many times beyond the fitted area of learning rate each step lies, at least 1."""
+        return np.maximum(schedule.area(steps) / self.area, 1.0)
+
+    def size(self, asked: float | None, undetermined: str | None) -> float | None:
+        """Return the model size to predict for, (None where the fit has no size term).
+
+        Raises Unidentified for another size than the fitted ones where the fit cannot tell sizes apart, and
+        InvalidInput where the fit has several sizes and none is asked for.
+        """
+        if asked is not None and not (np.isfinite(asked) and asked > 0):
+            raise InvalidInput(field="config.n_params", reason="must be above 0")
+        if asked is None and len(self.n_params) > 1:
+            sizes = ", ".join(f"{size:g}" for size in self.n_params)
+            raise InvalidInput(
+                field="config.n_params", reason=f"is needed: the fit is over the sizes {sizes}"
+            )
+        alone = len(self.n_params) == 1 or undetermined is not None
+        if asked is not None and alone and self.n_params and not np.isclose(asked, self.n_params).any():
+            sizes = " and ".join(f"{size:g}" for size in self.n_params)
+            raise Unidentified(reason=f"the fit has seen runs of {sizes} parameters alone, not of {asked:g}")
+        return asked if asked is not None else next(iter(self.n_params), None)
+
+    def describe(self, schedule: Schedule, steps: npt.NDArray[np.int64], spread: Spread) -> dict[str, Any]:
+        """Return how far a prediction reaches, as factors and in words."""
+        farthest = float(self.reach(schedule, steps).max())
+        steps_factor = max(1.0, float(steps.max()) / self.last_step)
+        return {
+            "area_factor": farthest,
+            "steps_factor": steps_factor,
+            "is_extrapolation": bool(farthest > 1 or steps_factor > 1),
+            "warnings": list(self._warnings(schedule, steps, farthest, spread)),
+        }
+
+    def _warnings(
+        self, schedule: Schedule, steps: npt.NDArray[np.int64], farthest: float, spread: Spread
+    ) -> list[str]:
+        lowest, peak = float(schedule.lr(steps).min()), schedule.peak_lr
+        known_peak = any(abs(peak - one) <= SAME_PEAK * one for one in self.peak_lrs)
+        said = {
+            f"the sum of learning rates reaches {farthest:.2g} times beyond the fitted runs": farthest
+            > 1.001,
+            f"steps before {self.first_step} come before the first fitted point": steps.min()
+            < self.first_step,
+            f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {self.lowest_lr:.3g}": (
+                lowest < self.lowest_lr * (1 - SAME_PEAK)
+            ),
+            f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks": (
+                not known_peak
+            ),
+            "fewer than three runs: the error on a schedule unlike the fitted ones was not measured and is not "
+            "in the interval": spread.discrepancy is None,
+        }
+        return [words for words, holds in said.items() if holds]

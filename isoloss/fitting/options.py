@@ -1,0 +1,132 @@
+"""What a caller may ask of a fit, checked once for the library, the service and the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from isoloss.errors import InvalidInput
+from isoloss.fitting.expressions import checked_expressions
+from isoloss.fitting.objective import HUBER_DELTA
+from isoloss.laws import Law
+from isoloss.observations import N_PARAMS_KINDS
+
+TARGETS = ("loss", "val_loss", "reward")
+MAX_BOOTSTRAP = 20_000
+MAX_STARTS = 10_000
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """The options of a fit; the defaults are the API's.
+
+    `fix` {parameter: value}, `bounds` {parameter: [low, high]} and `expr` {parameter: expression} constrain it.
+    `skip_steps` leaves out the points up to that step; None leaves out those of the warm-up. `bootstrap` is the
+    number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or
+    {"fraction": share} what is predicted and scored instead of fitted.
+    """
+
+    target: str = "loss"
+    fix: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    expr: Mapping[str, str] = field(default_factory=dict)
+    huber_delta: float = HUBER_DELTA
+    skip_steps: int | None = None
+    starts: int = 6
+    bootstrap: int = 200
+    level: float = 0.9
+    holdout: Mapping[str, Any] | None = None
+    seed: int = 0
+    n_params_kind: str | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.target in TARGETS, "target", f"must be one of {', '.join(TARGETS)}")
+        _require(_is_number(self.huber_delta) and self.huber_delta > 0, "huber_delta", "must be above 0")
+        _whole(self.skip_steps, "skip_steps", 0, 10**10, optional=True)
+        _whole(self.starts, "starts", 1, MAX_STARTS)
+        _whole(self.bootstrap, "bootstrap", 0, MAX_BOOTSTRAP)
+        _whole(self.seed, "seed", 0, 2**63 - 1)
+        _require(_is_number(self.level) and 0 < self.level < 1, "level", "must lie between 0 and 1")
+        known = self.n_params_kind is None or self.n_params_kind in N_PARAMS_KINDS
+        _require(known, "n_params_kind", f"must be one of {', '.join(N_PARAMS_KINDS)}")
+        _check_holdout(self.holdout)
+
+    @classmethod
+    def from_mapping(cls, options: Mapping[str, Any]) -> FitOptions:
+        """Return the options that a mapping names; raises InvalidInput for unknown ones and wrong values."""
+        known = {one.name for one in fields(cls)}
+        for name in options:
+            _require(name in known, f"options.{name}", "there is no such option")
+        return cls(**options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as plain JSON values."""
+        return asdict(self)
+
+    def constrain(self, law: Law[Any]) -> Constraints:
+        """Return the law's bounds narrowed by the caller's, and the checked expressions."""
+        limits = {parameter.name: (parameter.lower, parameter.upper) for parameter in law.parameters}
+        narrowed = dict(limits)
+        for name, pair in self.bounds.items():
+            _require(name in limits, f"bounds.{name}", "the law has no such parameter")
+            narrowed[name] = _narrow(f"bounds.{name}", pair, limits[name])
+        for name, value in self.fix.items():
+            _require(name in limits, f"fix.{name}", "the law has no such parameter")
+            low, high = limits[name]
+            inside = _is_number(value) and low <= value <= high
+            _require(inside, f"fix.{name}", f"must be a number in [{low:g}, {high:g}]")
+            narrowed[name] = (float(value), float(value))
+        for name in self.expr:
+            free = name not in self.fix and name not in self.bounds
+            _require(free, f"expr.{name}", "a parameter has an expression, or a value and bounds, not both")
+        return Constraints(narrowed, checked_expressions(self.expr, list(limits)))
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Bounds by parameter, equal where it is fixed, and safe expressions in their order."""
+
+    bounds: Mapping[str, tuple[float, float]]
+    expressions: Mapping[str, str]
+
+
+def _narrow(name: str, pair: object, limits: tuple[float, float]) -> tuple[float, float]:
+    _require(isinstance(pair, list | tuple) and len(pair) == 2, name, "must be a pair [low, high]")
+    low, high = (limit if value is None else value for value, limit in zip(pair, limits, strict=True))  # type: ignore[call-overload]
+    _require(_is_number(low) and _is_number(high), name, "must be numbers, or null where open")
+    low, high = max(float(low), limits[0]), min(float(high), limits[1])
+    _require(low < high, name, f"leave nothing of the law's own bounds [{limits[0]:g}, {limits[1]:g}]")
+    return low, high
+
+
+def _check_holdout(holdout: object) -> None:
+    if holdout is None:
+        return
+    shape = isinstance(holdout, Mapping) and len(holdout) == 1 and set(holdout) <= {"run_ids", "fraction"}
+    _require(shape, "holdout", 'must be {"run_ids": [...]} or {"fraction": share}')
+    assert isinstance(holdout, Mapping)
+    if "fraction" in holdout:
+        share = holdout["fraction"]
+        _require(_is_number(share) and 0 < share < 1, "holdout.fraction", "must lie between 0 and 1")
+    else:
+        names = holdout["run_ids"]
+        listed = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)
+        _require(bool(listed), "holdout.run_ids", "must be a list of run ids that is not empty")
+
+
+def _whole(value: object, name: str, low: int, high: int, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _require(whole, name, f"must be a whole number in {low}..{high}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _require(condition: bool, name: str, reason: str) -> None:
+    if not condition:
+        raise InvalidInput(field=name, reason=reason)

@@ -1,0 +1,92 @@
+"""Resampling as weights: whole runs where there are enough of them, else blocks of their curves.
+
+Neighbouring points of a curve are correlated, so single points are never resampled (laws.md 1.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+RUNS_NEEDED = 8
+"""With fewer runs than this, drawing runs gives too few distinct samples: blocks of curves are drawn instead."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Weights (resamples, points) and how they were drawn: `unit` is 'runs' or 'blocks'."""
+
+    weights: FloatArray
+    unit: str
+    block_points: tuple[int, ...] = ()
+
+    @property
+    def statement(self) -> str:
+        if self.unit == "runs":
+            return "whole runs were resampled"
+        lengths = f"{min(self.block_points)} to {max(self.block_points)}"
+        return (
+            f"blocks of {lengths} neighbouring points were resampled: with fewer than {RUNS_NEEDED} runs their "
+            "spread does not show how one run differs from the next"
+        )
+
+
+def resample(run_lengths: Sequence[int], residuals: FloatArray, count: int, seed: int) -> Resampling:
+    """Return `count` rows of weights over the points of all runs, one run after another.
+
+    `residuals` (points,) of the fit set the length of blocks: long enough to keep their correlation.
+    """
+    random = np.random.default_rng(seed)
+    if len(run_lengths) >= RUNS_NEEDED:
+        share = np.full(len(run_lengths), 1 / len(run_lengths))
+        drawn = random.multinomial(len(run_lengths), share, size=count).astype(np.float64)
+        return Resampling(np.repeat(drawn, run_lengths, axis=1), "runs")
+    edges = np.cumsum([0, *run_lengths])
+    blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))
+    parts = [
+        _block_weights(length, block, count, random)
+        for length, block in zip(run_lengths, blocks, strict=True)
+    ]
+    return Resampling(np.concatenate(parts, axis=1), "blocks", blocks)
+
+
+def block_length(residuals: FloatArray) -> int:
+    """Return how many neighbouring points belong together: twice the correlation time, within n^(1/3) and n/4."""
+    n = residuals.size
+    shortest, longest = max(1, round(n ** (1 / 3))), max(1, n // 4)
+    return int(np.clip(np.ceil(2 * correlation_time(residuals)), shortest, max(shortest, longest)))
+
+
+def correlation_time(residuals: FloatArray) -> float:
+    """Return 1 + 2 sum of autocorrelations up to the first that is not above 0, in points."""
+    centred = residuals - residuals.mean()
+    power = np.abs(np.fft.rfft(centred, 2 * centred.size)) ** 2
+    covariance = np.fft.irfft(power)[: centred.size]
+    if covariance[0] <= 0:
+        return 1.0
+    correlation = covariance / covariance[0]
+    below = np.flatnonzero(correlation <= 0)
+    stop = below[0] if below.size else correlation.size
+    return float(1 + 2 * correlation[1:stop].sum())
+
+
+def _block_weights(n_points: int, block: int, count: int, random: np.random.Generator) -> FloatArray:
+    """Count how often circular blocks cover each point; every row sums to about n_points."""
+    n_blocks = -(-n_points // block)
+    starts = random.integers(0, n_points, size=(count, n_blocks))
+    covered = (starts[..., None] + np.arange(block)) % n_points
+    weights = np.zeros((count, n_points))
+    np.add.at(weights, (np.arange(count)[:, None], covered.reshape(count, n_blocks * block)), 1.0)
+    return weights * (n_points / (n_blocks * block))
+
+
+def leave_one_out(run_lengths: Sequence[int]) -> FloatArray:
+    """Return weights (runs, points) that leave out one run each."""
+    owner = np.repeat(np.arange(len(run_lengths)), run_lengths)
+    return np.asarray(owner != np.arange(len(run_lengths))[:, None], dtype=np.float64)
