@@ -13,7 +13,16 @@ from sqlalchemy.orm import Session, undefer
 
 from isoloss.errors import NotFound, NotReady
 from store import jobs
-from store.tables import Fit
+from store.pages import Asked, Page
+from store.pages import page as page_of
+from store.tables import Fit, Job
+from store.where import Field
+
+FIELDS = {
+    "law": Field(Fit.law.expression),
+    "status": Field(Job.status.expression),
+    "created_at": Field(sa.extract("epoch", Fit.created_at)),
+}
 
 
 def create(
@@ -34,6 +43,12 @@ def get(session: Session, fit_id: uuid.UUID, project_id: int | None = None) -> F
     if fit is None or (project_id is not None and fit.project_id != project_id):
         raise NotFound(kind="fit", name=str(fit_id))
     return fit
+
+
+def page(session: Session, project_id: int, asked: Asked) -> Page[Fit]:
+    """Part of a project's fits."""
+    of_project = sa.select(Fit).join(Fit.job).where(Fit.project_id == project_id)
+    return page_of(session, of_project, Fit.id, FIELDS, asked)
 
 
 def of_job(session: Session, job_id: uuid.UUID) -> Fit:

@@ -13,8 +13,17 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from isoloss.errors import Conflict, NotFound
+from isoloss.errors import NotFound
+from store.pages import Asked, Page
+from store.pages import page as page_of
 from store.tables import Job
+from store.where import Field
+
+FIELDS = {
+    "kind": Field(Job.kind.expression),
+    "status": Field(Job.status.expression),
+    "created_at": Field(sa.extract("epoch", Job.created_at)),
+}
 
 FinalStatus = Literal["succeeded", "failed", "cancelled"]
 ENDED = ("succeeded", "failed", "cancelled")
@@ -35,6 +44,12 @@ def get(session: Session, job_id: uuid.UUID, project_id: int | None = None) -> J
     if job is None or (project_id is not None and job.project_id != project_id):
         raise NotFound(kind="job", name=str(job_id))
     return job
+
+
+def page(session: Session, asked: Asked, only: int | None = None) -> Page[Job]:
+    """Part of the jobs, of the project `only` where given."""
+    chosen = sa.select(Job) if only is None else sa.select(Job).where(Job.project_id == only)
+    return page_of(session, chosen, Job.id, FIELDS, asked)
 
 
 def start(session: Session, job_id: uuid.UUID) -> int | None:
@@ -105,17 +120,13 @@ def put_back(session: Session, job_id: uuid.UUID, attempt: int) -> None:
 
 
 def request_cancel(session: Session, job_id: uuid.UUID, project_id: int | None = None) -> Job:
-    """Cancel a queued job at once, ask a running one to stop.
-
-    Raises NotFound; Conflict where the job has ended.
-    """
+    """Cancel a queued job at once, ask a running one to stop, leave one that has ended. Raises NotFound."""
     get(session, job_id, project_id)
     job = session.get_one(Job, job_id, with_for_update=True, populate_existing=True)
-    if job.status in ("succeeded", "failed"):
-        raise Conflict(reason=f"the job has {job.status} already")
     if job.status == "queued":
         _end(job, "cancelled")
-    job.cancel_requested = True
+    if job.status not in ("succeeded", "failed"):
+        job.cancel_requested = True
     session.flush()
     session.refresh(job)
     return job
