@@ -111,14 +111,11 @@ def chosen(session: Session, project_id: int, select: Mapping[str, Any]) -> list
     It has one of `run_ids`, `tags` (the runs that have all of them), `recipe`, `where` and `all`.
     Raises InvalidInput for none or several of these, for a run that is not there, and where no run is meant.
     """
-    if len(select) != 1:
-        reason = "needs exactly one of run_ids, tags, recipe, where, all"
-        raise InvalidInput(field="select", reason=reason)
+    if len(select) != 1 or not select.keys() <= _CHOICES.keys():
+        raise InvalidInput(field="select", reason=f"needs exactly one of {', '.join(_CHOICES)}")
     [(kind, value)] = select.items()
-    statement = (
-        sa.select(Run).where(Run.project_id == project_id, _condition(kind, value)).order_by(Run.run_id)
-    )
-    found = list(session.scalars(statement))
+    meant = sa.select(Run).where(Run.project_id == project_id, _CHOICES[kind](value))
+    found = list(session.scalars(meant.order_by(Run.run_id)))
     if kind == "run_ids":
         missing = sorted(set(value) - {run.run_id for run in found})
         if missing:
