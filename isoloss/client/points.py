@@ -106,4 +106,7 @@ def columns_of(document: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _array(name: str, cells: list[Any]) -> np.ma.MaskedArray[Any, Any]:
-    return wire.masked_array(cells, np.int64 if name == "step" else np.float64)
+    if name != "step":
+        return wire.masked_array(cells)
+    # Not by way of floats, which cannot hold every step.
+    return np.ma.MaskedArray(np.array(cells, dtype=np.int64), mask=np.zeros(len(cells), bool))
