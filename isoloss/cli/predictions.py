@@ -70,9 +70,16 @@ def _show(output: Output, prediction: Prediction) -> None:
         label = "-" if steps is None else number(int(steps[row]))
         rows.append([label, number(float(prediction["value"][row]), DIGITS), interval(bounds, DIGITS)])
     unit = f" ({prediction['unit']})" if prediction.get("unit") else ""
-    output.table(["step", f"{prediction['quantity']}{unit}", "interval"], rows, right=["step"])
+    columns = ["step", f"{prediction['quantity']}{unit}", _interval_name(prediction)]
+    output.table(columns, rows, right=["step"])
     if count > len(shown):
         output.line(f"{len(shown)} of {count:,} steps; --json writes them all.", style="dim")
     if prediction.get("extrapolation"):
         output.line()
         print_fields(output, prediction["extrapolation"])
+
+
+def _interval_name(prediction: Prediction) -> str:
+    of = {"mean": " of the law", "new_run": " of one more run"}.get(prediction.get("interval", ""), "")
+    level = prediction.get("level")
+    return f"interval{of}" if level is None else f"{100 * level:g}% interval{of}"

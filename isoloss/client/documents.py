@@ -94,6 +94,8 @@ class Prediction(TypedDict):
     value: Floats
     lower: Floats
     upper: Floats
+    level: NotRequired[float]
+    interval: NotRequired[Literal["mean", "new_run"]]
     extrapolation: dict[str, Any]
 
 
