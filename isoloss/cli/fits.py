@@ -42,6 +42,7 @@ def create(
     starts: Annotated[int | None, typer.Option(help="Starts of the search.")] = None,
     huber_delta: Annotated[float | None, typer.Option(help="Where the loss function turns linear.")] = None,
     skip_steps: Annotated[int | None, typer.Option(help="Leave out the first steps of every run.")] = None,
+    n_params_kind: Annotated[str | None, typer.Option(help="total, non_embedding or active.")] = None,
     holdout: Annotated[
         list[str] | None, typer.Option(help="A run to score instead of fitting; repeat it.")
     ] = None,
@@ -62,6 +63,7 @@ def create(
         "bootstrap": bootstrap,
         "level": level,
         "seed": seed,
+        "n_params_kind": n_params_kind,
         "holdout": _holdout(holdout, holdout_fraction),
     }
     select = _selection(run, tag, recipe, where, all_runs)

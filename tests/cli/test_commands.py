@@ -69,6 +69,8 @@ PREDICTION = {
     "value": [3.0] * 100,
     "lower": [2.9] * 100,
     "upper": ["Infinity"] * 100,
+    "level": 0.9,
+    "interval": "new_run",
     "extrapolation": {"steps": 1.5},
 }
 
@@ -289,6 +291,7 @@ def test_a_prediction_sends_steps_and_configuration_and_shows_intervals(invoke, 
         "interval": "new_run",
     }
     assert "[2.9000, inf]" in result.stdout
+    assert "90% interval of one more run" in result.stdout
     assert "25 of 100 steps" in result.stdout
 
 
