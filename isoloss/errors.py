@@ -74,3 +74,7 @@ class DatabaseFailed(IsolossError):
 
 class JobFailed(IsolossError):
     """The job could not be done: {reason}"""
+
+
+class ServiceFailed(IsolossError):
+    """The service did not start: {reason}"""

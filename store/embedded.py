@@ -170,7 +170,8 @@ class EmbeddedPostgres:
 
     def _make_data_dir(self) -> None:
         try:
-            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, exist_ok=True)
             self.log_path.parent.mkdir(exist_ok=True)
         except OSError as error:
             raise self._refusal(f"it cannot be written ({error.strerror})") from error

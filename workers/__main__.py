@@ -36,6 +36,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("procrastinate").setLevel(logging.WARNING)  # it tells of every heartbeat's errand
     url = os.environ.get("ISOLOSS_DATABASE_URL")
     if not url:
         parser.error("ISOLOSS_DATABASE_URL is not set")

@@ -116,7 +116,7 @@ class Child:
     @classmethod
     async def start(cls, limits: Limits, preload: Sequence[str]) -> Child:
         """Starts a fresh interpreter: a fork would inherit this process's connections and threads."""
-        command = [sys.executable, "-m", "workers.child", "--parent", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "workers.child", "--parent", str(os.getpid())]
         command += ["--memory-bytes", str(limits.memory_bytes), "--nice", str(limits.nice)]
         for module in preload:
             command += ["--preload", module]

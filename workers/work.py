@@ -86,6 +86,7 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
     attempt = await _in_transaction(tools, jobs.start, job_id)
     if attempt is None:
         return
+    log.info("job %s: %s, attempt %d", job_id, context.job.task_name, attempt)
     if attempt > MAX_ATTEMPTS:
         await _end(tools, job_id, attempt, "failed", WORN_OUT)
         return

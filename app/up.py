@@ -1,0 +1,172 @@
+"""The whole service on one machine: database, API and workers, started in order and stopped in reverse."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from app.credentials import ensure_admin_key, write_private
+from app.server import listen, url_of
+from app.supervisor import Child, open_log_dir, wait_before_restart
+from isoloss.errors import DatabaseFailed, ServiceFailed
+from store import migrate
+from store.embedded import EmbeddedPostgres
+from store.engine import create_engine, normalise_url
+
+STARTS_WITHIN_S = 60.0
+HOPELESS_DEATHS = 3
+TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to start, and where. `database_url` None means the embedded database under `data_dir`."""
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    n_workers: int = 2
+    database_url: str | None = None
+
+
+class StopAsked(BaseException):
+    """SIGINT or SIGTERM came."""
+
+
+class Service:
+    """The running service: its address, its key, and what keeps it up."""
+
+    def __init__(self, wanted: Wanted, stack: ExitStack) -> None:
+        self.wanted = wanted
+        self._log_dir = open_log_dir(wanted.data_dir)
+        self._database: EmbeddedPostgres | None = None
+        self._database_deaths = 0
+        self._start_database_at = 0.0
+        listener = stack.enter_context(listen(wanted.host, wanted.port))
+        self.url = url_of(listener)
+        self.database_url = wanted.database_url or self._start_database(stack)
+        self.api_key, self.key_is_new = self._prepare_database()
+        self._children = [self._api(listener), *self._workers()]
+        stack.callback(self._stop_children)
+        for child in self._children:
+            child.start()
+        self._wait_until_it_serves()
+        write_private(self.credentials_path, {"url": self.url, "api_key": self.api_key})
+
+    @property
+    def credentials_path(self) -> Path:
+        """Where the local command line finds the address and the key."""
+        return self.wanted.data_dir / "credentials.json"
+
+    def keep_up(self) -> None:
+        """Restarts whatever dies, until an exception comes."""
+        while True:
+            self.tend()
+            time.sleep(TICK_S)
+
+    def tend(self) -> None:
+        """Starts again what has died."""
+        if self._database is not None and self._database.pid is None:
+            self._restart_database(self._database)
+        for child in self._children:
+            child.tend()
+
+    def _start_database(self, stack: ExitStack) -> str:
+        self._database = stack.enter_context(EmbeddedPostgres(self.wanted.data_dir))
+        return self._database.url
+
+    def _restart_database(self, database: EmbeddedPostgres) -> None:
+        if time.monotonic() < self._start_database_at:
+            return
+        self._database_deaths += 1
+        try:
+            database.start()
+        except DatabaseFailed:
+            self._start_database_at = time.monotonic() + wait_before_restart(self._database_deaths)
+        else:
+            self._database_deaths = 0
+
+    def _prepare_database(self) -> tuple[str, bool]:
+        migrate.upgrade(normalise_url(self.database_url).render_as_string(hide_password=False))
+        engine = create_engine(self.database_url, pool_size=1)
+        try:
+            return ensure_admin_key(engine, self.credentials_path)
+        finally:
+            engine.dispose()
+
+    def _child(self, name: str, module: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Child:
+        env = {"ISOLOSS_DATABASE_URL": self.database_url, "ISOLOSS_DATA_DIR": str(self.wanted.data_dir)}
+        return Child(name, module, self._log_dir / f"{name}.log", arguments, env, pass_fds)
+
+    def _api(self, listener: socket.socket) -> Child:
+        number = listener.fileno()
+        return self._child("api", "app.server", "--fd", str(number), pass_fds=(number,))
+
+    def _workers(self) -> list[Child]:
+        return [self._child(f"worker-{n}", "workers") for n in range(1, self.wanted.n_workers + 1)]
+
+    def _stop_children(self) -> None:
+        for child in reversed(self._children):
+            child.ask_to_stop()
+        for child in reversed(self._children):
+            child.stop()
+
+    def _wait_until_it_serves(self) -> None:
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        api = self._children[0]
+        with httpx.Client(base_url=self.url, timeout=2.0, trust_env=False) as client:
+            while not _answers(client):
+                self.tend()
+                if api.n_deaths >= HOPELESS_DEATHS:
+                    raise ServiceFailed(
+                        reason=f"the API ends at once. {api.log_path} says:\n{api.log_tail()}"
+                    )
+                if time.monotonic() > deadline:
+                    raise ServiceFailed(
+                        reason=f"it does not answer after {STARTS_WITHIN_S:.0f} s; see {api.log_path}"
+                    )
+                time.sleep(0.05)
+
+
+@contextmanager
+def serving(wanted: Wanted) -> Iterator[Service]:
+    """The service while the block runs; afterwards all of it is stopped and no process is left.
+
+    Call it in the main thread. SIGINT and SIGTERM raise StopAsked there, once.
+    """
+    with _signals_raise(), ExitStack() as stack:
+        yield Service(wanted, stack)
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal asked
+        if not asked:  # a second Ctrl-C must not interrupt the orderly end
+            asked = True
+            raise StopAsked
+
+    before = {signum: signal.signal(signum, ask) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        asked = True
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/readyz").status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
