@@ -18,12 +18,20 @@ SERVICE_COMMANDS = {
 def register(app: typer.Typer) -> None:
     """Let every entry point of the group add its commands; say for the missing ones how to get them."""
     missing = [problem for entry in entry_points(group=GROUP) if (problem := _join(entry, app))]
-    known = {info.name for info in app.registered_commands} | {info.name for info in app.registered_groups}
+    known = _command_names(app)
     reason = missing[0] if missing else "it is not installed"
     if missing or not {"up", "demo"} & known:
         for name, summary in SERVICE_COMMANDS.items():
             if name not in known:
                 _stand_in(app, name, summary, reason)
+
+
+def _command_names(app: typer.Typer) -> set[str]:
+    return {
+        info.name or info.callback.__name__.replace("_", "-")
+        for info in app.registered_commands
+        if info.name or info.callback
+    }
 
 
 def _join(entry: EntryPoint, app: typer.Typer) -> str | None:

@@ -24,7 +24,7 @@ def entries(monkeypatch):
 
 
 def add_up(app: typer.Typer) -> None:
-    @app.command("up")
+    @app.command()
     def up() -> None:
         typer.echo("the real one")
 
@@ -43,6 +43,13 @@ def test_a_command_that_joins_stands_and_the_others_are_stood_in_for(entries):
     app = build()
     assert CliRunner().invoke(app, ["up"]).stdout == "the real one\n"
     assert CliRunner().invoke(app, ["demo"]).exit_code == 1
+
+
+def test_where_all_entry_points_load_nothing_is_stood_in_for(entries):
+    entries(f"{__name__}:add_up")
+    app = build()
+    assert CliRunner().invoke(app, ["up"]).stdout == "the real one\n"
+    assert CliRunner().invoke(app, ["backup"]).exit_code == 2
 
 
 def test_without_any_entry_point_the_commands_exist_too(entries):
