@@ -27,10 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def _command_names(app: typer.Typer) -> set[str]:
+    # A command without a name is called after its function.
     return {
-        info.name or info.callback.__name__.replace("_", "-")
+        info.name or str(getattr(info.callback, "__name__", "")).replace("_", "-")
         for info in app.registered_commands
-        if info.name or info.callback
     }
 
 
