@@ -1,3 +1,63 @@
-"""Scaling laws fitted to your own training curves: what the big run should be, with honest intervals."""
+"""Scaling laws fitted to your own training curves: what the big run should be, with honest intervals.
+
+>>> import isoloss
+>>> curves = isoloss.read_curves("curves/*.csv", runs_file="runs.json")
+>>> fit = isoloss.fit("lr_annealing", curves)
+>>> fit.predict(schedule={"kind": "linear", "total_steps": 50_000, "peak_lr": 1e-3, "warmup_steps": 500})
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "Client": "isoloss.client",
+    "Curve": "isoloss.observations",
+    "Fit": "isoloss.fitting",
+    "IsolossError": "isoloss.errors",
+    "LAWS": "isoloss.laws",
+    "Prediction": "isoloss.fitting",
+    "Schedule": "isoloss.schedules",
+    "fit": "isoloss.fitting",
+    "read_curves": "isoloss.importers",
+    "schedule_from_spec": "isoloss.schedules",
+}
+
+__all__ = [
+    "LAWS",
+    "Client",
+    "Curve",
+    "Fit",
+    "IsolossError",
+    "Prediction",
+    "Schedule",
+    "__version__",
+    "fit",
+    "read_curves",
+    "schedule_from_spec",
+]
+
+if TYPE_CHECKING:
+    from isoloss.client import Client
+    from isoloss.errors import IsolossError
+    from isoloss.fitting import Fit, Prediction, fit
+    from isoloss.importers import read_curves
+    from isoloss.laws import LAWS
+    from isoloss.observations import Curve
+    from isoloss.schedules import Schedule, schedule_from_spec
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: training code must not wait for SciPy."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'isoloss' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_ROOMS[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

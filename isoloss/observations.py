@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.schedules import Schedule, from_log, schedule_from_spec
+from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -69,6 +69,7 @@ class Curve:
         config: Mapping[str, Any] | None = None,
         target: str = "loss",
         n_params_kind: str | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Curve:
         """Return the curve of `target` from columns of equal length: `step`, the target, and perhaps `lr`.
 
@@ -83,7 +84,7 @@ class Curve:
             raise UnusableData(reason=f"run {run_id!r} has no {target}")
         loss = _column(columns, target, step.size)
         history, disagreement = learning_rates(run_id, step, _column(columns, "lr", step.size), schedule)
-        kept, notes = _usable(step, loss, history)
+        kept, dropped = _usable(step, loss, history)
         if not kept.any():
             raise UnusableData(reason=f"run {run_id!r} has no finite {target} at a step inside its schedule")
         kind, count = n_params_of(config or {}, n_params_kind)
@@ -95,7 +96,7 @@ class Curve:
             n_params=count,
             n_params_kind=kind,
             batch_tokens=(config or {}).get("batch_tokens"),
-            notes=tuple(note for note in (disagreement, *notes) if note),
+            notes=tuple(note for note in (*notes, disagreement, *dropped) if note),
         )
 
 
@@ -109,6 +110,27 @@ def learning_rates(
     if declared is None:
         raise UnusableData(reason=f"run {run_id!r} has no learning rate: declare its schedule or log its lr")
     return declared, None
+
+
+def branch_learning_rates(
+    run_id: str,
+    parent: Schedule,
+    branch_step: int,
+    step: IntArray,
+    lr: FloatArray,
+    declared: Schedule | None,
+) -> tuple[Schedule, str | None]:
+    """Return a branch's schedule: its parent's up to branch_step, then its own log or declaration, and a note.
+
+    Raises UnusableData where the branch says nothing of its own, InvalidSchedule where the two do not meet.
+    """
+    own = step > branch_step
+    if declared is not None or not np.isfinite(lr[own]).any():
+        later, note = learning_rates(run_id, step[own], lr[own], declared)
+        return branch(parent, branch_step, later), note
+    # Without a declaration the parent's schedule fills the steps before the branch's first log.
+    later, _ = learning_rates(run_id, step[own], lr[own], parent)
+    return branch(parent, branch_step, later), None
 
 
 def n_params_of(config: Mapping[str, Any], asked: str | None = None) -> tuple[str | None, float | None]:
@@ -131,7 +153,7 @@ def _usable(
     inside = (step >= 1) & (step <= schedule.total_steps)
     outside = int((finite & ~inside).sum())
     return finite & inside, (
-        f"{diverged} points with an infinite loss were left out" if diverged else None,
+        f"{diverged} points whose loss is not finite were left out" if diverged else None,
         f"{outside} points outside steps 1..{schedule.total_steps} were left out" if outside else None,
     )
 

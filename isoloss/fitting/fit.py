@@ -56,11 +56,11 @@ def fit(
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     asked = FitOptions.from_mapping(options)
-    usable, dropped = screen(curves, asked)
+    usable, dropped = screen(curves, asked, left_out)
     fitted, held = split(usable, asked)
     work = _Work(LAWS[law], fitted, asked, progress or _silent)
     found = work.run()
-    return replace(found, left_out=[*left_out, *dropped], holdout=_holdout(found, held, asked))
+    return replace(found, left_out=dropped, holdout=_holdout(found, held, asked))
 
 
 def _silent(fraction: float, message: str) -> None:

@@ -13,8 +13,12 @@ from isoloss.observations import Curve
 LeftOut = list[dict[str, str]]
 
 
-def screen(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], LeftOut]:
+def screen(
+    curves: Sequence[Curve], options: FitOptions, unread: Sequence[dict[str, str]] = ()
+) -> tuple[list[Curve], LeftOut]:
     """Return the curves to fit, cut to the asked steps, and what was left out with its reason.
+
+    `unread` are the runs that the caller could not read as curves; they head the list.
 
     Raises InvalidInput for two curves of one run and for mixed kinds of parameter counts, and UnusableData
     where nothing is left.
@@ -28,7 +32,7 @@ def screen(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], L
     if repeated is not None:
         raise InvalidInput(field="select", reason=f"run {repeated!r} stands in it twice")
     kept: list[Curve] = []
-    left_out: LeftOut = []
+    left_out: LeftOut = list(unread)
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
         if cut.n_points:
@@ -37,7 +41,8 @@ def screen(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], L
             left_out.append({"run_id": curve.run_id, "reason": "it has no points behind the skipped steps"})
     _check_sizes(kept)
     if not kept:
-        raise UnusableData(reason="no run with points is left to fit")
+        why = f": {left_out[0]['reason']}" if left_out else ""
+        raise UnusableData(reason=f"no run is left to fit{why}")
     return kept, left_out
 
 

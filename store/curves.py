@@ -1,0 +1,70 @@
+"""The curves that a fit asks for, read from the store as the library wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy.orm import Session
+
+from isoloss.errors import InvalidInput, UnusableData
+from isoloss.observations import Curve, branch_learning_rates, learning_rates
+from isoloss.schedules import Schedule, schedule_from_spec
+from store import points, runs
+from store.columns import Column
+from store.tables import Run
+
+FloatArray = npt.NDArray[np.float64]
+LeftOut = list[dict[str, str]]
+
+
+def load_curves(
+    session: Session, project_id: int, select: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[list[Curve], LeftOut]:
+    """Return the curves of the chosen runs, and those that are none with the reason.
+
+    `options` may name the `target` column and the `n_params_kind`. Raises InvalidInput where `select` means
+    no run.
+    """
+    curves: list[Curve] = []
+    left_out: LeftOut = []
+    for run in runs.chosen(session, project_id, select):
+        try:
+            curves.append(_curve(session, run, options))
+        except (InvalidInput, UnusableData) as error:
+            left_out.append({"run_id": run.run_id, "reason": str(error)})
+    return curves, left_out
+
+
+def _curve(session: Session, run: Run, options: Mapping[str, Any]) -> Curve:
+    target = options.get("target") or "loss"
+    schedule, note = _history(session, run)
+    found = points.read(session, run)
+    return Curve.from_columns(
+        run.run_id,
+        {"step": found.step, target: _logged(found[target])},
+        schedule=schedule,
+        config=run.config,
+        target=target,
+        n_params_kind=options.get("n_params_kind"),
+        notes=(note,) if note else (),
+    )
+
+
+def _history(session: Session, run: Run) -> tuple[Schedule, str | None]:
+    """Return the learning rates that a run had: of a branch its parent's up to the branch step, then its own."""
+    own = points.read(session, run, inherit=False)
+    declared = None if run.schedule is None else schedule_from_spec(run.schedule)
+    lr = own["lr"].with_nan()
+    if run.parent_id is None or run.branch_step is None:
+        return learning_rates(run.run_id, own.step, lr, declared)
+    parent, _ = _history(session, session.get_one(Run, run.parent_id))
+    return branch_learning_rates(run.run_id, parent, run.branch_step, own.step, lr, declared)
+
+
+def _logged(column: Column) -> FloatArray:
+    """Return NaN where nothing was logged and infinity where what was logged is not finite."""
+    logged = np.where(np.isfinite(column.values), column.values, np.inf)
+    return np.where(column.present, logged, np.nan)
