@@ -100,4 +100,4 @@ def _score(measure: str, score: dict[str, Any]) -> str:
     value = score.get(measure)
     if measure == "max_relative_error" and isinstance(value, int | float):
         return f"{100 * value:.2f}%"
-    return number(value)
+    return number(value, 3)

@@ -88,18 +88,22 @@ def points(
     project: Project,
     format: Annotated[PointsFormat, typer.Option(help="The form of the points.")] = PointsFormat.CSV,
     columns: Annotated[str | None, typer.Option(help="Columns to write, as in step,loss.")] = None,
+    from_step: Annotated[int | None, typer.Option(help="The first step to write.")] = None,
+    to_step: Annotated[int | None, typer.Option(help="The last step to write.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="A file to write to.", show_default="standard output")
     ] = None,
 ) -> None:
     """Write the points of a run as CSV or JSON, exactly as they were recorded."""
     chosen = [name.strip() for name in columns.split(",")] if columns else None
+    room = session.client.points
     if session.output.as_json or format is PointsFormat.JSON:
         from isoloss.client.wire import dump
 
-        text = dump(session.client.points.read(project, run_id, columns=chosen)).decode() + "\n"
+        read = room.read(project, run_id, columns=chosen, from_step=from_step, to_step=to_step)
+        text = dump(read).decode() + "\n"
     else:
-        text = session.client.points.read_csv(project, run_id, columns=chosen)
+        text = room.read_csv(project, run_id, columns=chosen, from_step=from_step, to_step=to_step)
     _write(text, out)
 
 

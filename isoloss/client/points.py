@@ -82,9 +82,21 @@ class Points:
         document = self._transport.get(self._path(project, run_id), params)
         return {name: _array(name, cells) for name, cells in columns_of(document).items()}
 
-    def read_csv(self, project: str, run_id: str, *, columns: Sequence[str] | None = None) -> str:
-        """The points of a run as CSV text."""
-        params = {"columns": ",".join(columns)} if columns is not None else None
+    def read_csv(
+        self,
+        project: str,
+        run_id: str,
+        *,
+        columns: Sequence[str] | None = None,
+        from_step: int | None = None,
+        to_step: int | None = None,
+    ) -> str:
+        """The points of a run as CSV text, exactly as they were recorded."""
+        params = {
+            "columns": ",".join(columns) if columns is not None else None,
+            "from_step": from_step,
+            "to_step": to_step,
+        }
         headers = {"Accept": "text/csv"}
         return self._transport.send("GET", self._path(project, run_id), params=params, headers=headers).text
 

@@ -18,7 +18,7 @@ from isoloss.errors import InvalidInput
 from isoloss.importers.fields import POINT_FIELDS, FieldMap, map_columns
 
 DELIMITERS = ",;\t"
-MAX_STEP = 2**63 - 1
+MAX_STEP = 2**53
 
 MaskedColumn = np.ma.MaskedArray[Any, Any]
 

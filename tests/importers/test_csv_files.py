@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from isoloss.errors import InvalidInput
 from isoloss.importers import read_columns, read_table
 
-steps = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=30, unique=True).map(sorted)
+steps = st.lists(st.integers(0, 2**53), min_size=1, max_size=30, unique=True).map(sorted)
 cell = st.one_of(st.none(), st.floats())
 
 
@@ -99,7 +99,7 @@ def test_steps_written_as_floats_are_whole_numbers(tmp_path):
         ("step,loss\n1.5,2\n", "line 2, column 'step': '1.5' is no step"),
         ("step,loss\nnan,2\n", "line 2, column 'step': 'nan' is no step"),
         ("step,loss\n-1,2\n", "line 2, column 'step': -1 is outside"),
-        ("step,loss\n9223372036854775808,2\n", "line 2, column 'step': .* is outside"),
+        ("step,loss\n9007199254740993,2\n", "line 2, column 'step': .* is outside"),
         ("step,x\n1,2\n2,a\n", "line 3, column 'x': 'a' is no number"),
     ],
 )
