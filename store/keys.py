@@ -6,6 +6,7 @@ import hashlib
 import secrets
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -13,11 +14,23 @@ from sqlalchemy.orm import Session
 from isoloss.errors import NotFound
 from store.pages import Asked, Page
 from store.pages import page as page_of
-from store.tables import ApiKey
+from store.tables import ApiKey, Project
 from store.where import Field
 
 PREFIX = "isl_"
 SCOPES = ("read", "write", "admin")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The holder of a key; `project_id` is the project that was asked for, None where there is none."""
+
+    key_id: uuid.UUID
+    scopes: Sequence[str]
+    only_project_id: int | None
+    project_id: int | None
+
+
 FIELDS = {"name": Field(ApiKey.name.expression)}
 
 
@@ -33,9 +46,13 @@ def create(
     return key, secret
 
 
-def find(session: Session, secret: str) -> ApiKey | None:
-    """The key that has this secret."""
-    return session.execute(sa.select(ApiKey).where(ApiKey.key_hash == _hash(secret))).scalar_one_or_none()
+def find(session: Session, secret: str, project: str | None = None) -> Caller | None:
+    """Who has this secret, and the number of the project that is named, in one statement for every request."""
+    named = sa.and_(Project.name == project)
+    facts = (ApiKey.id, ApiKey.scopes, ApiKey.project_id, Project.id)
+    statement = sa.select(*facts).outerjoin_from(ApiKey, Project, named).where(ApiKey.key_hash == _hash(secret))
+    found = session.execute(statement).one_or_none()
+    return None if found is None else Caller(found[0], found[1], found[2], found[3])
 
 
 def page(session: Session, asked: Asked) -> Page[ApiKey]:

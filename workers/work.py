@@ -121,23 +121,27 @@ async def _try(work: Work, tools: Tools, job_id: uuid.UUID, attempt: int) -> Non
             return True  # the database may well be back when the work is done
 
     outcome = await tools.isolation.run(work.compute, beat=beat, **keywords)
-    await _in_transaction(tools, _succeed, work, job_id, attempt, outcome)
+    if await _in_transaction(tools, _succeed, work, job_id, attempt, outcome):
+        log.info("job %s: succeeded", job_id)
+    else:
+        log.warning("job %s: another worker has taken it over; this result is dropped", job_id)
 
 
-def _succeed(session: Session, work: Work, job_id: uuid.UUID, attempt: int, outcome: Any) -> None:
+def _succeed(session: Session, work: Work, job_id: uuid.UUID, attempt: int, outcome: Any) -> bool:
     # First the end, which locks the job: an attempt that no longer counts must not write.
     if not jobs.finish(session, job_id, attempt, "succeeded"):
-        log.warning("job %s: another worker has taken it over; this result is dropped", job_id)
-        return
+        return False
     result = work.write(session, job_id, outcome)
     if result is not None:
         jobs.get(session, job_id).result = result
+    return True
 
 
 async def _end(
     tools: Tools, job_id: uuid.UUID, attempt: int, status: jobs.FinalStatus, message: str | None = None
 ) -> None:
-    await _in_transaction(tools, jobs.finish, job_id, attempt, status, message)
+    if await _in_transaction(tools, jobs.finish, job_id, attempt, status, message):
+        log.info("job %s: %s%s", job_id, status, f", {message}" if message else "")
 
 
 async def _in_transaction(tools: Tools, act: Callable[..., Any], *args: Any) -> Any:

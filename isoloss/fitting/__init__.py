@@ -1,6 +1,6 @@
 """Fitting laws to observations: `fit` is the way in, `Fit` what comes out."""
 
-from isoloss.fitting.fit import fit
+from isoloss.fitting.estimate import fit
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Prediction
 
