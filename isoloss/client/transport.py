@@ -41,7 +41,7 @@ class Transport:
         self.policy = policy
         headers = {"User-Agent": f"isoloss/{__version__}", "Accept": "application/json"}
         if settings.api_key:
-            headers["Authorization"] = f"Bearer {settings.api_key}"
+            headers["Authorization"] = f"Bearer {_checked_key(settings.api_key)}"
         try:
             # A proxy of the environment cannot reach this machine's own loopback.
             self._http = httpx.Client(
@@ -139,15 +139,15 @@ class Transport:
         query = {name: value for name, value in (params or {}).items() if value is not None}
         return self._http.build_request(method, path, params=query or None, content=content, headers=sent)
 
-    def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.TransportError:
+    def _attempt(self, request: httpx.Request) -> httpx.Response | httpx.RequestError:
         try:
             return self._http.send(request)
         except httpx.UnsupportedProtocol as error:
             raise InvalidInput(field="url", reason=f"{self.url!r} is no http address") from error
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return error
 
-    def _pause(self, attempt: int, answer: httpx.Response | httpx.TransportError) -> float | None:
+    def _pause(self, attempt: int, answer: httpx.Response | httpx.RequestError) -> float | None:
         asked = None
         if isinstance(answer, httpx.Response):
             if answer.status_code not in RETRIED_STATUSES:
@@ -155,7 +155,7 @@ class Transport:
             asked = retry_after_seconds(answer.headers.get("Retry-After"))
         return self.policy.pause(attempt, random.random(), asked)
 
-    def _error(self, answer: httpx.Response | httpx.TransportError) -> Exception:
+    def _error(self, answer: httpx.Response | httpx.RequestError) -> Exception:
         if isinstance(answer, httpx.Response):
             retry_after = retry_after_seconds(answer.headers.get("Retry-After"))
             return from_problem(answer.status_code, _document_or_none(answer), retry_after)
@@ -173,12 +173,19 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def _checked_key(key: str) -> str:
+    # Said here without the key, where HTTP itself would fail late and show it.
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise InvalidInput(field="api_key", reason="this is no key: it holds blanks or other odd characters")
+    return key
+
+
 def _is_done(answer: httpx.Response, method: str, attempt: int) -> bool:
     # A repeated deletion whose first answer was lost finds nothing left to delete: that is success.
     return answer.is_success or (method == "DELETE" and attempt > 0 and answer.status_code == 404)
 
 
-def _reason(error: httpx.TransportError) -> str:
+def _reason(error: httpx.RequestError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "it did not answer in time"
     return str(error) or type(error).__name__

@@ -295,6 +295,16 @@ def test_a_prediction_sends_steps_and_configuration_and_shows_intervals(invoke, 
     assert "25 of 100 steps" in result.stdout
 
 
+def test_leaving_a_wait_says_that_the_fit_goes_on(invoke, monkeypatch):
+    def interrupted(*_arguments, **_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isoloss.client.fits.Fits.wait", interrupted)
+    result = invoke("fit", "create", "power_law", "--all", "-p", "p", routes=FIT_ROUTES)
+    assert result.exit_code == 130
+    assert "isoloss fit show f1 --project p" in result.stderr
+
+
 def test_deleting_asks_first(invoke):
     requests: list[httpx.Request] = []
     result = invoke("project", "delete", "p", input="n\n", requests=requests)

@@ -63,6 +63,13 @@ def test_an_address_that_is_none_is_refused(url):
         client.projects.get("p")
 
 
+@pytest.mark.parametrize("key", ["two words", "line\nbreak", "schlüssel"])
+def test_a_key_that_is_none_is_refused_without_being_shown(key):
+    with pytest.raises(InvalidInput, match="no key") as caught:
+        Client("http://there.test", key)
+    assert key not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "local"),
     [
