@@ -19,6 +19,10 @@ app = typer.Typer(name="run", help="Runs: one training run each, with its curve.
 RunId = Annotated[str, typer.Argument(help="The run's id.")]
 
 
+# What `run show` prints beside the specification, so that its output can be put again.
+SHOWN_ONLY = ("run_id", "last_step", "created_at", "updated_at")
+
+
 class PointsFormat(StrEnum):
     CSV = "csv"
     JSON = "json"
@@ -68,7 +72,8 @@ def put(
 ) -> None:
     """Create a run, or replace its specification."""
     document = {"name": run_id, **json_file("file", file)}
-    document.pop("run_id", None)
+    for name in SHOWN_ONLY:
+        document.pop(name, None)
     run = session.client.runs.put_document(project, run_id, document)
     session.output.show(run, lambda: session.output.line(f"Run {run['run_id']} is stored."))
 

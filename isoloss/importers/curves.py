@@ -120,13 +120,15 @@ def _import_one(
 
 
 def _put_specification(service: Service, project: str, plan: ImportPlan) -> None:
-    if plan.specification is not None:
-        service.runs.put_document(project, plan.run_id, plan.specification)
-        return
     try:
         service.runs.get(project, plan.run_id)
     except NotFound:
-        service.runs.put_document(project, plan.run_id, {"name": plan.run_id})
+        # A file is the log of a run that has ended, where nobody says otherwise.
+        new = {"name": plan.run_id, "status": "finished", **(plan.specification or {})}
+        service.runs.put_document(project, plan.run_id, new)
+        return
+    if plan.specification is not None:
+        service.runs.put_document(project, plan.run_id, plan.specification)
 
 
 def sendable_columns(table: CurveTable) -> tuple[dict[str, MaskedColumn], list[str]]:

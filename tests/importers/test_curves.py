@@ -71,7 +71,8 @@ def curve(path: Path, text: str = "step,loss,lr\n1,9,0.1\n2,8,0.1\n") -> Path:
 
 def test_a_file_becomes_a_run_of_its_name(service, recorder, tmp_path):
     report = import_curves(service, "p", [curve(tmp_path / "my run.csv.gz")], schedule={"kind": "constant"})
-    assert recorder.specifications == {"my-run": {"name": "my-run", "schedule": {"kind": "constant"}}}
+    finished = {"name": "my-run", "status": "finished", "schedule": {"kind": "constant"}}
+    assert recorder.specifications == {"my-run": finished}
     assert recorder.points["my-run"]["loss"].tolist() == [9, 8]
     assert (report.runs[0].accepted, report.skipped) == (2, ())
 
@@ -79,10 +80,10 @@ def test_a_file_becomes_a_run_of_its_name(service, recorder, tmp_path):
 def test_the_runs_file_says_which_file_is_which_run(service, recorder, tmp_path):
     curve(tmp_path / "curves" / "a.csv")
     runs = tmp_path / "runs.json"
-    entry = {"file": "curves/a.csv", "run_id": "cosine", "name": "Cosine", "config": {"n_params": 5}}
+    entry = {"file": "curves/a.csv", "run_id": "cosine", "name": "Cosine", "status": "preempted"}
     runs.write_text(json.dumps([entry]))
     import_curves(service, "p", [], runs)
-    assert recorder.specifications == {"cosine": {"name": "Cosine", "config": {"n_params": 5}}}
+    assert recorder.specifications == {"cosine": {"name": "Cosine", "status": "preempted"}}
     assert list(recorder.points) == ["cosine"]
 
 
