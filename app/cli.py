@@ -30,7 +30,7 @@ def up(
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = DEFAULT_PORT,
-    workers: Annotated[int, typer.Option(help="How many workers run jobs.", min=0, max=64)] = 2,
+    workers: Annotated[int, typer.Option(help="How many workers run jobs.", min=0, max=10)] = 2,
     database_url: Annotated[
         str | None,
         typer.Option(

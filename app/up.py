@@ -12,11 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 import httpx
+from sqlalchemy.exc import OperationalError
 
 from app.credentials import ensure_admin_key, write_private
 from app.server import listen, url_of
 from app.supervisor import Child, open_log_dir, wait_before_restart
-from isoloss.errors import DatabaseFailed, ServiceFailed
+from isoloss.errors import DatabaseFailed, ServiceFailed, Unavailable
 from store import migrate
 from store.embedded import EmbeddedPostgres
 from store.engine import create_engine, normalise_url
@@ -95,10 +96,12 @@ class Service:
             self._database_deaths = 0
 
     def _prepare_database(self) -> tuple[str, bool]:
-        migrate.upgrade(normalise_url(self.database_url).render_as_string(hide_password=False))
         engine = create_engine(self.database_url, pool_size=1)
         try:
+            migrate.upgrade(normalise_url(self.database_url).render_as_string(hide_password=False))
             return ensure_admin_key(engine, self.credentials_path)
+        except OperationalError as error:
+            raise Unavailable(service="The database", reason=str(error.orig)) from error
         finally:
             engine.dispose()
 

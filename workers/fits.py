@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
 
 from store import fits
+from store.curves import load_curves
 from workers.work import Work, carry_out
+
+if TYPE_CHECKING:
+    from isoloss.observations import Curve
+
+Documents = tuple[dict[str, Any], dict[str, Any]]
 
 
 def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
     """What the fit was asked to be, and the curves that it chooses as they are now."""
-    from store.curves import load_curves
-
     fit = fits.of_job(session, job_id)
     curves, left_out = load_curves(session, fit.project_id, fit.select, fit.options)
     return {"law": fit.law, "curves": curves, "left_out": left_out, "options": dict(fit.options)}
@@ -24,23 +29,22 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
 
 def compute(
     law: str,
-    curves: Any,
-    left_out: list[Mapping[str, Any]],
-    options: dict[str, Any],
+    curves: Sequence[Curve],
+    left_out: Sequence[dict[str, str]],
+    options: Mapping[str, Any],
     progress: Callable[[float, str], None],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> Documents:
     """The fit's public document and its private one."""
-    # Here, in the child process: the worker itself needs none of the numerical libraries.
+    # Here, in the child process: the worker itself does without the numerical libraries of a fit.
     from isoloss.fitting import fit
 
-    fitted = fit(law, curves, progress=progress, **options)
-    public = fitted.public()
-    return {**public, "left_out": [*left_out, *public.get("left_out", [])]}, fitted.as_document()
+    fitted = fit(law, curves, progress=progress, left_out=left_out, **options)
+    return _storable(fitted.public()), fitted.as_document()
 
 
-def write(session: Session, job_id: uuid.UUID, outcome: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def write(session: Session, job_id: uuid.UUID, documents: Documents) -> None:
     """Stores both documents."""
-    result, state = outcome
+    result, state = documents
     fits.save(session, fits.of_job(session, job_id).id, result, state)
 
 
@@ -50,3 +54,14 @@ FIT = Work(read=read, compute=compute, write=write)
 async def run(context: JobContext, *, job_id: str) -> None:
     """The task `fit`."""
     await carry_out(FIT, context, uuid.UUID(job_id))
+
+
+def _storable(value: Any) -> Any:
+    """The document with non-finite numbers as the strings of the contract: JSON has none."""
+    if isinstance(value, Mapping):
+        return {name: _storable(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -17,7 +17,7 @@ from typing import Any
 from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
-from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from isoloss.errors import IsolossError
@@ -26,9 +26,11 @@ from workers.isolation import Isolation, Stopped
 
 MAX_ATTEMPTS = 3
 WORN_OUT = (
-    f"its worker died {MAX_ATTEMPTS} times while it ran; it may need more memory than the machine has "
-    "(the workers' log tells more)"
+    f"it was begun {MAX_ATTEMPTS} times and never ended, for its worker died or lost the database; it may "
+    "need more memory than the machine has (the workers' log tells more)"
 )
+# What a database that restarts, or that cannot be reached, raises; and what is worth another try anyway.
+OUTAGE = (OperationalError, InterfaceError, TimeoutError)
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class RunAgain(BaseRetryStrategy):
     ) -> RetryDecision | None:
         if isinstance(exception, asyncio.CancelledError):  # the worker was told to stop
             return RetryDecision(retry_in={"seconds": 0})
-        if isinstance(exception, DBAPIError | TimeoutError | ConnectorException):
+        if isinstance(exception, (*OUTAGE, ConnectorException)):
             return RetryDecision(retry_in={"seconds": 3})
         return None
 
@@ -100,7 +102,7 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
     except asyncio.CancelledError:
         await _in_transaction(tools, jobs.put_back, job_id, attempt)
         raise
-    except (DBAPIError, TimeoutError):
+    except OUTAGE:
         raise
     except Exception as error:
         log.exception("job %s failed unexpectedly", job_id)
@@ -116,7 +118,7 @@ async def _try(work: Work, tools: Tools, job_id: uuid.UUID, attempt: int) -> Non
     async def beat(fraction: float, message: str) -> bool:
         try:
             return bool(await _in_transaction(tools, jobs.report, job_id, attempt, fraction, message or None))
-        except (DBAPIError, TimeoutError):
+        except OUTAGE:
             log.warning("job %s: its progress cannot be stored now", job_id)
             return True  # the database may well be back when the work is done
 
