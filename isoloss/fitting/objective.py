@@ -73,8 +73,7 @@ class Problem:
         """
         bounds = np.sort(self._coordinates(np.stack([self.lower, self.upper])), axis=0)
         solution = solve(
-            self._residuals,
-            self._residuals_with_jacobian,
+            lambda coordinates: self._with_jacobian(self.values(coordinates)),
             self._coordinates(theta),
             weights,
             lower=bounds[0],
@@ -105,15 +104,9 @@ class Problem:
         with np.errstate(divide="ignore"):
             return np.stack([to_solver(parameter, column) for parameter, column in columns], axis=1)
 
-    def _residuals(self, coordinates: FloatArray) -> FloatArray:
-        return self.residuals(self.values(coordinates))
-
     def relative_jacobian(self, theta: FloatArray) -> FloatArray:
         """Return the derivatives of the residuals by the solver's coordinates: (members, points, parameters)."""
         return self._with_jacobian(theta)[1]
-
-    def _residuals_with_jacobian(self, coordinates: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return self._with_jacobian(self.values(coordinates))
 
     def _with_jacobian(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         predicted, jacobian = self.law.jacobian(theta, self.features)

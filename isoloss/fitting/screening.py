@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,14 +24,9 @@ def screen(
     Raises InvalidInput for two curves of one run and for mixed kinds of parameter counts, and UnusableData
     where nothing is left.
     """
-    names = [curve.run_id for curve in curves]
-    repeated = (
-        next((name for name in names if names.count(name) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if repeated is not None:
-        raise InvalidInput(field="select", reason=f"run {repeated!r} stands in it twice")
+    for name, times in Counter(curve.run_id for curve in curves).items():
+        if times > 1:
+            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
     kept: list[Curve] = []
     left_out: LeftOut = list(unread)
     for curve in curves:

@@ -15,11 +15,9 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-Residuals = Callable[[FloatArray], FloatArray]
-"""theta (members, parameters) -> residuals (members, points); not finite where the model is undefined."""
-
-ResidualsWithJacobian = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-"""theta -> residuals (members, points) and Jacobian (members, points, parameters)."""
+Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+"""theta (members, parameters) -> residuals (members, points), not finite where the model is undefined, and
+their Jacobian (members, points, parameters)."""
 
 CHUNK_BYTES = 64 * 2**20
 MAX_DAMPING = 1e12
@@ -57,8 +55,7 @@ def huber(residuals: FloatArray, delta: float) -> FloatArray:
 
 
 def solve(
-    residuals: Residuals,
-    residuals_with_jacobian: ResidualsWithJacobian,
+    model: Model,
     start: FloatArray,
     weights: FloatArray,
     *,
@@ -81,19 +78,15 @@ def solve(
     n_points = weights.shape[1]
     size = max(1, CHUNK_BYTES // (8 * n_points * (n_parameters + 4)))
     parts = [
-        _solve_chunk(
-            residuals, residuals_with_jacobian, start[part], weights[part], lower, upper, delta,
-            race, max_iterations, tolerance,
-        )
+        _solve_chunk(model, start[part], weights[part], lower, upper, delta, race, max_iterations, tolerance)
         for part in (slice(begin, begin + size) for begin in range(0, members, size))
-    ]  # fmt: skip
+    ]
     columns = ("theta", "objective", "converged", "iterations")
     return Solution(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
 def _solve_chunk(
-    residuals: Residuals,
-    residuals_with_jacobian: ResidualsWithJacobian,
+    model: Model,
     start: FloatArray,
     weights: FloatArray,
     lower: FloatArray,
@@ -103,45 +96,104 @@ def _solve_chunk(
     max_iterations: int,
     tolerance: float,
 ) -> Solution:
-    theta = np.clip(start, lower, upper)
-    objective = _objective(residuals(theta), weights, delta)
-    damping = np.full(len(theta), 1e-3)
-    quiet = np.zeros(len(theta), dtype=np.int64)
-    iterations = np.zeros(len(theta), dtype=np.int64)
-    live = np.flatnonzero(np.isfinite(objective))
-    leader, last_turn = -np.inf, max_iterations
+    members = _Members(np.clip(start, lower, upper), model, weights, delta)
+    rules = _Race() if race else _Rules()
     for turn in range(1, max_iterations + 1):
-        if not live.size or turn > last_turn:
+        if not members.live.size or rules.over(turn):
             break
-        iterations[live] += 1
-        at, weight = theta[live], weights[live]
-        gradient, hessian = _curvature(*residuals_with_jacobian(at), weight, delta)
-        step = _bounded_step(gradient, hessian, damping[live], at, lower, upper)
-        moved = np.clip(at + step, lower, upper)
-        reached = _objective(residuals(moved), weight, delta)
-        gain = objective[live] - reached
+        moved = np.clip(members.propose(lower, upper), lower, upper)
+        members.move(moved, tolerance)
+        members.retire(rules.finished(members, turn))
+    return members.solution()
+
+
+class _Members:
+    """Where every member stands: its coordinates, and the local shape of its objective."""
+
+    def __init__(self, theta: FloatArray, model: Model, weights: FloatArray, delta: float) -> None:
+        self.model, self.weights, self.delta = model, weights, delta
+        self.theta = theta
+        self.objective, self.gradient, self.hessian = _local(model, theta, weights, delta)
+        self.damping = np.full(len(theta), 1e-3)
+        self.quiet = np.zeros(len(theta), dtype=np.int64)
+        self.iterations = np.zeros(len(theta), dtype=np.int64)
+        self.live = np.flatnonzero(np.isfinite(self.objective))
+
+    def propose(self, lower: FloatArray, upper: FloatArray) -> FloatArray:
+        """Return where the live members would step to."""
+        live = self.live
+        at = self.theta[live]
+        step = _bounded_step(self.gradient[live], self.hessian[live], self.damping[live], at, lower, upper)
+        return at + step
+
+    def move(self, moved: FloatArray, tolerance: float) -> None:
+        """Take the steps that lower the objective; damp those that do not, and note who gains little."""
+        live = self.live
+        reached, gradient, hessian = _local(self.model, moved, self.weights[live], self.delta)
+        gain = self.objective[live] - reached
         better = gain >= 0
-        theta[live[better]], objective[live[better]] = moved[better], reached[better]
-        damping[live] *= np.where(better, 0.2, 8.0)
-        damping[live] = np.maximum(damping[live], 1e-12)
-        small = np.abs(np.where(better, gain, 0.0)) <= tolerance * np.maximum(objective[live], 1e-300)
-        quiet[live] = np.where(better & small, quiet[live] + 1, np.where(better, 0, quiet[live]))
-        stuck = damping[live] > MAX_DAMPING
-        done = stuck | (quiet[live] >= 2)
-        if race and done.any():
-            finished = float(objective[live[done]].min())
-            last_turn = min(last_turn, PATIENCE * turn) if leader < 0 else last_turn
-            leader = finished if leader < 0 else min(leader, finished)
-        live = live[~done & (objective[live] > leader * (1 + SAME_OPTIMUM))]
-    converged = np.isfinite(objective)
-    converged[live] = False
-    return Solution(theta, objective, converged, iterations)
+        small = better & (gain <= tolerance * np.maximum(self.objective[live], 1e-300))
+        won = live[better]
+        self.theta[won], self.objective[won] = moved[better], reached[better]
+        self.gradient[won], self.hessian[won] = gradient[better], hessian[better]
+        self.damping[live] = np.maximum(self.damping[live] * np.where(better, 0.2, 8.0), 1e-12)
+        self.quiet[live] = np.where(small, self.quiet[live] + 1, np.where(better, 0, self.quiet[live]))
+        self.iterations[live] += 1
+
+    def converged(self) -> BoolArray:
+        """Return which live members have gained little twice, or can find no better step."""
+        return np.asarray((self.quiet[self.live] >= 2) | (self.damping[self.live] > MAX_DAMPING))
+
+    def retire(self, finished: BoolArray) -> None:
+        self.live = self.live[~finished]
+
+    def solution(self) -> Solution:
+        converged = np.isfinite(self.objective)
+        converged[self.live] = False
+        return Solution(self.theta, self.objective, converged, self.iterations)
+
+
+class _Rules:
+    """Members that know nothing of each other go on until they converge."""
+
+    def over(self, turn: int) -> bool:  # noqa: ARG002 (the race asks)
+        return False
+
+    def finished(self, members: _Members, turn: int) -> BoolArray:  # noqa: ARG002
+        return members.converged()
+
+
+class _Race(_Rules):
+    """Starts of one problem: who comes close to the leader has agreed, who takes much longer is given up."""
+
+    def __init__(self) -> None:
+        self.best, self.last_turn = np.inf, np.inf
+
+    def over(self, turn: int) -> bool:
+        return turn > self.last_turn
+
+    def finished(self, members: _Members, turn: int) -> BoolArray:
+        done = members.converged()
+        reached = members.objective[members.live]
+        if done.any():
+            self.last_turn = min(self.last_turn, PATIENCE * turn)
+            self.best = min(self.best, float(reached[done].min()))
+        return np.asarray(done | (reached <= self.best * (1 + SAME_OPTIMUM)) & np.isfinite(self.best))
+
+
+def _local(
+    model: Model, theta: FloatArray, weights: FloatArray, delta: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return each member's objective, gradient and curvature; infinite where its model is undefined."""
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        residuals, jacobian = model(theta)
+        objective = _objective(residuals, weights, delta)
+        return objective, *_curvature(residuals, jacobian, weights, delta)
 
 
 def _objective(residuals: FloatArray, weights: FloatArray, delta: float) -> FloatArray:
     """Return each member's objective, infinite where its model is undefined at a point that counts."""
-    with np.errstate(invalid="ignore"):
-        total = np.einsum("mi,mi->m", weights, huber(np.where(weights > 0, residuals, 0.0), delta))
+    total = np.einsum("mi,mi->m", weights, huber(np.where(weights > 0, residuals, 0.0), delta))
     return np.where(np.isfinite(total), total, np.inf)
 
 

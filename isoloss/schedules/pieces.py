@@ -42,28 +42,45 @@ class Piece(Protocol):
 
 def power(lam: FloatArray, exponent: IntArray) -> Memory:
     """Return lambda^k and its derivative by lambda."""
-    value = np.exp(exponent * np.log(lam))
+    value = np.exp(exponent * np.log1p(lam - 1.0))
     return value, exponent * value / lam
 
 
-def _geometric(lam: FloatArray, ratio: complex, count: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return sum_{j<n} lambda^(n-1-j) ratio^j = (lambda^n - ratio^n)/(lambda - ratio), and its derivative."""
-    kept, slope = power(lam, count)
-    gap = lam - ratio
-    near = np.abs(gap) * np.maximum(count, 1) < 1e-5 * np.abs(ratio)
-    gap = np.where(near, 1.0, gap)
-    own = np.exp(count * np.log(ratio))
-    total = (kept - own) / gap
-    derivative = (slope - total) / gap
-    if near.any():
-        # Where lambda meets the ratio, the first two terms of the series in (lambda - ratio).
-        step = np.where(near, lam - ratio, 0.0)
-        first = count * own / ratio
-        second = count * (count - 1) / 2 * own / ratio**2
-        third = second * (count - 2) / 3 / ratio
-        total = np.where(near, first + second * step + third * step**2, total)
-        derivative = np.where(near, second + 2 * third * step, derivative)
-    return total, derivative
+def _geometric(lam: FloatArray, rate: complex, count: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return sum_{j<n} lambda^(n-1-j) ratio^j for ratio = exp(rate), and its derivative by lambda.
+
+    The sum is (lambda^n - ratio^n) / (lambda - ratio). S2 divides it by 1 - lambda, so that a long memory needs
+    every digit of it: the larger of the two powers is taken out, and the difference is left to expm1.
+    """
+    log_lam = np.log1p(lam - 1.0)
+    ahead = np.real(rate - log_lam) > 0
+    leading = np.where(ahead, rate, log_lam)
+    behind = np.where(ahead, log_lam - rate, rate - log_lam)
+    equal = behind == 0
+    share = np.expm1(count * behind) / np.where(equal, 1.0, np.expm1(behind))
+    total = np.exp((count - 1) * leading) * np.where(equal, count, share)
+    return total, _geometric_slope(lam, rate, count, total)
+
+
+def _powers_sum(lam: FloatArray, count: IntArray) -> tuple[Memory, Memory]:
+    """Return lambda^n and sum_{j<n} lambda^j, each with its derivative: `_geometric` for the ratio 1, and fast."""
+    falls = np.expm1(count * np.log1p(lam - 1.0))
+    total = falls / (lam - 1.0)
+    kept = 1.0 + falls
+    return (kept, count * kept / lam), (total, _geometric_slope(lam, 0.0, count, total))
+
+
+def _geometric_slope(lam: FloatArray, rate: complex, count: IntArray, total: FloatArray) -> FloatArray:
+    """Return the derivative by lambda of `_geometric`; where lambda meets the ratio, by its series."""
+    gap = (lam - 1.0) - np.expm1(rate)
+    near = np.abs(gap) * np.maximum(count, 1) < 1e-4
+    _, slope = power(lam, count)
+    direct = (slope - total) / np.where(near, 1.0, gap)
+    if not near.any():
+        return direct
+    pairs = count * (count - 1) / 2 * np.exp((count - 2) * rate)
+    triples = pairs * (count - 2) / 3 * np.exp(-rate)
+    return np.where(near, pairs + 2 * triples * gap, direct)
 
 
 @dataclass(frozen=True)
@@ -109,8 +126,7 @@ class Polyline:
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         index, inside = self._segment(offsets)
         state, state_slope = self._at_knots(lam)
-        kept, kept_slope = power(lam, inside)
-        fresh, fresh_slope = _geometric(lam, 1.0, inside)
+        (kept, kept_slope), (fresh, fresh_slope) = _powers_sum(lam, inside)
         before = state[:, index]
         value = kept * before - self._slopes[index] * fresh
         slope = kept_slope * before + kept * state_slope[:, index] - self._slopes[index] * fresh_slope
@@ -119,8 +135,7 @@ class Polyline:
     def _at_knots(self, lam: FloatArray) -> Memory:
         """Return the memory on reaching each knot: a scan over the segments."""
         length = np.diff(self.offsets)
-        kept, kept_slope = power(lam, length)
-        fresh, fresh_slope = _geometric(lam, 1.0, length)
+        (kept, kept_slope), (fresh, fresh_slope) = _powers_sum(lam, length)
         state, slope = np.zeros((2, len(lam), len(length) + 1))
         for j, rise in enumerate(self._slopes):
             state[:, j + 1] = kept[:, j] * state[:, j] - rise * fresh[:, j]
@@ -177,7 +192,7 @@ class Cosine:
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         # d_j is the real part of drop * exp(i angle (j-1)): a geometric series in exp(i angle).
         drop = -2j * self.amplitude * np.sin(self.angle / 2) * np.exp(1j * (self.phase + self.angle / 2))
-        value, slope = _geometric(lam, np.exp(1j * self.angle), offsets)
+        value, slope = _geometric(lam, 1j * self.angle, offsets)
         return np.real(drop * value), np.real(drop * slope)
 
     def until(self, offset: int) -> Cosine:
@@ -209,7 +224,7 @@ class Exponential:
         return np.asarray(self.start * self.ratio * np.expm1(offsets * rate) / np.expm1(rate))
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
-        value, slope = _geometric(lam, self.ratio, offsets)
+        value, slope = _geometric(lam, float(np.log(self.ratio)), offsets)
         drop = -self.start * np.expm1(np.log(self.ratio))
         return drop * value, drop * slope
 
