@@ -5,6 +5,7 @@ Every child dies with this process, however it ends, and none hears the Ctrl-C t
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.25, 30.0
 SETTLED_AFTER_S = 60.0
 LARGEST_LOG_BYTES = 20 * 2**20
+
+log = logging.getLogger(__name__)
 
 
 def wait_before_restart(n_deaths: int) -> float:
@@ -48,16 +51,17 @@ class Child:
         """Starts the process."""
         # -P: a folder named like one of our packages where the user happens to be must not stand in for it.
         command = [sys.executable, "-P", "-m", self.module, "--parent", str(os.getpid()), *self.arguments]
-        with self.log_path.open("ab") as log:
+        with self.log_path.open("ab") as output:
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 env={**os.environ, **self.env},
                 pass_fds=self.pass_fds,
                 start_new_session=True,
             )
+        log.info("%s is process %d", self.name, self.process.pid)
         self._started_at = time.monotonic()
 
     def tend(self) -> None:
@@ -69,7 +73,9 @@ class Child:
         elif self.process.poll() is not None:
             settled = now - self._started_at > SETTLED_AFTER_S
             self.n_deaths = 1 if settled else self.n_deaths + 1
-            self._start_again_at = now + wait_before_restart(self.n_deaths)
+            wait_s = wait_before_restart(self.n_deaths)
+            log.warning("%s ended (code %d); again in %g s", self.name, self.process.returncode, wait_s)
+            self._start_again_at = now + wait_s
             self.process = None
 
     def ask_to_stop(self) -> None:
@@ -91,9 +97,9 @@ class Child:
 
     def log_tail(self, n_lines: int = 8) -> str:
         """The last lines that the process wrote."""
-        with suppress(OSError), self.log_path.open("rb") as log:
-            log.seek(max(0, self.log_path.stat().st_size - 8192))
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-n_lines:])
+        with suppress(OSError), self.log_path.open("rb") as output:
+            output.seek(max(0, self.log_path.stat().st_size - 8192))
+            return "\n".join(output.read().decode(errors="replace").splitlines()[-n_lines:])
         return ""
 
 
@@ -103,7 +109,7 @@ def open_log_dir(data_dir: Path) -> Path:
     folder = data_dir / "logs"
     for private in (data_dir, folder):
         private.mkdir(mode=0o700, exist_ok=True)
-    for log in folder.glob("*.log"):
-        if log.stat().st_size > LARGEST_LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+    for path in folder.glob("*.log"):
+        if path.stat().st_size > LARGEST_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 import time
@@ -26,6 +27,8 @@ STARTS_WITHIN_S = 60.0
 HOPELESS_DEATHS = 3
 TICK_S = 0.1
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -47,7 +50,7 @@ class Service:
 
     def __init__(self, wanted: Wanted, stack: ExitStack) -> None:
         self.wanted = wanted
-        self._log_dir = open_log_dir(wanted.data_dir)
+        self._log_dir = wanted.data_dir / "logs"
         self._database: EmbeddedPostgres | None = None
         self._database_deaths = 0
         self._start_database_at = 0.0
@@ -88,9 +91,11 @@ class Service:
         if time.monotonic() < self._start_database_at:
             return
         self._database_deaths += 1
+        log.warning("the database has ended; starting it again")
         try:
             database.start()
-        except DatabaseFailed:
+        except DatabaseFailed as error:
+            log.error("%s", error)
             self._start_database_at = time.monotonic() + wait_before_restart(self._database_deaths)
         else:
             self._database_deaths = 0
@@ -146,7 +151,23 @@ def serving(wanted: Wanted) -> Iterator[Service]:
     Call it in the main thread. SIGINT and SIGTERM raise StopAsked there, once.
     """
     with _signals_raise(), ExitStack() as stack:
+        stack.enter_context(_logged(open_log_dir(wanted.data_dir) / "up.log"))
         yield Service(wanted, stack)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What happens to the parts goes to a file: the terminal is the user's."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("app")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 @contextmanager

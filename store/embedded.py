@@ -134,25 +134,32 @@ class EmbeddedPostgres:
         """
         if self.pid is not None:
             return
+        again = self._supervisor_lock is not None
         try:
             self._prepare()
             self._launch()
             self._wait_until_it_answers(timeout_s)
             self._create_database()
         except BaseException:
-            self.stop()
+            if again:  # whoever has the address keeps it for the next attempt
+                self._end_process(SHUTDOWN_PATIENCE_S)
+            else:
+                self.stop()
             raise
 
     def stop(self, timeout_s: float = SHUTDOWN_PATIENCE_S) -> None:
         """Stops the server cleanly and frees the directory; harmless where it does not run."""
-        if self._process is not None:
-            _end(self._process, timeout_s)
-            self._process = None
+        self._end_process(timeout_s)
         if self._socket_dir is not None:
             self._remove_socket_dir()
         if self._supervisor_lock is not None:
             os.close(self._supervisor_lock)
             self._supervisor_lock = None
+
+    def _end_process(self, timeout_s: float) -> None:
+        if self._process is not None:
+            _end(self._process, timeout_s)
+            self._process = None
 
     # Preparation, in order.
 
@@ -268,7 +275,8 @@ class EmbeddedPostgres:
                 "Stop it first",
             )
         # Nobody is left, but its number may be another program's by now, and PostgreSQL would believe it.
-        (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        for stale in (self.cluster / "postmaster.pid", *(self.data_dir / "run").glob(".s.PGSQL.*")):
+            stale.unlink(missing_ok=True)
 
     def _postmaster_lives(self) -> bool:
         try:
@@ -305,6 +313,8 @@ class EmbeddedPostgres:
 
     def _make_socket_dir(self) -> Path:
         """`run` in the data directory, or where its path is too long for a socket a link to a short one."""
+        if self._socket_dir is not None:
+            return self._socket_dir
         run = self.data_dir / "run"
         if run.is_symlink():
             _remove_linked(run)

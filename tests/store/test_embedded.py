@@ -193,9 +193,11 @@ def test_a_killed_postmaster_is_recovered_by_the_next_start(start: Start, data_d
 
 
 def test_the_same_supervisor_starts_a_killed_postmaster_again(data_dir: Path) -> None:
-    """A supervisor that lives notices that the postmaster died, and its next start has every row."""
-    with EmbeddedPostgres(data_dir) as server:
-        write_rows(server.url, 100)
+    """A supervisor that lives notices that the postmaster died; it has every row at the same address."""
+    deep = data_dir / ("d" * MAX_SOCKET_PATH_BYTES)
+    with EmbeddedPostgres(deep) as server:
+        address = server.url
+        write_rows(address, 100)
         assert server.pid is not None
         os.kill(server.pid, signal.SIGKILL)
         deadline = time.monotonic() + 5
@@ -203,7 +205,8 @@ def test_the_same_supervisor_starts_a_killed_postmaster_again(data_dir: Path) ->
             assert time.monotonic() < deadline
             time.sleep(0.01)
         server.start()
-        assert count_rows(server.url) == 100
+        assert server.url == address
+        assert count_rows(address) == 100
 
 
 def test_a_stale_pid_file_that_names_a_living_stranger_is_no_obstacle(data_dir: Path) -> None:
