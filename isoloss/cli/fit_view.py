@@ -21,7 +21,8 @@ def show_fit(output: Output, fit: Fit) -> None:
     """Print a fit in whatever state it is."""
     output.line(f"Fit {fit['id']}" + (f" of {fit['law']}" if fit.get("law") else ""))
     if fit["status"] != "succeeded":
-        output.line(f"{fit['status'].capitalize()}, job {fit['job_id']}.")
+        why = f": {fit['error']}" if fit.get("error") else ""
+        output.line(f"{fit['status'].capitalize()}{why} (job {fit['job_id']})")
         return
     _show_verdict(output, fit)
     _show_parameters(output, fit.get("parameters") or [], _level(fit))

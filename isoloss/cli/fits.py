@@ -24,7 +24,9 @@ def create(
     law: Annotated[str, typer.Argument(help="The law, as in lr_annealing; `isoloss laws` lists them.")],
     project: Project,
     run: Annotated[list[str] | None, typer.Option(help="A run to fit; repeat it.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Fit the runs with this tag; repeat it.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Fit the runs with this tag; repeat it for those that have all.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Fit the runs of this recipe.")] = None,
     where: Annotated[str | None, typer.Option(help="Fit the runs for which this holds.")] = None,
     all_runs: Annotated[bool, typer.Option("--all", help="Fit all runs of the project.")] = False,

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.cli.output import Output, interval, print_fields
+from isoloss.cli.output import Output, print_fields
 from isoloss.cli.session import Session, command
 
 if TYPE_CHECKING:
-    from isoloss.client.documents import Law
+    from isoloss.client.documents import Law, LawParameter
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +37,15 @@ def _show(output: Output, law: Law) -> None:
     print_fields(output, {key: value for key, value in law.items() if key != "parameters"})
     output.line()
     rows = [
-        [parameter["name"], parameter.get("unit") or "", interval(parameter.get("bounds"))]
+        [parameter["name"], parameter["unit"], _bounds(parameter), parameter["meaning"]]
         for parameter in law["parameters"]
     ]
-    output.table(["parameter", "unit", "bounds"], rows)
+    output.table(["parameter", "unit", "bounds", "meaning"], rows)
+
+
+def _bounds(parameter: LawParameter) -> str:
+    low, high = parameter["lower"], parameter["upper"]
+    return f"[{'-inf' if low is None else f'{low:g}'}, {'inf' if high is None else f'{high:g}'}]"
 
 
 def health(session: Session) -> None:

@@ -33,7 +33,7 @@ def list_all(
     session: Session,
     project: Project,
     where: Annotated[
-        str | None, typer.Option(help="As in: config.n_params >= 1e6 and status == 'finished'")
+        str | None, typer.Option(help="As in: config.n_params >= 1e6 and status = finished")
     ] = None,
     sort: Annotated[str | None, typer.Option(help="The field to sort by; -field for the other way.")] = None,
 ) -> None:

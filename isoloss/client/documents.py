@@ -37,6 +37,8 @@ class Run(TypedDict):
     schedule: dict[str, Any] | None
     summary: dict[str, Any]
     last_step: int | None
+    created_at: NotRequired[str]
+    updated_at: NotRequired[str]
 
 
 class Accepted(TypedDict):
@@ -65,22 +67,25 @@ class LeftOut(TypedDict):
 
 
 class Fit(TypedDict):
-    """A fit; while `status` is queued or running only the first keys are there."""
+    """A fit; what it found is None, or not there, until `status` is succeeded."""
 
     id: str
     job_id: str
     law: str
     status: FitStatus
-    parameters: NotRequired[list[Parameter]]
+    error: NotRequired[str | None]
+    select: NotRequired[dict[str, Any]]
+    options: NotRequired[dict[str, Any]]
+    parameters: NotRequired[list[Parameter] | None]
     objective: NotRequired[float | None]
     metrics: NotRequired[dict[str, Any] | None]
     holdout: NotRequired[dict[str, Any] | None]
-    groups: NotRequired[list[dict[str, Any]]]
-    derived: NotRequired[list[dict[str, Any]]]
+    groups: NotRequired[list[dict[str, Any]] | None]
+    derived: NotRequired[list[dict[str, Any]] | None]
     diagnostics: NotRequired[dict[str, Any] | None]
-    left_out: NotRequired[list[LeftOut]]
+    left_out: NotRequired[list[LeftOut] | None]
     verdict: NotRequired[Literal["sound", "weak", "unidentified"] | None]
-    reasons: NotRequired[list[str]]
+    reasons: NotRequired[list[str] | None]
     provenance: NotRequired[dict[str, Any] | None]
     created_at: NotRequired[str]
 
@@ -114,12 +119,28 @@ class Job(TypedDict):
     result: dict[str, Any] | None
 
 
-class Law(TypedDict):
+class LawParameter(TypedDict):
+    """A parameter of a law; a bound is None where there is none."""
+
     name: str
+    symbol: str
+    unit: str
+    lower: float | None
+    upper: float | None
+    meaning: str
+
+
+class Law(TypedDict):
+    """A law that can be fitted; `requires` is what a run must have."""
+
+    name: str
+    title: str
     formula: str
-    parameters: list[dict[str, Any]]
-    fields: list[str]
+    quantity: str
+    unit: str
+    requires: list[str]
     reference: str
+    parameters: list[LawParameter]
 
 
 class Key(TypedDict):

@@ -26,7 +26,7 @@ class Jobs:
         return self._transport.items("/v1/jobs", {"where": where, "sort": sort})
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop; raises Conflict where it has ended by itself."""
+        """Ask a job to stop; one that has ended is left as it is."""
         return cast(Job, self._transport.post(f"/v1/jobs/{quote(job_id, safe='')}/cancel"))
 
     def wait(

@@ -64,7 +64,7 @@ class Runs:
     def list(self, project: str, *, where: str | None = None, sort: str | None = None) -> Iterator[Run]:
         """The runs of a project, fetched page by page.
 
-        `where` is comparisons joined by and/or, as in `config.n_params >= 60000000 and status == "finished"`.
+        `where` is comparisons joined by and/or, as in `config.n_params >= 60000000 and status = finished`.
         """
         items = self._transport.items(project_path(project, "runs"), {"where": where, "sort": sort})
         return (_run(item) for item in items)

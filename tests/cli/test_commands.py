@@ -117,7 +117,7 @@ def test_json_is_one_document_on_stdout_and_nothing_else(invoke):
     ids=" ".join,
 )
 def test_every_command_prints_exactly_one_json_document(invoke, arguments):
-    law = {"name": "power_law", "formula": "L = c x^m", "parameters": [], "fields": [], "reference": ""}
+    law = {"name": "power_law", "formula": "L = c x^m", "parameters": [], "requires": [], "reference": ""}
     routes = {
         **FIT_ROUTES,
         "POST /v1/projects": httpx.Response(201, json={"name": "p"}),

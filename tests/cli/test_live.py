@@ -133,9 +133,9 @@ def test_a_conflicting_value_is_refused_unless_it_shall_replace(client, project)
 
 def test_lists_run_through_all_pages(client, project):
     for index in range(120):
-        client.runs.put(project, f"r{index}", config={"width": index})
+        client.runs.put(project, f"r{index}", config={"place": index})
     assert len(list(client.runs.list(project))) == 120
-    assert len(list(client.runs.list(project, where="config.width >= 100"))) == 20
+    assert len(list(client.runs.list(project, where="config.place >= 100"))) == 20
     assert project in [each["name"] for each in client.projects.list()]
 
 
