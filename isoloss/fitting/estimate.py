@@ -21,7 +21,7 @@ from isoloss.fitting.resampling import Resampling, block_length, leave_one_out, 
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import first_fitted_step, screen, split
-from isoloss.fitting.solver import COARSE, Solution
+from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
 from isoloss.fitting.verdicts import Evidence, condition_number, judge
 from isoloss.laws import LAWS, Law
@@ -30,9 +30,6 @@ from isoloss.observations import Curve
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
-
-AGREEMENT = 1e-3
-"""Starts whose objectives lie within this relative distance of the best have found the same optimum."""
 
 BATCH = 50
 """Resamples between two reports of progress."""
@@ -188,7 +185,7 @@ class _Work:
 
     def _describe(self, estimate: _Estimate) -> Fit:
         parameters = self._parameters(estimate)
-        agree = np.sum(estimate.starts.objective <= estimate.objective * (1 + AGREEMENT))
+        agree = np.sum(same_optimum(estimate.starts.objective, estimate.objective, self.features.n_points))
         fitted_range = FittedRange.of(self.curves)
         evidence = Evidence(
             missing=self.missing,

@@ -24,6 +24,9 @@ MAX_DAMPING = 1e12
 SAME_OPTIMUM = 1e-4
 """Relative distance between objectives within which two starts have found the same optimum."""
 
+NEGLIGIBLE = 1e-6
+"""Root mean square residual below which objectives are equal whatever their ratio: data without noise."""
+
 FINE = 1e-11
 """Relative gain below which an estimate has converged."""
 
@@ -52,6 +55,13 @@ def huber(residuals: FloatArray, delta: float) -> FloatArray:
     size = np.abs(residuals)
     inside = np.minimum(size, delta)
     return inside * (size - inside / 2)
+
+
+def same_optimum(objective: FloatArray, best: float, n_points: int) -> BoolArray:
+    """Return which objectives (members,) are those of the best optimum, over `n_points` residuals."""
+    if not np.isfinite(best):
+        return np.zeros(objective.shape, dtype=bool)
+    return np.asarray(objective <= best * (1 + SAME_OPTIMUM) + n_points * NEGLIGIBLE**2 / 2)
 
 
 def solve(
@@ -178,7 +188,7 @@ class _Race(_Rules):
         if done.any():
             self.last_turn = min(self.last_turn, PATIENCE * turn)
             self.best = min(self.best, float(reached[done].min()))
-        return np.asarray(done | (reached <= self.best * (1 + SAME_OPTIMUM)) & np.isfinite(self.best))
+        return np.asarray(done | same_optimum(reached, self.best, members.weights.shape[1]))
 
 
 def _local(
