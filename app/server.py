@@ -30,12 +30,16 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"
     )
+    for chatty in ("alembic", "procrastinate"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     config = uvicorn.Config(
         "app.main:create_app",
         factory=True,
         loop="uvloop",
         http="httptools",
         log_config=None,
+        access_log=False,  # app/metrics.py logs each request, with its duration
+        access_log=False,  # the application logs requests with their durations
         backlog=BACKLOG,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,

@@ -50,7 +50,9 @@ def find(session: Session, secret: str, project: str | None = None) -> Caller | 
     """Who has this secret, and the number of the project that is named, in one statement for every request."""
     named = sa.and_(Project.name == project)
     facts = (ApiKey.id, ApiKey.scopes, ApiKey.project_id, Project.id)
-    statement = sa.select(*facts).outerjoin_from(ApiKey, Project, named).where(ApiKey.key_hash == _hash(secret))
+    statement = (
+        sa.select(*facts).outerjoin_from(ApiKey, Project, named).where(ApiKey.key_hash == _hash(secret))
+    )
     found = session.execute(statement).one_or_none()
     return None if found is None else Caller(found[0], found[1], found[2], found[3])
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from store.engine import normalise_url
 
@@ -31,8 +33,19 @@ def current(url: str) -> str | None:
     """The revision that the database at `url` stands at; None where it has none."""
     engine = sa.create_engine(normalise_url(url), poolclass=sa.NullPool)
     with engine.connect() as connection:
-        options = {"version_table_schema": "public"}
-        return MigrationContext.configure(connection, opts=options).get_current_revision()
+        return revision(connection)
+
+
+def revision(connection: sa.Connection) -> str | None:
+    """The revision that the connected database stands at; None where it has none."""
+    options = {"version_table_schema": "public"}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
+
+
+@cache
+def head() -> str | None:
+    """The revision that this code needs."""
+    return ScriptDirectory(str(MIGRATIONS)).get_current_head()
 
 
 def _config(url: str) -> Config:

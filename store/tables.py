@@ -226,6 +226,13 @@ class ApiKey(Created, Base):
     scopes: Mapped[list[str]]
     project_id: Mapped[int | None] = mapped_column(_references("project", "CASCADE"))
 
+    limited_to: Mapped[Project | None] = relationship(lazy="joined")
+
+    @property
+    def project(self) -> str | None:
+        """The name of the only project that the key opens."""
+        return None if self.limited_to is None else self.limited_to.name
+
 
 class IdempotencyKey(Created, Base):
     """The answer that was given to a creating request, kept to be given again."""

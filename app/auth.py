@@ -1,0 +1,98 @@
+"""Who may do what: bearer keys, their scopes and their project, and the transaction of a request."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.problems import Forbidden, Unauthorized
+from isoloss.errors import NotFound
+from store import keys
+
+Scope = Literal["read", "write", "admin"]
+IMPLIED: dict[str, frozenset[str]] = {
+    "read": frozenset({"read", "write", "admin"}),
+    "write": frozenset({"write", "admin"}),
+    "admin": frozenset({"admin"}),
+}
+"""For each scope those that include it."""
+
+bearer = HTTPBearer(auto_error=False, description="An API key, as `isoloss key create` prints it.")
+
+
+@dataclass(frozen=True)
+class Access:
+    """A request that may go on: its transaction, its key, and the project that its path names.
+
+    `only_project_id` is the one project that the key opens, None where it opens all.
+    """
+
+    session: Session
+    key_id: uuid.UUID
+    secret: str
+    only_project_id: int | None
+    named_project_id: int | None
+
+    @property
+    def project_id(self) -> int:
+        """The project that the path names."""
+        assert self.named_project_id is not None
+        return self.named_project_id
+
+
+Dependency = Callable[..., Iterator[Access]]
+
+
+def _requiring(scope: Scope, unlimited: bool = False) -> Dependency:
+    """A dependency that opens the request's transaction for keys of this scope and commits it at the end.
+
+    `unlimited` refuses keys of a single project.
+    """
+
+    def authorise(
+        request: Request,
+        credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
+    ) -> Iterator[Access]:
+        sessions: sessionmaker[Session] = request.app.state.sessions
+        # Commits where the route returns, rolls back where it raises, before the answer is sent.
+        with sessions.begin() as session:
+            yield _access(session, credentials, request.path_params.get("project"), scope, unlimited)
+
+    return authorise
+
+
+def _access(
+    session: Session,
+    credentials: HTTPAuthorizationCredentials | None,
+    project: str | None,
+    scope: Scope,
+    unlimited: bool,
+) -> Access:
+    if credentials is None:
+        raise Unauthorized(reason="This needs a key")
+    caller = keys.find(session, credentials.credentials, project)
+    if caller is None:
+        raise Unauthorized(reason="The key is not known")
+    if IMPLIED[scope].isdisjoint(caller.scopes):
+        raise Forbidden(
+            reason=f"This needs a key with the scope {scope}; yours has {', '.join(caller.scopes)}."
+        )
+    if unlimited and caller.only_project_id is not None:
+        raise Forbidden(reason="This needs a key that is not limited to one project.")
+    others = caller.only_project_id not in (None, caller.project_id)
+    if project is not None and (caller.project_id is None or others):
+        # The same answer for both, so that a key tells nothing of other projects.
+        raise NotFound(kind="project", name=project)
+    return Access(session, caller.key_id, credentials.credentials, caller.only_project_id, caller.project_id)
+
+
+Reading = Annotated[Access, Depends(_requiring("read"), scope="function")]
+Writing = Annotated[Access, Depends(_requiring("write"), scope="function")]
+WritingAnywhere = Annotated[Access, Depends(_requiring("write", unlimited=True), scope="function")]
+Administering = Annotated[Access, Depends(_requiring("admin", unlimited=True), scope="function")]

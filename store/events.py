@@ -1,0 +1,61 @@
+"""What changed in a project lately, for those who watch it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from store.tables import Fit, Job, Run
+
+
+@dataclass(frozen=True)
+class Change:
+    """A run, fit or job as it is now; `at` is when it last changed."""
+
+    kind: str
+    name: str
+    at: dt.datetime
+    facts: dict[str, Any]
+
+
+def now(session: Session) -> dt.datetime:
+    """The database's time."""
+    moment: dt.datetime = session.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return moment
+
+
+def since(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    """The runs, fits and jobs of the project that changed at `moment` or later, in that order."""
+    changes = [*_runs(session, project_id, moment), *_jobs(session, project_id, moment)]
+    return sorted(changes, key=lambda change: change.at)
+
+
+def _runs(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    facts = (Run.run_id, Run.updated_at, Run.status, Run.last_step)
+    changed = sa.select(*facts).where(Run.project_id == project_id, Run.updated_at >= moment)
+    return [
+        Change("run", row[0], row[1], {"run_id": row[0], "status": row[2], "last_step": row[3]})
+        for row in session.execute(changed)
+    ]
+
+
+def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    """Jobs, and the fits that are made by them: a fit changes when its job does."""
+    facts = (Job.id, Job.updated_at, Job.status, Job.progress, Job.message, Job.kind, Fit.id, Fit.law)
+    changed = (
+        sa.select(*facts)
+        .outerjoin_from(Job, Fit, Fit.job_id == Job.id)
+        .where(Job.project_id == project_id, Job.updated_at >= moment)
+    )
+    found: list[Change] = []
+    for key, at, status, progress, message, kind, fit_id, law in session.execute(changed):
+        state = {"status": status, "progress": progress, "message": message}
+        found.append(Change("job", str(key), at, {"id": str(key), "kind": kind, **state}))
+        if fit_id is not None:
+            fit = {"id": str(fit_id), "job_id": str(key), "law": law, "status": status}
+            found.append(Change("fit", str(fit_id), at, fit))
+    return found
