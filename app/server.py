@@ -38,7 +38,6 @@ def main() -> None:
         loop="uvloop",
         http="httptools",
         log_config=None,
-        access_log=False,  # app/metrics.py logs each request, with its duration
         access_log=False,  # the application logs requests with their durations
         backlog=BACKLOG,
         server_header=False,
