@@ -80,10 +80,14 @@ def _show_rows(output: Output, title: str, rows: list[dict[str, Any]]) -> None:
     if rows:
         output.line()
         cells = [
-            [row["name"], number(row.get("value")), interval(row.get("interval")), row.get("unit") or ""]
+            [row["name"], _determined(row.get("value")), interval(row.get("interval")), row.get("unit") or ""]
             for row in rows
         ]
         output.table([title.lower(), "value", "interval", "unit"], cells, right=["value"])
+
+
+def _determined(value: float | None) -> str:
+    return "not determined" if value is None else number(value)
 
 
 def _show_holdout(output: Output, holdout: dict[str, Any]) -> None:

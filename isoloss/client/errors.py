@@ -147,17 +147,16 @@ def class_for(status: int) -> type[ApiError]:
 
 def _message(status: int, title: str, detail: str, entries: Sequence[Mapping[str, Any]]) -> str:
     message = detail or title or f"the service answered {status}"
-    shown = [
-        told for entry in entries[:SHOWN_ERRORS] if (told := _entry_message(entry)) and told not in message
-    ]
+    told = [_entry(entry) for entry in entries[:SHOWN_ERRORS]]
+    shown = [f"{where}: {reason}" if where else reason for where, reason in told if reason not in message]
     if len(entries) > SHOWN_ERRORS:
         shown.append(f"and {len(entries) - SHOWN_ERRORS} more")
     return f"{message} ({'; '.join(shown)})" if shown else message
 
 
-def _entry_message(entry: Mapping[str, Any]) -> str:
+def _entry(entry: Mapping[str, Any]) -> tuple[str, str]:
     where = next((entry[key] for key in ("field", "pointer", "loc") if entry.get(key)), "")
     if isinstance(where, list | tuple):
         where = ".".join(str(part) for part in where)
     reason = next((entry[key] for key in ("reason", "message", "msg", "detail") if entry.get(key)), "")
-    return ": ".join(str(part) for part in (where, reason) if part)
+    return str(where), str(reason)
