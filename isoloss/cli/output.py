@@ -140,7 +140,8 @@ def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_shown(entry)}" for key, entry in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_shown(entry) for entry in value)
+        entries = [_shown(entry) for entry in value]
+        return ("; " if any(", " in entry for entry in entries) else ", ").join(entries)
     return number(value)
 
 

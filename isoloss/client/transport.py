@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -188,7 +189,8 @@ def _is_done(answer: httpx.Response, method: str, attempt: int) -> bool:
 def _reason(error: httpx.RequestError) -> str:
     if isinstance(error, httpx.TimeoutException):
         return "it did not answer in time"
-    return str(error) or type(error).__name__
+    text = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+    return text[0].lower() + text[1:]
 
 
 def _document(response: httpx.Response) -> Any:
