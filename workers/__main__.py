@@ -62,6 +62,7 @@ async def work(database_url: str) -> None:
 async def _one_life(database_url: str, tools: Tools, stop: asyncio.Event) -> None:
     """As one worker in the queue's books, until `stop` or until the database fails."""
     failed = asyncio.Event()
+    log.info("waiting for work")
     app = create_app(database_url, on_failure=failed.set)
     try:
         async with app.open_async():
