@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 import lmfit
@@ -14,6 +15,8 @@ from isoloss.fitting.objective import Problem
 from isoloss.fitting.solver import Solution, huber
 
 FloatArray = npt.NDArray[np.float64]
+
+TOLERANCES = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
 
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""
@@ -41,11 +44,15 @@ def _solve_one(
         return np.sqrt(2 * weight * huber(raw, problem.delta)) / problem.delta
 
     try:
-        parameters = _parameters(problem, start, expressions)
-        result = lmfit.minimize(residuals, parameters, method="leastsq", xtol=1e-12, ftol=1e-14)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
+            parameters = _parameters(problem, start, expressions)
+            result = lmfit.minimize(residuals, parameters, method="least_squares", **TOLERANCES)
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise FitFailed(reason=f"an expression has no value here: {error}") from error
+        raise FitFailed(reason=f"an expression has no value near these data: {error}") from error
     theta = np.array([result.params[name].value for name in names])
+    if not np.all(np.isfinite(theta)):
+        raise FitFailed(reason="an expression has no finite value near these data")
     objective = float(result.chisqr) * problem.delta**2 / 2
     return theta, objective, bool(result.success), int(result.nfev)
 

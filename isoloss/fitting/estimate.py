@@ -93,7 +93,7 @@ class _Work:
 
     def run(self) -> Fit:
         known = {**self.options.fix, **self.held}
-        for name in known:
+        for name in self.options.fix:
             self.missing.pop(name, None)
         n_free = int(self._varied().sum())
         if self.features.n_points <= n_free:

@@ -71,7 +71,7 @@ def test_least_squares_agree_with_lmfit(highest: float, agreement: float) -> Non
         gtol=1e-14,
     )
     np.testing.assert_allclose(found.theta[0], [other.params[name].value for name in "akc"], rtol=agreement)
-    assert found.objective[0] <= other.chisqr / 2 * (1 + 1e-12)
+    assert found.objective[0] <= other.chisqr / 2 * (1 + 1e-9)
 
 
 def test_every_member_solves_for_its_own_weights() -> None:

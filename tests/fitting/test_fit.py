@@ -1,0 +1,361 @@
+"""Fits of curves: what comes out, what is said about it, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from isoloss.errors import InvalidExpression, InvalidInput, Unidentified, UnusableData
+from isoloss.fitting import Fit, fit
+from isoloss.laws import LAWS
+from isoloss.observations import Curve
+from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, TRUTH, curve, three_runs
+
+LAW = "lr_annealing"
+
+
+@pytest.fixture(scope="module")
+def found() -> Fit:
+    return fit(LAW, three_runs(), bootstrap=100, seed=1)
+
+
+def test_three_noisy_runs_give_the_truth_within_their_intervals(found: Fit) -> None:
+    """Values near the truth, intervals that are not degenerate, every start at the same optimum."""
+    for name in ("L0", "A", "alpha", "C", "lambda"):
+        one = found.parameters[name]
+        assert one.value is not None
+        assert one.std_error is not None
+        assert one.interval is not None
+        assert abs(one.value - TRUTH[name]) < 4 * one.std_error + 1e-9
+        assert one.interval[0] < one.value < one.interval[1]
+    assert found.verdict == "sound", found.reasons
+    assert found.metrics["mean"]["mae"] < 5e-3
+
+
+def test_fewer_than_eight_runs_are_resampled_in_blocks_and_it_is_said(found: Fit) -> None:
+    """The statement on blocks stands in the diagnostics and among the reasons."""
+    resampling = found.diagnostics["resampling"]
+    assert resampling["unit"] == "blocks"
+    assert resampling["statement"] in found.reasons
+    assert "fewer than 8 runs" in resampling["statement"]
+
+
+def test_eight_runs_are_resampled_whole() -> None:
+    """With enough runs, runs are what is drawn."""
+    runs = [curve(f"run-{i}", COSINE if i % 2 else CONSTANT, seed=i) for i in range(8)]
+    assert fit(LAW, runs, bootstrap=10).diagnostics["resampling"]["unit"] == "runs"
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(found: Fit) -> None:
+    """A fit is a function of its curves, options and seed."""
+    again = fit(LAW, three_runs(), bootstrap=100, seed=1)
+    assert again.as_document() == found.as_document()
+    other = fit(LAW, three_runs(), bootstrap=100, seed=2)
+    assert other.parameters["C"].interval != found.parameters["C"].interval
+    assert other.parameters["C"].value == found.parameters["C"].value
+
+
+def test_a_fit_survives_its_document(found: Fit) -> None:
+    """What is read back from JSON predicts the same numbers."""
+    read = Fit.from_document(json.loads(json.dumps(found.as_document())))
+    one, other = (each.predict(schedule=LINEAR, interval="new_run") for each in (found, read))
+    assert one.as_dict() == other.as_dict()
+    assert read.public() == found.public()
+
+
+def test_an_unseen_schedule_is_predicted_within_its_interval(found: Fit) -> None:
+    """The truth of a linear decay lies in the mean interval, which the interval of a new run contains."""
+    law = LAWS[LAW]
+    predicted = found.predict(schedule=LINEAR)
+    theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
+    exact = law.predict(theta, law.prepare([curve("x", LINEAR, noise=0).from_step(600)]))[0]
+    at = found.predict(schedule=LINEAR, steps=range(600, 9001, 50))
+    assert np.mean((at.lower <= exact) & (exact <= at.upper)) > 0.9
+    new_run = found.predict(schedule=LINEAR, interval="new_run")
+    assert np.all(new_run.lower <= predicted.lower)
+    assert np.all(new_run.upper >= predicted.upper)
+    assert predicted.steps[0] == 500
+    assert predicted.steps[-1] == 9_000
+
+
+def test_a_higher_level_gives_a_wider_interval(found: Fit) -> None:
+    """Intervals are nested by level."""
+    widths = [
+        np.ptp([p.lower[-1], p.upper[-1]])
+        for p in (found.predict(schedule=LINEAR, level=q) for q in (0.5, 0.9, 0.99))
+    ]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[2]
+
+
+def test_extrapolation_is_stated_and_widens_the_interval(found: Fit) -> None:
+    """A schedule four times as long says so, in factors and words, and has a wider interval."""
+    long = CONSTANT | {"total_steps": 48_000}
+    far = found.predict(schedule=long, steps=[12_000, 48_000])
+    assert far.extrapolation["is_extrapolation"]
+    assert far.extrapolation["area_factor"] == pytest.approx(4.06, abs=0.02)
+    assert any("times beyond the fitted runs" in words for words in far.extrapolation["warnings"])
+    width = np.log(far.upper) - np.log(far.lower)
+    assert width[1] > 1.5 * width[0]
+
+
+def test_another_peak_is_warned_of(found: Fit) -> None:
+    """The law does not carry over between peak learning rates, and a prediction says so."""
+    said = found.predict(schedule=LINEAR | {"peak_lr": 3e-3}).extrapolation["warnings"]
+    assert any("peak learning rate" in words for words in said)
+
+
+def test_one_constant_run_leaves_annealing_unidentified() -> None:
+    """No number for C and lambda, the reason in words, and no prediction."""
+    alone = fit(LAW, [curve("alone", CONSTANT)], bootstrap=20)
+    assert alone.verdict == "unidentified"
+    for name in ("C", "lambda"):
+        one = alone.parameters[name]
+        assert (one.value, one.std_error, one.interval) == (None, None, None)
+    assert any("the learning rate never falls" in reason for reason in alone.reasons)
+    assert alone.derived[0].value is None
+    with pytest.raises(Unidentified, match="the learning rate never falls"):
+        alone.predict(schedule=COSINE)
+
+
+def test_one_constant_run_determines_the_rest_when_annealing_is_fixed() -> None:
+    """With C and lambda given by the user, L0, A and alpha are fitted and predictions made."""
+    alone = fit(LAW, [curve("alone", CONSTANT)], bootstrap=20, fix={"C": 0.6, "lambda": 0.997})
+    assert alone.verdict == "weak"
+    assert alone.parameters["C"].value == 0.6
+    assert alone.predict(schedule=COSINE).value[-1] > 0
+
+
+def test_two_runs_leave_the_error_on_unseen_schedules_unknown() -> None:
+    """Fewer than three runs make a fit weak, and its predictions say what their interval lacks."""
+    two = fit(LAW, three_runs()[:2], bootstrap=20)
+    assert two.verdict == "weak"
+    assert any("fewer than three runs" in reason for reason in two.reasons)
+    said = two.predict(schedule=LINEAR).extrapolation["warnings"]
+    assert any("was not measured" in words for words in said)
+
+
+def test_fewer_points_than_parameters_are_unidentified() -> None:
+    """Four points do not give five parameters."""
+    runs = [dataclasses.replace(r, step=r.step[:2], loss_nats=r.loss_nats[:2]) for r in three_runs()[:2]]
+    few = fit(LAW, runs, bootstrap=5)
+    assert few.verdict == "unidentified"
+    assert all(one.value is None for one in few.parameters.values())
+    assert any("4 points for 5 parameters" in reason for reason in few.reasons)
+
+
+def test_identical_losses_are_not_a_law() -> None:
+    """A flat curve leaves the exponent without meaning: no sound verdict."""
+    flat = [dataclasses.replace(run, loss_nats=np.full(run.n_points, 3.0)) for run in three_runs()]
+    assert fit(LAW, flat, bootstrap=10).verdict != "sound"
+
+
+def test_held_out_runs_are_scored_and_not_fitted() -> None:
+    """The named run is predicted: its scores and coverage stand in the result, its points not in the fit."""
+    runs = [*three_runs(), curve("unseen", LINEAR, seed=99)]
+    with_it = fit(LAW, runs, bootstrap=50, holdout={"run_ids": ["unseen"]})
+    assert with_it.holdout is not None
+    scores = with_it.holdout["runs"]["unseen"]
+    assert scores["mae"] < 0.01
+    assert 0.5 < scores["coverage"] <= 1
+    assert with_it.parameters["C"].value == fit(LAW, three_runs(), bootstrap=0).parameters["C"].value
+    assert with_it.diagnostics["n_runs"] == 3
+
+
+def test_a_held_out_fraction_is_the_runs_that_trained_furthest() -> None:
+    """A third of three runs is the one with the largest sum of learning rates."""
+    held = fit(LAW, three_runs(), bootstrap=0, holdout={"fraction": 0.3}).holdout
+    assert held is not None
+    assert list(held["runs"]) == ["constant"]
+
+
+def test_fixed_and_bounded_parameters() -> None:
+    """A fixed value is kept, a bound that binds is reported and makes the fit weak."""
+    held = fit(LAW, three_runs(), bootstrap=10, fix={"lambda": 0.999})
+    assert held.parameters["lambda"].value == 0.999
+    assert held.parameters["lambda"].interval is None
+    bound = fit(LAW, three_runs(), bootstrap=10, bounds={"alpha": [0.6, 0.9]})
+    assert bound.parameters["alpha"].at_bound
+    assert bound.verdict == "weak"
+    assert any("alpha lies at its bound" in reason for reason in bound.reasons)
+
+
+def test_an_expression_ties_parameters() -> None:
+    """A = alpha * 1.05 holds in the optimum and in every resample, lambda stands in expressions by its name."""
+    tied = fit(LAW, three_runs(), bootstrap=5, expr={"A": "alpha * 1.05", "C": "lambda * 0.6"})
+    values = {name: one.value for name, one in tied.parameters.items()}
+    assert values["A"] == pytest.approx(values["alpha"] * 1.05)  # type: ignore[operator]
+    assert values["C"] == pytest.approx(values["lambda"] * 0.6)  # type: ignore[operator]
+    law = LAWS[LAW]
+    ratio = tied.samples[:, law.index("A")] / tied.samples[:, law.index("alpha")]
+    np.testing.assert_allclose(ratio, 1.05)
+
+
+def test_constrained_and_free_fits_agree_where_both_apply() -> None:
+    """An expression that the optimum satisfies anyway leads lmfit to the batched solver's optimum."""
+    free = fit(LAW, three_runs(), bootstrap=0)
+    a, alpha = free.parameters["A"].value, free.parameters["alpha"].value
+    assert a is not None
+    assert alpha is not None
+    tied = fit(LAW, three_runs(), bootstrap=0, expr={"A": f"alpha * {a / alpha!r}"})
+    assert tied.objective == pytest.approx(free.objective, rel=1e-6)
+
+
+def test_several_sizes_have_a_size_term() -> None:
+    """Three sizes determine the N term; a prediction needs a size."""
+    law = LAWS[LAW]
+    theta = np.array([[2.0, 0.5, 0.48, 0.6, 0.997, 40.0, 0.3]])
+    runs = []
+    for size in (2e7, 6e7, 2e8):
+        for spec in (CONSTANT, COSINE):
+            blank = curve(f"{spec['kind']}-{size:g}", spec, n_params=size)
+            runs.append(dataclasses.replace(blank, loss_nats=law.predict(theta, law.prepare([blank]))[0]))
+    sized = fit(LAW, runs, bootstrap=5)
+    assert sized.parameters["beta"].value == pytest.approx(0.3, rel=1e-2)
+    with pytest.raises(InvalidInput, match="n_params"):
+        sized.predict(schedule=LINEAR)
+    small, large = (
+        sized.predict(schedule=LINEAR, config={"n_params": n, "n_params_kind": "total"}).value[-1]
+        for n in (2e7, 1e9)
+    )
+    assert large < small
+    with pytest.raises(InvalidInput, match="n_params_kind"):
+        sized.predict(schedule=LINEAR, config={"n_params": 2e7, "n_params_kind": "active"})
+
+
+def test_two_sizes_predict_themselves_and_no_other() -> None:
+    """Two sizes give a difference, not an exponent: null, and other sizes are refused."""
+    runs = [
+        curve(f"{k}-{n:g}", spec, n_params=n, seed=int(n))
+        for n in (1e7, 1e8)
+        for k, spec in enumerate((CONSTANT, COSINE))
+    ]
+    two = fit(LAW, runs, bootstrap=5)
+    assert two.parameters["beta"].value is None
+    assert two.verdict == "weak"
+    assert two.predict(schedule=LINEAR, n_params=1e8).value[-1] > 0
+    with pytest.raises(Unidentified, match="not of 1e\\+09"):
+        two.predict(schedule=LINEAR, n_params=1e9)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"bootstraps": 3}, "options.bootstraps"),
+        ({"bootstrap": -1}, "bootstrap"),
+        ({"bootstrap": True}, "bootstrap"),
+        ({"bootstrap": 10**9}, "bootstrap"),
+        ({"starts": 0}, "starts"),
+        ({"level": 1.0}, "level"),
+        ({"level": "0.9"}, "level"),
+        ({"huber_delta": 0}, "huber_delta"),
+        ({"huber_delta": float("nan")}, "huber_delta"),
+        ({"skip_steps": -1}, "skip_steps"),
+        ({"target": "accuracy"}, "target"),
+        ({"seed": 1.5}, "seed"),
+        ({"fix": {"gamma": 1}}, "fix.gamma"),
+        ({"fix": {"alpha": -1}}, "fix.alpha"),
+        ({"bounds": {"alpha": [2, 1]}}, "bounds.alpha"),
+        ({"bounds": {"alpha": 3}}, "bounds.alpha"),
+        ({"bounds": {"gamma": [0, 1]}}, "bounds.gamma"),
+        ({"fix": {"A": 1.0}, "expr": {"A": "C"}}, "expr.A"),
+        ({"holdout": {"run_ids": ["nobody"]}}, "holdout.run_ids"),
+        ({"holdout": {"run_ids": []}}, "holdout.run_ids"),
+        ({"holdout": {"fraction": 1.5}}, "holdout.fraction"),
+        ({"holdout": {"run_ids": ["constant", "cosine", "wsd"]}}, "holdout"),
+        ({"holdout": {"best": 1}}, "holdout"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused(options: dict[str, object], field: str) -> None:
+    """Each wrong option is an InvalidInput that names it."""
+    with pytest.raises(InvalidInput) as caught:
+        fit(LAW, three_runs(), **options)  # type: ignore[arg-type]
+    assert caught.value.fields["field"] == field
+
+
+def test_an_unknown_law_is_refused() -> None:
+    """The error lists the known ones."""
+    with pytest.raises(InvalidInput, match="lr_annealing"):
+        fit("tea_leaves", three_runs())
+
+
+def test_no_usable_run_is_an_error_with_a_reason() -> None:
+    """Nothing to fit, and why."""
+    with pytest.raises(UnusableData, match="no points behind the skipped steps"):
+        fit(LAW, three_runs(), skip_steps=10**6)
+    with pytest.raises(UnusableData, match="no run is left"):
+        fit(LAW, [])
+
+
+def test_mixed_kinds_of_parameter_counts_are_refused() -> None:
+    """Total and non-embedding counts do not enter one fit."""
+    runs = three_runs()
+    mixed = [
+        dataclasses.replace(run, n_params=1e7, n_params_kind=kind)
+        for run, kind in zip(runs, ["total", "total", "non_embedding"], strict=True)
+    ]
+    with pytest.raises(InvalidInput, match="non_embedding and total"):
+        fit(LAW, mixed)
+
+
+def test_a_run_may_not_be_fitted_twice() -> None:
+    """The same run id twice in one fit is a mistake of the caller."""
+    with pytest.raises(InvalidInput, match="stands in it 2 times"):
+        fit(LAW, [*three_runs(), three_runs()[0]])
+
+
+def test_an_expression_without_a_value_is_an_error() -> None:
+    """The logarithm of a negative number ends the fit with words, not with NaN."""
+    from isoloss.errors import FitFailed
+
+    with pytest.raises((FitFailed, InvalidExpression)):
+        fit(LAW, three_runs(), expr={"A": "log(-1 - alpha)"}, bootstrap=2)
+
+
+def test_progress_only_rises() -> None:
+    """Reports go from 0 to 1 and say what is done."""
+    said: list[tuple[float, str]] = []
+    fit(LAW, three_runs(), bootstrap=120, progress=lambda fraction, words: said.append((fraction, words)))
+    fractions = [fraction for fraction, _ in said]
+    assert fractions == sorted(fractions)
+    assert 0 <= fractions[0] < fractions[-1] <= 1
+    assert any("resample 50 of 120" in words for _, words in said)
+
+
+def test_corrupted_points_do_not_move_a_fit_far() -> None:
+    """One point in fifty ten percent off changes the floor by under one percent: the loss is Huber's."""
+    runs = three_runs()
+    spoiled = []
+    for run in runs:
+        loss = run.loss_nats.copy()
+        loss[::50] *= 1.1
+        spoiled.append(dataclasses.replace(run, loss_nats=loss))
+    clean, dirty = (fit(LAW, each, bootstrap=0).parameters["L0"].value for each in (runs, spoiled))
+    assert clean is not None
+    assert dirty == pytest.approx(clean, rel=0.01)
+
+
+def test_the_data_hash_follows_the_data_and_not_their_order() -> None:
+    """Provenance names the data: another point is another hash, another order is not."""
+    runs = three_runs()
+    hashes = {fit(LAW, each, bootstrap=0).provenance["data_sha256"] for each in (runs, runs[::-1])}
+    assert len(hashes) == 1
+    moved = [dataclasses.replace(runs[0], loss_nats=runs[0].loss_nats * 1.0001), *runs[1:]]
+    assert fit(LAW, moved, bootstrap=0).provenance["data_sha256"] not in hashes
+
+
+def test_a_curve_refuses_what_is_no_curve() -> None:
+    """Unequal columns, steps that do not increase, losses that are not above 0."""
+    schedule = three_runs()[0].schedule
+    one, two = np.array([1]), np.array([1, 2])
+    for step, loss in [
+        (two, np.ones(1)),
+        (two[::-1], np.ones(2)),
+        (one, -np.ones(1)),
+        (one, np.array([np.nan])),
+    ]:
+        with pytest.raises(InvalidInput):
+            Curve("x", step, loss, schedule)
