@@ -48,7 +48,7 @@ def _solve_one(
             warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
             parameters = _parameters(problem, start, expressions)
             result = lmfit.minimize(residuals, parameters, method="least_squares", **TOLERANCES)
-    except (ValueError, TypeError, ArithmeticError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeWarning) as error:
         raise FitFailed(reason=f"an expression has no value near these data: {error}") from error
     theta = np.array([result.params[name].value for name in names])
     if not np.all(np.isfinite(theta)):
