@@ -79,7 +79,7 @@ def test_a_worker_killed_in_the_middle_of_a_fit_costs_a_minute_at_most(up: Start
     service = up("--workers", "2").wait_until_ready()
     with service.client as client:
         record_runs(client)
-        fit = ask(client, bootstrap=5000)
+        fit = ask(client, bootstrap=1500)
         wait_until(lambda: job(client, fit)["progress"] > 0, 30)
         busy = max(
             (child for child in service.relatives() if "workers" in child.cmdline()),
