@@ -48,9 +48,9 @@ def _solve_one(
             warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
             parameters = _parameters(problem, start, expressions)
             result = lmfit.minimize(residuals, parameters, method="least_squares", **TOLERANCES)
-    except (ValueError, TypeError, ArithmeticError, RuntimeWarning) as error:
+            theta = np.array([result.params[name].value for name in names])
+    except (ValueError, TypeError, ArithmeticError) as error:
         raise FitFailed(reason=f"an expression has no value near these data: {error}") from error
-    theta = np.array([result.params[name].value for name in names])
     if not np.all(np.isfinite(theta)):
         raise FitFailed(reason="an expression has no finite value near these data")
     objective = float(result.chisqr) * problem.delta**2 / 2
