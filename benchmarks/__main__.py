@@ -1,0 +1,21 @@
+"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("accuracy", "fit_speed", "ingest")
+
+
+def main(asked: list[str]) -> None:
+    """Run the benchmarks by name, all where none is named."""
+    unknown = sorted(set(asked) - set(NAMES))
+    if unknown:
+        sys.exit(f"There is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}.")
+    for name in asked or NAMES:
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
