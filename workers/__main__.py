@@ -20,7 +20,7 @@ from store.engine import create_engine, create_sessions
 from store.processes import die_with_parent
 from store.queue import UPKEEP, WORK
 from workers.app import create_app
-from workers.isolation import Isolation
+from workers.isolation import Isolation, Limits
 from workers.recover import HEARTBEAT_S, STALLED_AFTER_S
 from workers.work import Tools
 
@@ -49,7 +49,7 @@ async def work(database_url: str) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     engine = create_engine(database_url, pool_size=4, max_overflow=4, application_name="isoloss worker")
-    isolation = Isolation(preload=["isoloss.fitting"])
+    isolation = Isolation(Limits.from_environment(), preload=["isoloss.fitting"])
     try:
         await isolation.warm()
         while not stop.is_set():

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import pickle
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from isoloss.errors import IsolossError, JobFailed
+from isoloss.errors import InvalidInput, IsolossError, JobFailed
 from workers.child import LENGTH, encode
 
 BEAT_S = 0.3
@@ -36,8 +37,28 @@ class Limits:
     memory_bytes: int = 4 * 2**30
     nice: int = 5  # the service answers first
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Limits:
+        """The limits that ISOLOSS_JOB_SECONDS and ISOLOSS_JOB_MEMORY_MB give. Raises InvalidInput."""
+        seconds = _positive(environment, "ISOLOSS_JOB_SECONDS", cls.seconds)
+        megabytes = _positive(environment, "ISOLOSS_JOB_MEMORY_MB", cls.memory_bytes / 2**20)
+        return cls(seconds, round(megabytes * 2**20))
 
-class Stopped(Exception):  # noqa: N818  (a decision, not an error)
+
+def _positive(environment: Mapping[str, str], name: str, default: float) -> float:
+    written = environment.get(name)
+    if not written:
+        return default
+    try:
+        value = float(written)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InvalidInput(field=name, reason="must be a number above 0")
+    return value
+
+
+class Stopped(Exception):
     """The job was told to stop, and its process is gone."""
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from service import Up
+
+from tests.faults.service import Up
 
 
 @pytest.fixture

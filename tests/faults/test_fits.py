@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from service import Up, wait_until
+
+from tests.faults.service import Up, wait_until
 
 Start = Callable[..., Up]
 

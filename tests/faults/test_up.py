@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from service import Up, wait_until
 
 from store.embedded import EmbeddedPostgres
+from tests.faults.service import Up, wait_until
 
 Start = Callable[..., Up]
 

@@ -1,6 +1,6 @@
 """A worker whose fits are chores: `options` of the fit name a function of `chores` and its keywords.
 
-`python chore_worker.py [--impatient]`; an impatient one takes another worker for dead after 3 s.
+`python -m tests.workers.chore_worker [--impatient]`; an impatient one takes another worker for dead after 3 s.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import sys
 import uuid
 from typing import Any
 
-import chores
 from sqlalchemy.orm import Session
 
 from store import fits
+from tests.workers import chores
 from workers import __main__ as worker
 from workers import fits as fit_work
 from workers import recover
@@ -33,7 +33,7 @@ def write(session: Session, job_id: uuid.UUID, outcome: Any) -> None:
 
 
 if __name__ == "__main__":
-    import chore_worker  # by its name, so that the child process finds `compute` there
+    from tests.workers import chore_worker  # by its name, so that the child process finds `compute` there
 
     fit_work.FIT = Work(read=read, compute=chore_worker.compute, write=write)
     if "--impatient" in sys.argv:

@@ -15,6 +15,11 @@ from isoloss.errors import UnusableData
 Progress = Callable[[float, str], None]
 
 
+async def go_on(fraction: float, message: str) -> bool:
+    """A beat that never stops the work."""
+    return True
+
+
 def double(n: int, progress: Progress) -> int:
     progress(0.5, "half way")
     return 2 * n

@@ -69,7 +69,9 @@ def test_a_fit_reads_computes_and_stores(session: Session) -> None:
     for run in points.to_compact(session):
         points.compact(session, run)
     again = fit_work.read(session, fit.job_id)
-    assert all((a.loss_nats == b.loss_nats).all() for a, b in zip(inputs["curves"], again["curves"], strict=True))
+    assert all(
+        (a.loss_nats == b.loss_nats).all() for a, b in zip(inputs["curves"], again["curves"], strict=True)
+    )
 
 
 def test_a_fit_of_nothing_says_so(session: Session) -> None:

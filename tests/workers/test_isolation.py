@@ -9,24 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
-import chores
 import psutil
 import pytest
 
-from isoloss.errors import JobFailed, UnusableData
+from isoloss.errors import InvalidInput, JobFailed, UnusableData
+from tests.workers import chores
+from tests.workers.chores import go_on
 from workers.isolation import Isolation, Limits, Stopped
 
-HERE = Path(__file__).resolve().parent
-
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture(autouse=True)
-def _child_finds_chores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{HERE}:{HERE.parents[1]}")
 
 
 def isolated(body: Callable[[Isolation], Awaitable[Any]], limits: Limits | None = None) -> Any:
@@ -40,10 +33,6 @@ def isolated(body: Callable[[Isolation], Awaitable[Any]], limits: Limits | None 
             await isolation.close()
 
     return asyncio.run(main())
-
-
-async def go_on(fraction: float, message: str) -> bool:
-    return True
 
 
 def ask(function: Callable[..., Any], limits: Limits | None = None, **keywords: Any) -> Any:
@@ -182,14 +171,15 @@ def test_large_inputs_and_results_pass() -> None:
 def test_a_killed_worker_takes_its_child_along() -> None:
     """The child of a worker that gets `kill -9` is gone at once."""
     program = (
-        "import asyncio, chores, test_isolation as t\n"
+        "import asyncio\n"
+        "from tests.workers import chores\n"
         "from workers.isolation import Isolation\n"
         "async def main():\n"
         "    isolation = Isolation()\n"
         "    await isolation.warm()\n"
-        "    await isolation.run(chores.double, n=1, beat=t.go_on)\n"
+        "    await isolation.run(chores.double, n=1, beat=chores.go_on)\n"
         "    print(isolation._child.process.pid, flush=True)\n"
-        "    await isolation.run(chores.hang_in_native_code, beat=t.go_on)\n"
+        "    await isolation.run(chores.hang_in_native_code, beat=chores.go_on)\n"
         "asyncio.run(main())\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as worker:
@@ -198,3 +188,13 @@ def test_a_killed_worker_takes_its_child_along() -> None:
         worker.kill()
         worker.wait(5)
         child.wait(5)
+
+
+def test_the_limits_can_be_set_by_the_environment() -> None:
+    """Seconds and megabytes come from the environment; what is no positive number is refused."""
+    limits = Limits.from_environment({"ISOLOSS_JOB_SECONDS": "90.5", "ISOLOSS_JOB_MEMORY_MB": "512"})
+    assert (limits.seconds, limits.memory_bytes) == (90.5, 512 * 2**20)
+    assert Limits.from_environment({}) == Limits()
+    for wrong in ("0", "-1", "many", "nan", "inf"):
+        with pytest.raises(InvalidInput, match="ISOLOSS_JOB_SECONDS"):
+            Limits.from_environment({"ISOLOSS_JOB_SECONDS": wrong})

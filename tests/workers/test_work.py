@@ -22,7 +22,7 @@ from store.engine import create_engine, normalise_url
 from store.migrate import upgrade
 from store.tables import Job, Project
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., psutil.Popen]
 
 pytestmark = pytest.mark.faults
@@ -46,12 +46,10 @@ def _starter(database_url: str) -> Iterator[Start]:
     started: list[psutil.Popen] = []
 
     def start(*flags: str) -> psutil.Popen:
-        env = {
-            **os.environ,
-            "ISOLOSS_DATABASE_URL": database_url,
-            "PYTHONPATH": f"{HERE}:{HERE.parents[1]}",
-        }
-        started.append(psutil.Popen([sys.executable, str(HERE / "chore_worker.py"), *flags], env=env))
+        env = {**os.environ, "ISOLOSS_DATABASE_URL": database_url}
+        started.append(
+            psutil.Popen([sys.executable, "-m", "tests.workers.chore_worker", *flags], cwd=ROOT, env=env)
+        )
         return started[-1]
 
     yield start
