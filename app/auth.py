@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -59,12 +60,38 @@ def _requiring(scope: Scope, unlimited: bool = False) -> Dependency:
         request: Request,
         credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)],
     ) -> Iterator[Access]:
-        sessions: sessionmaker[Session] = request.app.state.sessions
         # Commits where the route returns, rolls back where it raises, before the answer is sent.
-        with sessions.begin() as session:
-            yield _access(session, credentials, request.path_params.get("project"), scope, unlimited)
+        with _opened(request, credentials, scope, unlimited) as access:
+            yield access
 
     return authorise
+
+
+@dataclass(frozen=True)
+class Door:
+    """A request that may yet go on: for routes that open the transaction themselves, in their own thread."""
+
+    request: Request
+    credentials: HTTPAuthorizationCredentials | None
+
+    def open(self, scope: Scope) -> AbstractContextManager[Access]:
+        """The request's transaction, for keys of this scope; it ends with the block."""
+        return _opened(self.request, self.credentials, scope, unlimited=False)
+
+
+async def _door(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+) -> Door:
+    return Door(request, credentials)
+
+
+@contextmanager
+def _opened(
+    request: Request, credentials: HTTPAuthorizationCredentials | None, scope: Scope, unlimited: bool
+) -> Iterator[Access]:
+    sessions: sessionmaker[Session] = request.app.state.sessions
+    with sessions.begin() as session:
+        yield _access(session, credentials, request.path_params.get("project"), scope, unlimited)
 
 
 def _access(
@@ -92,6 +119,7 @@ def _access(
     return Access(session, caller.key_id, credentials.credentials, caller.only_project_id, caller.project_id)
 
 
+Unopened = Annotated[Door, Depends(_door)]
 Reading = Annotated[Access, Depends(_requiring("read"), scope="function")]
 Writing = Annotated[Access, Depends(_requiring("write"), scope="function")]
 WritingAnywhere = Annotated[Access, Depends(_requiring("write", unlimited=True), scope="function")]

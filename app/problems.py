@@ -32,15 +32,15 @@ MAX_ERRORS = 20
 log = logging.getLogger(__name__)
 
 
-class Unauthorized(IsolossError):  # noqa: N818  (named as those of isoloss.errors)
+class Unauthorized(IsolossError):
     """{reason}: send `Authorization: Bearer <key>`."""
 
 
-class Forbidden(IsolossError):  # noqa: N818  (named as those of isoloss.errors)
+class Forbidden(IsolossError):
     """{reason}"""
 
 
-class Malformed(IsolossError):  # noqa: N818  (named as those of isoloss.errors)
+class Malformed(IsolossError):
     """The body is not JSON: {reason}"""
 
 
@@ -97,8 +97,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
     for kind in DATABASE_ERRORS:
         app.add_exception_handler(kind, _database)
-    for kind in (sqlalchemy.exc.DataError, psycopg.DataError):
-        app.add_exception_handler(kind, _unstorable)
+    app.add_exception_handler(sqlalchemy.exc.DataError, _unstorable)
+    app.add_exception_handler(psycopg.DataError, _unstorable)
 
 
 def status_of(error: IsolossError) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import select
+from typing import Any
+
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy import create_engine as create_sqlalchemy_engine
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DisconnectionError
 from sqlalchemy.orm import Session, sessionmaker
 
 from isoloss.errors import InvalidInput
@@ -57,20 +60,33 @@ def create_engine(
         "" if statement_timeout_s is None else f"-c statement_timeout={round(statement_timeout_s * 1000)}"
     )
     url = _with_search_path(normalise_url(database_url), SEARCH_PATH, options)
-    return create_sqlalchemy_engine(
+    engine = create_sqlalchemy_engine(
         url,
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_timeout=pool_timeout_s,
-        pool_pre_ping=True,
         pool_use_lifo=True,
         connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": application_name},
     )
+    event.listen(engine, "checkout", _replace_if_dead)
+    return engine
 
 
 def create_sessions(engine: Engine) -> sessionmaker[Session]:
     """Sessions that keep what they loaded after a commit; a request or a job commits."""
     return sessionmaker(engine, expire_on_commit=False)
+
+
+def _replace_if_dead(connection: Any, *_: object) -> None:
+    """Has the pool make a new connection where the server has closed this one.
+
+    An idle connection has nothing to read, except that it was closed: looking costs nothing, where SQLAlchemy's
+    own test (`pool_pre_ping`) asks the server once more in every transaction.
+    """
+    waiting = select.poll()
+    waiting.register(connection.pgconn.socket, select.POLLIN)
+    if connection.closed or waiting.poll(0):
+        raise DisconnectionError
 
 
 def _with_search_path(url: URL, search_path: str, more: str = "") -> URL:

@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from isoloss.errors import NotFound
+from store.arrays import cursor
 from store.pages import Asked, Page
 from store.pages import page as page_of
-from store.tables import ApiKey, Project
+from store.tables import ApiKey
 from store.where import Field
 
 PREFIX = "isl_"
@@ -31,6 +32,10 @@ class Caller:
     project_id: int | None
 
 
+_FIND = """
+    SELECT k.id, k.scopes, k.project_id, p.id
+    FROM public.api_key k LEFT JOIN public.project p ON p.name = %s WHERE k.key_hash = %s
+"""
 FIELDS = {"name": Field(ApiKey.name.expression)}
 
 
@@ -47,14 +52,13 @@ def create(
 
 
 def find(session: Session, secret: str, project: str | None = None) -> Caller | None:
-    """Who has this secret, and the number of the project that is named, in one statement for every request."""
-    named = sa.and_(Project.name == project)
-    facts = (ApiKey.id, ApiKey.scopes, ApiKey.project_id, Project.id)
-    statement = (
-        sa.select(*facts).outerjoin_from(ApiKey, Project, named).where(ApiKey.key_hash == _hash(secret))
-    )
-    found = session.execute(statement).one_or_none()
-    return None if found is None else Caller(found[0], found[1], found[2], found[3])
+    """Who has this secret, and the number of the project that is named.
+
+    Every request begins with this: one statement, and not through the ORM, which costs several times as much.
+    """
+    with cursor(session) as rows:
+        found = rows.execute(_FIND, (project, _hash(secret))).fetchone()
+    return None if found is None else Caller(*found)
 
 
 def page(session: Session, asked: Asked) -> Page[ApiKey]:

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from store import chunks, rows
+from store.arrays import cursor
 from store.columns import (
     KNOWN,
     MAY_BE_NON_FINITE,
@@ -68,7 +69,7 @@ class Stretch:
 
 def hold(session: Session, project_id: int, run_id: str) -> Held:
     """Lock the run for writing until the transaction ends. Raises NotFound."""
-    return _hold(session, run_id, sa.and_(Run.project_id == project_id, Run.run_id == run_id))
+    return _hold(session, run_id, "project_id = %s AND run_id = %s", (project_id, run_id))
 
 
 def append(session: Session, run: Held, points: Points, replace_values: bool = False) -> Accepted:
@@ -86,11 +87,10 @@ def append(session: Session, run: Held, points: Points, replace_values: bool = F
     changed, news = points, len(points)
     if run.last_step is not None and first <= run.last_step:
         changed, news = _merged(session, run, points, replace_values)
-    if len(changed):
-        rows.write(session, run.id, columns, changed)
     highest = last if run.last_step is None else max(last, run.last_step)
     if news:
-        _note(session, run, highest, columns, points)
+        diverged = any(points[name].non_finite().any() for name in MAY_BE_NON_FINITE)
+        rows.write(session, run.id, columns, changed, highest, bool(diverged))
     return Accepted(news, len(points) - news, highest)
 
 
@@ -152,7 +152,7 @@ def compact(session: Session, run_pk: int) -> int:
     Nothing changes before the caller commits. Does nothing for a run that is gone or has no rows.
     """
     try:
-        run = _hold(session, str(run_pk), Run.id == run_pk)
+        run = _hold(session, str(run_pk), "id = %s", (run_pk,))
     except NotFound:
         return 0
     span = rows.span(session, run.id)
@@ -191,13 +191,13 @@ def first_step(session: Session, run: int) -> int | None:
     return min((step for step in found if step is not None), default=None)
 
 
-def _hold(session: Session, name: str, chosen: sa.ColumnElement[bool]) -> Held:
-    facts = (Run.id, Run.project_id, Run.run_id, Run.last_step, Run.branch_step, Run.columns)
-    statement = sa.select(*facts).where(chosen).with_for_update(key_share=True)
-    found = session.execute(statement).one_or_none()
-    if found is None:
+def _hold(session: Session, name: str, where: str, parameters: Sequence[object]) -> Held:
+    facts = "SELECT id, project_id, run_id, last_step, branch_step, columns FROM public.run"
+    with cursor(session) as found:
+        row = found.execute(f"{facts} WHERE {where} FOR NO KEY UPDATE", parameters).fetchone()
+    if row is None:
         raise NotFound(kind="run", name=name)
-    return Held(found[0], found[1], found[2], found[3], found[4], tuple(found[5]))
+    return Held(row[0], row[1], row[2], row[3], row[4], tuple(row[5]))
 
 
 def _columns_with(run: Held, points: Points) -> tuple[str, ...]:
@@ -206,15 +206,6 @@ def _columns_with(run: Held, points: Points) -> tuple[str, ...]:
         reason = f"a run has at most {MAX_FREE_COLUMNS} columns of its own beside the known ones"
         raise InvalidInput(field="columns", reason=reason)
     return columns
-
-
-def _note(session: Session, run: Held, last_step: int, columns: tuple[str, ...], points: Points) -> None:
-    values: dict[str, object] = {"last_step": last_step}
-    if columns != run.columns:
-        values["columns"] = list(columns)
-    if any(points[name].non_finite().any() for name in MAY_BE_NON_FINITE):
-        values["status"] = "diverged"
-    _update(session, run.id, **values)
 
 
 def _update(session: Session, run: int, **values: object) -> None:

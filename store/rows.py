@@ -16,18 +16,32 @@ MAX_GROWTH = 64
 MASK_BITS = 62
 
 
+_NOTE = """
+    WITH noted AS (
+        UPDATE public.run SET last_step = %s, columns = %s, updated_at = clock_timestamp(),
+        status = CASE WHEN %s THEN 'diverged' ELSE status END WHERE id = %s
+    )
+"""
+
+
 def free_names(columns: Sequence[str]) -> list[str]:
     """The names, in their places in `point.free`, of a run whose columns are `columns`."""
     return [name for name in columns if name not in KNOWN]
 
 
-def write(session: Session, run: int, columns: Sequence[str], points: Points) -> None:
-    """Insert the points, each whole: what stood at its step before is replaced."""
+def write(
+    session: Session, run: int, columns: Sequence[str], points: Points, last_step: int, diverged: bool
+) -> None:
+    """Insert the points, each whole: what stood at its step before is replaced; and note them on their run.
+
+    One statement does both, because small batches cost what their round trips cost.
+    """
     names = tuple(name for name in points.columns if name in KNOWN)
     free = free_names(columns)
     sent = tuple(free.index(name) + 1 for name in free if name in points.columns)
     ordered = [points[name] for name in (*names, *(free[place - 1] for place in sent))]
-    parameters = [run, Int8Array(points.step), *map(Float8Array, ordered)]
+    noted = (last_step, list(columns), diverged, run)
+    parameters = [*noted, run, Int8Array(points.step), *map(Float8Array, ordered)]
     with cursor(session) as rows:
         rows.execute(_insert(names, sent), parameters)
 
@@ -124,7 +138,7 @@ def _insert(names: tuple[str, ...], free_places: tuple[int, ...]) -> str:
     free = f"ARRAY[{', '.join(cells)}]::float8[]" if cells else "NULL"
     replaced = ", ".join(f"{name} = excluded.{name}" for name in (*KNOWN, "free"))
     return (
-        f"INSERT INTO public.point (run, step{''.join(f', {name}' for name in names)}, free) "
+        f"{_NOTE} INSERT INTO public.point (run, step{''.join(f', {name}' for name in names)}, free) "
         f"SELECT %s::int8, c0{values}, {free} FROM unnest({arrays}) AS sent({outputs}) "
         f"ON CONFLICT (run, step) DO UPDATE SET {replaced}"
     )
