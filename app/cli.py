@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ DEFAULT_PORT = 8740
 def register(app: typer.Typer) -> None:
     """Adds the service's commands to the `isoloss` command."""
     app.command()(up)
+    app.command()(demo)
 
 
 def up(
@@ -67,6 +68,76 @@ def up(
     except IsolossError as error:
         typer.echo(json.dumps({"error": str(error)}) if as_json else f"Error: {error}", err=not as_json)
         raise typer.Exit(1) from error
+
+
+def demo(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the demo's database lives.", show_default="~/.local/share/isoloss/demo"),
+    ] = None,
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)] = 0,
+    figure: Annotated[Path, typer.Option(help="Where to write the figure.")] = Path("isoloss-demo.html"),
+    leave: Annotated[
+        bool, typer.Option("--exit", help="End at once and stop the service.", show_default=False)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document and end.", show_default=False)
+    ] = False,
+) -> None:
+    """Start the service, fit a law to recorded curves, and predict schedules that it has not seen."""
+    from app.up import StopAsked, Wanted, serving
+    from isoloss.client.settings import data_dir as default_data_dir
+    from isoloss.errors import IsolossError
+
+    folder = (data_dir or default_data_dir() / "demo").expanduser().absolute()
+    try:
+        with serving(Wanted(folder, "127.0.0.1", port, n_workers=2)) as service:
+            _show_demo(service, figure, as_json)
+            if not (leave or as_json):
+                typer.echo(f"\nThe service goes on at {service.url}; Ctrl-C stops it.")
+                service.keep_up()
+    except StopAsked:
+        typer.echo("Stopped.", err=as_json)
+    except IsolossError as error:
+        typer.echo(json.dumps({"error": str(error)}) if as_json else f"Error: {error}", err=not as_json)
+        raise typer.Exit(1) from error
+
+
+def _show_demo(service: Service, figure: Path, as_json: bool) -> None:
+    from app.demo import draw, rows, run_demo
+    from isoloss.client import Client
+
+    tell = (lambda _: None) if as_json else typer.echo
+    tell(f"Isoloss serves at {service.url}")
+    with Client(service.url, service.api_key) as client:
+        outcome = run_demo(client, tell, service.tend)
+    draw(outcome, figure)
+    if as_json:
+        typer.echo(json.dumps({"url": service.url, "figure": str(figure), "rows": list(rows(outcome))}))
+        return
+    _demo_table(list(rows(outcome)))
+    typer.echo(f"Figure: {figure.absolute()}")
+
+
+def _demo_table(scores: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title="Schedules that the law has not seen, predicted and then compared", title_justify="left"
+    )
+    for name, align in (
+        ("model", "left"),
+        ("schedule", "left"),
+        ("MAE, nats", "right"),
+        ("worst error", "right"),
+    ):
+        table.add_column(name, justify=align)  # type: ignore[arg-type]
+    table.add_column("points in 90 % interval", justify="right")
+    for row in scores:
+        shown = (f"{row['mae']:.4f}", f"{row['worst']:.2%}", f"{row['coverage']:.0%}")
+        table.add_row(row["model"], row["schedule"], *shown)
+    Console().print(table)
 
 
 def _tell(service: Service, as_json: bool) -> None:

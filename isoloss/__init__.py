@@ -11,9 +11,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from isoloss.version import __version__
 
 _ROOMS = {
+    "ApiError": "isoloss.client",
     "Client": "isoloss.client",
     "Curve": "isoloss.observations",
     "Fit": "isoloss.fitting",
@@ -28,6 +29,7 @@ _ROOMS = {
 
 __all__ = [
     "LAWS",
+    "ApiError",
     "Client",
     "Curve",
     "Fit",
@@ -41,7 +43,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from isoloss.client import Client
+    from isoloss.client import ApiError, Client
     from isoloss.errors import IsolossError
     from isoloss.fitting import Fit, Prediction, fit
     from isoloss.importers import read_curves

@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import isoloss
 from isoloss.fitting.options import FitOptions
 from isoloss.observations import Curve
+from isoloss.version import __version__
 
 
 def provenance(curves: Sequence[Curve], options: FitOptions) -> dict[str, Any]:
     """Return what a reader needs to make the same fit again."""
     return {
         "data_sha256": data_sha256(curves),
-        "code_version": isoloss.__version__,
+        "code_version": __version__,
         "options": options.as_dict(),
         "seed": options.seed,
     }
