@@ -107,7 +107,10 @@ def _show_demo(service: Service, figure: Path, as_json: bool) -> None:
     from app.demo import draw, rows, run_demo
     from isoloss.client import Client
 
-    tell = (lambda _: None) if as_json else typer.echo
+    def tell(line: str) -> None:
+        if not as_json:
+            typer.echo(line)
+
     tell(f"Isoloss serves at {service.url}")
     with Client(service.url, service.api_key) as client:
         outcome = run_demo(client, tell, service.tend)
