@@ -11,11 +11,15 @@ from typing import Any
 
 import procrastinate
 import psycopg
+import sqlalchemy as sa
 from procrastinate.exceptions import AlreadyEnqueued
 from sqlalchemy.orm import Session
 
+from store.tables import Job
+
 WORK = "work"  # what users ask for, one job at a time in a worker
 UPKEEP = "upkeep"  # our own housekeeping, never kept waiting by the former
+LOST = "the queue no longer knows it (the workers' log tells more); ask for it again"
 
 # Never opened: every statement goes through the caller's connection.
 _queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
@@ -52,6 +56,24 @@ def abort(session: Session, queue_id: int) -> bool:
     A job that runs is not touched: its worker sees `cancel_requested` on our own row of it.
     """
     return _queue.job_manager.cancel_job_by_id(queue_id, connection=_connection(session))
+
+
+def fail_lost(session: Session) -> int:
+    """Ends every job that waits or runs on our books and is not on the queue; returns how many.
+
+    A worker ends our row of a job before the queue's, so that none is lost unless something broke.
+    """
+    queued = sa.table("procrastinate_jobs", sa.column("id"), schema="jobs")
+    on_queue = sa.exists().where(queued.c.id == Job.queue_id)
+    lost = sa.and_(Job.status.in_(("queued", "running")), Job.queue_id.is_not(None), ~on_queue)
+    ended = session.execute(
+        sa.update(Job)
+        .where(lost)
+        .values(status="failed", message=LOST, finished_at=sa.func.clock_timestamp())
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(ended.all())
 
 
 def _defer(session: Session, task_name: str, args: Mapping[str, Any], options: dict[str, Any]) -> int:

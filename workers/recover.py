@@ -8,7 +8,8 @@ from procrastinate import JobContext
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 
-from store.queue import UPKEEP
+from store.queue import UPKEEP, fail_lost
+from workers.work import Tools, in_transaction
 
 EVERY_S = 10
 HEARTBEAT_S = 5.0
@@ -26,6 +27,8 @@ async def run(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
         except ConnectorException as error:
             # It ended, or another worker was faster.
             log.info("job %s could not be recovered: %s", job.call_string, error.__cause__ or error)
+    if n_lost := await in_transaction(Tools.of(context), fail_lost):
+        log.error("%d jobs were lost by the queue and have failed", n_lost)
     await context.app.job_manager.prune_stalled_workers(2 * STALLED_AFTER_S)
 
 

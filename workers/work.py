@@ -85,7 +85,7 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
     Raises what the database raises, for the queue to run the job again.
     """
     tools = Tools.of(context)
-    attempt = await _in_transaction(tools, jobs.start, job_id)
+    attempt = await in_transaction(tools, jobs.start, job_id)
     if attempt is None:
         return
     log.info("job %s: %s, attempt %d", job_id, context.job.task_name, attempt)
@@ -100,7 +100,7 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
     except IsolossError as error:
         await _end(tools, job_id, attempt, "failed", str(error))
     except asyncio.CancelledError:
-        await _in_transaction(tools, jobs.put_back, job_id, attempt)
+        await in_transaction(tools, jobs.put_back, job_id, attempt)
         raise
     except OUTAGE:
         raise
@@ -113,17 +113,17 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
 
 
 async def _try(work: Work, tools: Tools, job_id: uuid.UUID, attempt: int) -> None:
-    keywords = await _in_transaction(tools, work.read, job_id)
+    keywords = await in_transaction(tools, work.read, job_id)
 
     async def beat(fraction: float, message: str) -> bool:
         try:
-            return bool(await _in_transaction(tools, jobs.report, job_id, attempt, fraction, message or None))
+            return bool(await in_transaction(tools, jobs.report, job_id, attempt, fraction, message or None))
         except OUTAGE:
             log.warning("job %s: its progress cannot be stored now", job_id)
             return True  # the database may well be back when the work is done
 
     outcome = await tools.isolation.run(work.compute, beat=beat, **keywords)
-    if await _in_transaction(tools, _succeed, work, job_id, attempt, outcome):
+    if await in_transaction(tools, _succeed, work, job_id, attempt, outcome):
         log.info("job %s: succeeded", job_id)
     else:
         log.warning("job %s: another worker has taken it over; this result is dropped", job_id)
@@ -142,11 +142,11 @@ def _succeed(session: Session, work: Work, job_id: uuid.UUID, attempt: int, outc
 async def _end(
     tools: Tools, job_id: uuid.UUID, attempt: int, status: jobs.FinalStatus, message: str | None = None
 ) -> None:
-    if await _in_transaction(tools, jobs.finish, job_id, attempt, status, message):
+    if await in_transaction(tools, jobs.finish, job_id, attempt, status, message):
         log.info("job %s: %s%s", job_id, status, f", {message}" if message else "")
 
 
-async def _in_transaction(tools: Tools, act: Callable[..., Any], *args: Any) -> Any:
+async def in_transaction(tools: Tools, act: Callable[..., Any], *args: Any) -> Any:
     """What `act(session, *args)` returns, committed, from a thread: the store is synchronous."""
 
     def run() -> Any:

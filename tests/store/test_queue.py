@@ -3,7 +3,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from store import queue
+from store import jobs, queue
 
 
 def waiting(session: Session) -> list[tuple[str, str, dict[str, object]]]:
@@ -36,3 +36,15 @@ def test_a_waiting_job_can_be_taken_off_once(session: Session) -> None:
     assert queue.abort(session, number)
     assert not queue.abort(session, number)
     assert waiting(session) == []
+
+
+def test_a_job_that_the_queue_lost_is_ended_and_no_other(session: Session) -> None:
+    """What waits or runs without being on the queue fails with the reason; what is queued stays."""
+    lost, kept = jobs.create(session, "fit"), jobs.create(session, "fit")
+    lost.queue_id = 10**9
+    kept.queue_id = queue.defer(session, "fit", {})
+    jobs.start(session, lost.id)
+    assert queue.fail_lost(session) == 1
+    session.expire_all()
+    assert (lost.status, lost.message, kept.status) == ("failed", queue.LOST, "queued")
+    assert queue.fail_lost(session) == 0
