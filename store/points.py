@@ -8,7 +8,7 @@ the rows first, so that a compaction in between shows a point twice, which is ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,6 +34,17 @@ from store.tables import Point, PointChunk, Run
 
 MAX_FREE_COLUMNS = 64
 LAST_STEP = 2**63 - 1
+
+
+_LINEAGE = """
+    WITH RECURSIVE line AS (
+        SELECT id, columns, last_step, branch_step, parent_id, 0 AS depth FROM public.run WHERE id = %s
+        UNION ALL
+        SELECT above.id, above.columns, above.last_step, above.branch_step, above.parent_id, depth + 1
+        FROM line JOIN public.run above ON above.id = line.parent_id
+    )
+    SELECT id, columns, last_step, branch_step FROM line ORDER BY depth
+"""
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,7 @@ def read(
     Raises InvalidInput for a column that the run does not have.
     """
     first, last = from_step or 0, LAST_STEP if to_step is None else to_step
-    stretches = lineage(session, run) if inherit else [_own(run)]
+    stretches = lineage(session, run.id)[0 if inherit else -1 :]
     held = list(dict.fromkeys(name for stretch in stretches for name in stretch.columns))
     names = _asked(held, columns)
     parts = [_read_stretch(session, stretch, names, first, last) for stretch in stretches]
@@ -117,15 +128,17 @@ def read(
     return Points(found.step, {name: found[name] for name in names})
 
 
-def lineage(session: Session, run: Run) -> list[Stretch]:
-    """The stretches that the run's curve is made of, the oldest ancestor's first."""
-    stretches = [_own(run)]
-    end, at = run.branch_step, run
-    while at.parent_id is not None and end is not None:
-        at = session.get_one(Run, at.parent_id)
-        own = _own(at)
-        stretches.append(replace(own, last=min(own.last, end)))
-        end = None if at.branch_step is None else min(end, at.branch_step)
+def lineage(session: Session, run: int) -> list[Stretch]:
+    """The stretches that the run's curve is made of, the oldest ancestor's first, as the database has them now."""
+    with cursor(session) as found:
+        ancestors = found.execute(_LINEAGE, (run,)).fetchall()
+    stretches: list[Stretch] = []
+    end = LAST_STEP
+    for key, columns, last_step, branch_step in ancestors:
+        first = 0 if branch_step is None else branch_step + 1
+        last = -1 if last_step is None else last_step
+        stretches.append(Stretch(key, columns, first, min(last, end)))
+        end = end if branch_step is None else min(end, branch_step)
     return stretches[::-1]
 
 
@@ -243,11 +256,6 @@ def _conflict(step: IntArray, name: str, new: Column, old: Column, differs: Bool
         f" ({int(differs.sum())} such points); send on_conflict=replace to overwrite"
     )
     return Conflict(reason=reason)
-
-
-def _own(run: Run) -> Stretch:
-    first = 0 if run.branch_step is None else run.branch_step + 1
-    return Stretch(run.id, run.columns, first, -1 if run.last_step is None else run.last_step)
 
 
 def _asked(held: Sequence[str], columns: Sequence[str] | None) -> Sequence[str]:
