@@ -1,14 +1,21 @@
 """A real PostgreSQL for every test process, with databases that are migrated once and copied.
 
 `session` is a transaction that is rolled back. `database_url` is a fresh database for tests that commit, or
-that start processes. `empty_database_url` has no tables yet.
+that start processes. `empty_database_url` has no tables yet. `live` is the whole service as `isoloss up` starts
+it, one for all tests of a process.
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -96,3 +103,47 @@ def _administrate(postgres: EmbeddedPostgres, statement: str) -> None:
 
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
         connection.execute(statement)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A running service."""
+
+    url: str
+    api_key: str
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The whole service as `isoloss up` starts it, with one worker, for all tests of this process."""
+    folder = tmp_path_factory.mktemp("service")
+    ready = folder / "ready.json"
+    command = [
+        sys.executable,
+        "-m",
+        "isoloss",
+        "up",
+        "--port",
+        "0",
+        "--workers",
+        "1",
+        "--data-dir",
+        str(folder),
+    ]
+    with (folder / "up.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--ready-file", str(ready)], stdout=log, stderr=log)
+        try:
+            yield Live(**_wait_for(ready, process, folder / "up.log"))
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _wait_for(ready: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            return json.loads(ready.read_text())
+        except (OSError, ValueError):
+            time.sleep(0.05)
+    pytest.fail(f"the service did not start:\n{log.read_text()}")

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import functools
-import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -57,47 +51,3 @@ def invoke(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Invoke:
         return CliRunner().invoke(app, list(arguments), **options)
 
     return run
-
-
-@dataclass(frozen=True)
-class Live:
-    """A running service."""
-
-    url: str
-    api_key: str
-
-
-@pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """The whole service as `isoloss up` starts it, with one worker, for all tests of this process."""
-    folder = tmp_path_factory.mktemp("service")
-    ready = folder / "ready.json"
-    command = [
-        sys.executable,
-        "-m",
-        "isoloss",
-        "up",
-        "--port",
-        "0",
-        "--workers",
-        "1",
-        "--data-dir",
-        str(folder),
-    ]
-    with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--ready-file", str(ready)], stdout=log, stderr=log)
-        try:
-            yield Live(**_wait_for(ready, process, folder / "up.log"))
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_for(ready: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            return json.loads(ready.read_text())
-        except (OSError, ValueError):
-            time.sleep(0.05)
-    pytest.fail(f"the service did not start:\n{log.read_text()}")
