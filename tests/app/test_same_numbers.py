@@ -1,0 +1,136 @@
+"""The service fits what the library fits: the same curves, options and seed give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import isoloss
+from isoloss.client import Client, errors
+from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve
+
+SPECS = {"constant": CONSTANT, "cosine": COSINE, "wsd": WSD}
+
+
+@pytest.fixture
+def client(live: Any) -> Iterator[Client]:
+    with Client(live.url, live.api_key) as client:
+        yield client
+
+
+def put(client: Client, project: str, run_id: str, one: isoloss.Curve, **said: Any) -> None:
+    client.projects.create(project, exist_ok=True)
+    client.runs.put(project, run_id, status="finished", **said)
+    client.points.append(project, run_id, {"step": one.step, "loss": one.loss_nats})
+
+
+def test_a_fit_over_http_is_the_librarys(client: Client) -> None:
+    """Parameters, intervals, objective, data hash and a prediction agree to the last bit."""
+    curves = [curve(name, spec, seed=seed) for seed, (name, spec) in enumerate(SPECS.items())]
+    for one in curves:
+        put(client, "same", one.run_id, one, schedule=SPECS[one.run_id])
+    options = {"bootstrap": 60, "seed": 3}
+    queued = client.fits.create("same", "lr_annealing", all=True, options=options)
+    served = client.fits.wait("same", queued["id"], timeout=60)
+    own = isoloss.fit("lr_annealing", curves, **options)
+    assert served["status"] == "succeeded"
+    assert served["verdict"] == own.verdict
+    assert served["objective"] == own.objective
+    assert served["provenance"]["data_sha256"] == own.provenance["data_sha256"]
+    for one in served["parameters"]:
+        mine = own.parameters[one["name"]]
+        assert (one["value"], one["std_error"], tuple(one["interval"])) == (
+            mine.value,
+            mine.std_error,
+            mine.interval,
+        )
+    asked = {"schedule": LINEAR, "steps": [1000, 9000], "interval": "new_run"}
+    predicted = client.fits.predict("same", served["id"], **asked)
+    mine_predicted = own.predict(**asked)
+    for column in ("value", "lower", "upper"):
+        np.testing.assert_array_equal(predicted[column], getattr(mine_predicted, column))
+    assert predicted["extrapolation"] == mine_predicted.extrapolation
+
+
+def test_a_branch_is_fitted_with_its_parents_history(client: Client) -> None:
+    """A WSD run stored as a constant parent and a branch at 5,000 gives the fit of the whole run."""
+    whole = {name: curve(name, spec, seed=seed) for seed, (name, spec) in enumerate(SPECS.items())}
+    wsd = whole["wsd"]
+    early, late = wsd.step <= 5_000, wsd.step > 5_000
+    for name in ("constant", "cosine"):
+        put(client, "branches", name, whole[name], schedule=SPECS[name])
+    client.runs.put("branches", "trunk", schedule=CONSTANT, status="finished")
+    client.points.append("branches", "trunk", {"step": wsd.step[early], "loss": wsd.loss_nats[early]})
+    parent = {"run_id": "trunk", "branch_step": 5_000}
+    client.runs.put("branches", "wsd", parent=parent, schedule=WSD, status="finished")
+    client.points.append("branches", "wsd", {"step": wsd.step[late], "loss": wsd.loss_nats[late]})
+    run_ids = ["constant", "cosine", "wsd"]
+    queued = client.fits.create("branches", "lr_annealing", run_ids=run_ids, options={"bootstrap": 0})
+    served = client.fits.wait("branches", queued["id"], timeout=60)
+    own = isoloss.fit("lr_annealing", list(whole.values()), bootstrap=0)
+    assert served["objective"] == pytest.approx(own.objective, rel=1e-9)
+    assert served["left_out"] == []
+
+
+def test_runs_without_a_learning_rate_are_left_out_by_name(client: Client) -> None:
+    """One run says nothing of its rates: the others are fitted, and the answer names it with the reason."""
+    for seed, (name, spec) in enumerate(SPECS.items()):
+        put(client, "gaps", name, curve(name, spec, seed=seed), schedule=spec)
+    put(client, "gaps", "silent", curve("silent", COSINE))
+    queued = client.fits.create("gaps", "lr_annealing", all=True, options={"bootstrap": 0})
+    [left] = client.fits.wait("gaps", queued["id"], timeout=60)["left_out"]
+    assert left["run_id"] == "silent"
+    assert "no learning rate" in left["reason"]
+
+
+def test_a_fit_of_nothing_usable_is_refused_with_the_reason(client: Client) -> None:
+    """Only runs without learning rates: no job is queued, and the problem says why."""
+    put(client, "silence", "silent", curve("silent", COSINE))
+    with pytest.raises(errors.ValidationProblem, match="no learning rate"):
+        client.fits.create("silence", "lr_annealing", all=True)
+
+
+def test_predictions_of_an_unidentified_fit_are_refused(client: Client) -> None:
+    """One constant run: the fit succeeds with nulls, its prediction is a conflict with the reason."""
+    put(client, "alone", "alone", curve("alone", CONSTANT), schedule=CONSTANT)
+    queued = client.fits.create("alone", "lr_annealing", all=True, options={"bootstrap": 20})
+    fit = client.fits.wait("alone", queued["id"], timeout=60)
+    assert fit["verdict"] == "unidentified"
+    assert {one["name"]: one["value"] for one in fit["parameters"]}["C"] is None
+    with pytest.raises(errors.Conflict, match="never falls"):
+        client.fits.predict("alone", fit["id"], schedule=LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"expr": {"A": "open('/etc/passwd')"}}, "expr"),
+        ({"expr": {"A": "9" * 1000}}, "expr"),
+        ({"bootstrap": "many"}, "bootstrap"),
+        ({"n_resamples": 3}, "n_resamples"),
+        ({"fix": {"gamma": 1}}, "fix"),
+        ({"level": 2}, "level"),
+    ],
+)
+def test_options_that_cannot_be_met_are_refused_before_a_job_is_queued(
+    client: Client, options: dict[str, Any], field: str
+) -> None:
+    """A wrong option is a validation problem that names it."""
+    client.projects.create("options", exist_ok=True)
+    put(client, "options", "run", curve("run", COSINE), schedule=COSINE)
+    with pytest.raises(errors.ValidationProblem) as caught:
+        client.fits.create("options", "lr_annealing", all=True, options=options)
+    assert field in str(caught.value.errors) + str(caught.value)
+
+
+def test_steps_outside_the_schedule_are_refused(client: Client) -> None:
+    """A prediction is asked for within the schedule's length alone."""
+    for seed, (name, spec) in enumerate(SPECS.items()):
+        put(client, "steps", name, curve(name, spec, seed=seed), schedule=spec)
+    queued = client.fits.create("steps", "lr_annealing", all=True, options={"bootstrap": 0})
+    fit = client.fits.wait("steps", queued["id"], timeout=60)
+    with pytest.raises(errors.ValidationProblem, match=r"1\.\.9000"):
+        client.fits.predict("steps", fit["id"], schedule=LINEAR, steps=[9001])
