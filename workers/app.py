@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import procrastinate
 from procrastinate import exceptions
+from procrastinate.jobs import Job, Status
+from procrastinate.manager import JobManager
 
 from store.engine import conninfo
 from store.queue import UPKEEP, WORK
@@ -14,6 +16,10 @@ from workers import compact, fits, recover
 from workers.work import RunAgain
 
 T = TypeVar("T")
+HELD = (
+    "SELECT EXISTS (SELECT FROM procrastinate_jobs WHERE id = %(job_id)s AND status = 'doing'"
+    " AND worker_id IS NOT DISTINCT FROM %(worker_id)s::bigint) AS held"
+)
 
 
 class Connector(procrastinate.PsycopgConnector):
@@ -47,10 +53,32 @@ class Connector(procrastinate.PsycopgConnector):
             raise
 
 
+class Manager(JobManager):
+    """Leaves alone a job that is no longer its worker's.
+
+    The queue itself does not ask who ends a job: a worker that froze, was taken for dead and thawed would take
+    away the job that another is at. (Should the job change hands between question and answer, our own row of
+    it, which counts attempts, still ends only once.)
+    """
+
+    async def finish_job(self, job: Job, status: Status, delete_job: bool) -> None:
+        if await self._is_held(job):
+            await super().finish_job(job, status, delete_job)
+
+    async def retry_job(self, job: Job, *args: Any, **keywords: Any) -> None:
+        if await self._is_held(job):
+            await super().retry_job(job, *args, **keywords)
+
+    async def _is_held(self, job: Job) -> bool:
+        row = await self.connector.execute_query_one_async(HELD, job_id=job.id, worker_id=job.worker_id)
+        return bool(row["held"])
+
+
 def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None) -> procrastinate.App:
     """The queue on `database_url`, with every task; `on_failure` is called when the database fails it."""
     pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 4, "timeout": 10.0}
     app = procrastinate.App(connector=Connector(on_failure, **pool))
+    app.job_manager = Manager(app.connector)
     app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
     compacting = app.task(
         name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"

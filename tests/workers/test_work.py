@@ -209,6 +209,8 @@ def test_a_worker_taken_for_dead_does_not_write(engine: Engine, start_worker: St
     start_worker("--impatient")
     wait_until(engine, job_id, lambda job: job.attempts == 2, patience_s=40)
     frozen.resume()
+    time.sleep(1.5)
+    assert (see(engine, job_id).status, n_queued(engine)) == ("running", 1)  # it did not take the job away
     job = wait_for(engine, job_id, "succeeded")
     assert job.attempts == 2
     ended = job.finished_at
