@@ -1,0 +1,112 @@
+"""Curves from columns: what is kept, what is left out with a note, what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
+from isoloss.observations import Curve, branch_learning_rates, n_params_of
+from isoloss.schedules import schedule_from_spec
+
+SPEC = {"kind": "constant", "total_steps": 400, "peak_lr": 1e-3, "warmup_steps": 100}
+DECLARED = schedule_from_spec(SPEC)
+STEP = np.arange(0, 401, 50)
+LOSS = np.linspace(4, 3, STEP.size)
+
+
+def test_columns_become_a_curve() -> None:
+    """Step 0 comes before any update and is left out with a note; the rest is kept."""
+    config = {"n_params": 10, "n_params_kind": "total", "batch_tokens": 64}
+    curve = Curve.from_columns("run", {"step": STEP, "loss": LOSS}, schedule=SPEC, config=config)
+    assert curve.step.tolist() == STEP[1:].tolist()
+    assert (curve.n_params, curve.n_params_kind, curve.batch_tokens) == (10.0, "total", 64)
+    assert curve.notes == ("1 points outside steps 1..400 were left out",)
+
+
+def test_missing_losses_are_passed_over_and_infinite_ones_named() -> None:
+    """NaN is no measurement; a loss that was logged and is not finite is counted in a note."""
+    loss = LOSS.copy()
+    loss[2], loss[3] = np.nan, np.inf
+    curve = Curve.from_columns("run", {"step": STEP, "loss": loss}, schedule=SPEC)
+    assert curve.n_points == STEP.size - 3
+    assert "1 points whose loss is not finite were left out" in curve.notes
+
+
+def test_a_logged_rate_that_disagrees_is_noted() -> None:
+    """The note on the learning rate comes with the curve."""
+    columns = {"step": STEP[1:], "loss": LOSS[1:], "lr": DECLARED.lr(STEP[1:]) * 2}
+    curve = Curve.from_columns("run", columns, schedule=SPEC)
+    assert "the logged lr is" in curve.notes[0]
+    assert curve.schedule.peak_lr == pytest.approx(2e-3)
+
+
+def test_a_run_without_learning_rates_is_no_curve() -> None:
+    """Neither a schedule nor a log: unusable, and the message says what to do."""
+    with pytest.raises(UnusableData, match="declare its schedule or log its lr"):
+        Curve.from_columns("run", {"step": STEP, "loss": LOSS})
+
+
+def test_a_run_without_its_target_is_no_curve() -> None:
+    """The missing column is named."""
+    with pytest.raises(UnusableData, match="no val_loss"):
+        Curve.from_columns("run", {"step": STEP, "loss": LOSS}, schedule=SPEC, target="val_loss")
+    with pytest.raises(UnusableData, match="no finite loss"):
+        Curve.from_columns("run", {"step": STEP, "loss": LOSS * np.nan}, schedule=SPEC)
+
+
+@pytest.mark.parametrize(
+    ("columns", "field"),
+    [
+        ({"step": STEP, "loss": LOSS[1:]}, "loss"),
+        ({"step": STEP, "loss": -LOSS}, "loss"),
+        ({"step": STEP, "loss": LOSS * 0}, "loss"),
+        ({"step": STEP + 0.5, "loss": LOSS}, "step"),
+        ({"step": STEP[::-1], "loss": LOSS}, "step"),
+        ({"step": ["a"] * STEP.size, "loss": LOSS}, "step"),
+    ],
+)
+def test_columns_that_contradict_themselves_are_refused(columns: dict[str, np.ndarray], field: str) -> None:
+    """Each names the column at fault."""
+    with pytest.raises(InvalidInput) as caught:
+        Curve.from_columns("run", columns, schedule=SPEC)
+    assert caught.value.fields["field"] == field
+
+
+def test_a_branch_with_a_declaration_follows_it_after_its_parent() -> None:
+    """Up to the branch step the parent's rates, behind it the declared ones."""
+    own = schedule_from_spec({"kind": "linear", "total_steps": 600, "peak_lr": 1e-3})
+    nothing = np.zeros(0)
+    schedule, note = branch_learning_rates("b", DECLARED, 300, nothing.astype(np.int64), nothing, own)
+    assert note is None
+    np.testing.assert_allclose(schedule.lr([50, 300, 301, 600]), [5e-4, 1e-3, *own.lr([301, 600])])
+    assert schedule.warmup_steps == 100
+
+
+def test_a_branch_with_a_log_alone_follows_it() -> None:
+    """The parent's schedule fills the steps before the branch's first log."""
+    step, lr = np.array([310, 320]), np.array([8e-4, 4e-4])
+    schedule, _ = branch_learning_rates("b", DECLARED, 300, step, lr, None)
+    np.testing.assert_allclose(schedule.lr([305, 310, 315, 320]), [1e-3, 8e-4, 6e-4, 4e-4])
+
+
+def test_a_branch_that_says_nothing_of_its_rates_is_no_curve() -> None:
+    """A branch without a declaration and without a log is unusable."""
+    step = np.array([310, 320])
+    with pytest.raises(UnusableData):
+        branch_learning_rates("b", DECLARED, 300, step, np.full(2, np.nan), None)
+
+
+def test_a_branch_behind_its_parents_end_is_refused() -> None:
+    """The parent's schedule must reach the branch step."""
+    with pytest.raises(InvalidSchedule, match="outside the parent's schedule of 400 steps"):
+        branch_learning_rates("b", DECLARED, 500, np.array([510]), np.array([1e-3]), None)
+
+
+def test_the_parameter_count_of_a_kind() -> None:
+    """`n_params` with its kind is the one meant; another kind may be asked for."""
+    config = {"n_params": 7, "n_params_kind": "total", "n_params_non_embedding": 5}
+    assert n_params_of(config) == ("total", 7.0)
+    assert n_params_of(config, "non_embedding") == ("non_embedding", 5.0)
+    assert n_params_of(config, "active") == ("active", None)
+    assert n_params_of({}) == (None, None)
