@@ -39,7 +39,7 @@ def compute(
     from isoloss.fitting import fit
 
     fitted = fit(law, curves, progress=progress, left_out=left_out, **options)
-    return _storable(fitted.public()), fitted.as_document()
+    return fitted.public(), fitted.as_document()
 
 
 def write(session: Session, job_id: uuid.UUID, documents: Documents) -> None:
