@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 WORKERS ?= 2
 
-.PHONY: help demo test setup check lint bench soak clean
+.PHONY: help demo test test-postgres-15 setup check lint bench soak clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 demo: $(VENV)/.server  ## start the service, fit real curves, predict unseen schedules
 	$(BIN)/isoloss demo $(DEMO_FLAGS)
@@ -17,6 +17,9 @@ setup: $(VENV)/.everything  ## make .venv with everything
 
 test: $(VENV)/.everything  ## run the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak"
+
+test-postgres-15: $(VENV)/.everything  ## run the store's tests on Debian's PostgreSQL 15
+	ISOLOSS_POSTGRES_BIN=/usr/lib/postgresql/15/bin $(BIN)/pytest -n $(WORKERS) -m "not soak" tests/store
 
 check: lint test  ## what CI runs: format, lint, types, architecture, tests
 
