@@ -147,10 +147,13 @@ def _reasons(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [{"field": field, "reason": reason} for field, reason in by_field.items()]
 
 
+_TYPES = frozenset({"int", "float", "str", "constrained-int", "constrained-float", "constrained-str"})
+
+
 def _field(location: Sequence[str | int]) -> str:
     """`config.n_params` for ("body", "config", "n_params", "int"): the types tried at the end are no field."""
     parts = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    while len(parts) > 1 and parts[-1] in ("int", "float", "str", "constrained-int", "constrained-float"):
+    while len(parts) > 1 and (parts[-1] in _TYPES or parts[-1].startswith("literal[")):
         parts.pop()
     return ".".join(parts) or "body"
 

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import isoloss.fitting
+from isoloss.laws import LAWS
+from isoloss.observations import Curve
+from store import fits, jobs
+from tests.app.conftest import Api, fields, problem
+
+LAW = "lr_annealing"
+SCHEDULES = {
+    "constant": {"kind": "constant", "total_steps": 2000, "warmup_steps": 100, "peak_lr": 1e-3},
+    "cosine": {"kind": "cosine", "total_steps": 2000, "warmup_steps": 100, "peak_lr": 1e-3, "end_lr": 1e-4},
+    "wsd": {"kind": "wsd", "total_steps": 2000, "warmup_steps": 100, "decay_start": 1500, "peak_lr": 1e-3},
+}
+
+
+@pytest.fixture
+def fit(client: httpx.Client, project: str) -> dict[str, Any]:
+    """A queued fit over three runs."""
+    for name, schedule in SCHEDULES.items():
+        client.put(f"{project}/runs/{name}", json={"name": name, "schedule": schedule})
+    response = client.post(
+        f"{project}/fits", json={"law": LAW, "select": {"all": True}, "options": {"bootstrap": 20}}
+    )
+    assert response.status_code == 202, response.text
+    document: dict[str, Any] = response.json()
+    return document
+
+
+def _finished(api: Api, fit: dict[str, Any], constant_only: bool = False) -> None:
+    """Do what a worker does, with the library, on curves of a known law."""
+    law = LAWS[LAW]
+    theta = np.array(
+        [
+            [
+                {"L0": 2.0, "A": 0.6, "alpha": 0.5, "C": 0.4, "lambda": 0.995}.get(p.name, 0.0)
+                for p in law.parameters
+            ]
+        ]
+    )
+    step = np.arange(200, 2001, 20)
+    curves = []
+    for name, schedule in SCHEDULES.items():
+        empty = Curve.from_columns(name, {"step": step, "loss": np.ones(len(step))}, schedule=schedule)
+        loss = law.predict(theta, law.prepare([empty]))[0]
+        curves.append(Curve.from_columns(name, {"step": step, "loss": loss}, schedule=schedule))
+    found = isoloss.fitting.fit(LAW, curves[:1] if constant_only else curves, bootstrap=20)
+    with api.sessions.begin() as session:
+        job = uuid.UUID(fit["job_id"])
+        attempt = jobs.start(session, job)
+        assert attempt is not None
+        assert jobs.finish(session, job, attempt, "succeeded")
+        fits.save(session, uuid.UUID(fit["id"]), found.public(), found.as_document())
+
+
+def test_a_fit_is_queued_with_its_job(
+    api: Api, client: httpx.Client, project: str, fit: dict[str, Any]
+) -> None:
+    """202 with ids; the fit, its job and the queue's row are there together, and a prediction must wait."""
+    assert fit["status"] == "queued"
+    path = f"{project}/fits/{fit['id']}"
+    shown = client.get(path).json()
+    assert (shown["status"], shown["select"], shown["options"]) == (
+        "queued",
+        {"all": True},
+        {"bootstrap": 20},
+    )
+    assert shown["parameters"] is None
+    assert [item["id"] for item in client.get(f"{project}/fits").json()["items"]] == [fit["id"]]
+    job = client.get(f"/v1/jobs/{fit['job_id']}").json()
+    assert (job["kind"], job["status"], job["progress"], job["attempts"]) == ("fit", "queued", 0.0, 0)
+    with api.sessions() as session:
+        queued = sa.text("SELECT args->>'job_id' FROM jobs.procrastinate_jobs WHERE task_name = 'fit'")
+        assert fit["job_id"] in session.scalars(queued).all()
+    body = {"schedule": SCHEDULES["wsd"]}
+    assert problem(client.post(f"{path}/predictions", json=body), 409)["type"] == "urn:isoloss:not-ready"
+
+
+def test_a_waiting_fit_is_cancelled_at_once(client: httpx.Client, project: str, fit: dict[str, Any]) -> None:
+    """Cancelling its job cancels the fit; again changes nothing."""
+    for _ in range(2):
+        response = client.post(f"/v1/jobs/{fit['job_id']}/cancel")
+        assert (response.status_code, response.json()["status"]) == (200, "cancelled")
+    assert client.get(f"{project}/fits/{fit['id']}").json()["status"] == "cancelled"
+    where = {"where": "status = cancelled and law = lr_annealing"}
+    assert len(client.get(f"{project}/fits", params=where).json()["items"]) == 1
+    assert len(client.get(f"{project}/fits", params={"where": "status = queued"}).json()["items"]) == 0
+
+
+def test_a_finished_fit_shows_what_it_found_and_predicts(
+    api: Api, client: httpx.Client, project: str, fit: dict[str, Any]
+) -> None:
+    """Parameters, verdict and provenance; predictions with intervals for a schedule of one's own."""
+    _finished(api, fit)
+    path = f"{project}/fits/{fit['id']}"
+    shown = client.get(path).json()
+    assert shown["status"] == "succeeded"
+    assert shown["verdict"] in ("sound", "weak")
+    values = {one["name"]: one["value"] for one in shown["parameters"]}
+    assert values["L0"] == pytest.approx(2.0, abs=0.05)
+    assert shown["provenance"]
+    body = {
+        "schedule": {**SCHEDULES["wsd"], "total_steps": 3000, "decay_start": 2500},
+        "steps": [1000, 3000],
+        "level": 0.8,
+    }
+    predicted = client.post(f"{path}/predictions", json=body)
+    assert predicted.status_code == 200, predicted.text
+    document = predicted.json()
+    assert document["steps"] == [1000, 3000]
+    for low, value, high in zip(document["lower"], document["value"], document["upper"], strict=True):
+        assert low <= value <= high
+    assert document["level"] == 0.8
+    assert document["extrapolation"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "schedule"),
+        ({"schedule": {"kind": "zigzag"}}, "schedule.kind"),
+        ({"schedule": SCHEDULES["wsd"], "steps": [2001]}, "steps"),
+        ({"schedule": SCHEDULES["wsd"], "steps": [-1]}, "steps.0"),
+        ({"schedule": SCHEDULES["wsd"], "steps": []}, "steps"),
+        ({"schedule": SCHEDULES["wsd"], "steps": ["5"]}, "steps.0"),
+        ({"schedule": SCHEDULES["wsd"], "level": 1.0}, "level"),
+        ({"schedule": SCHEDULES["wsd"], "interval": "some"}, "interval"),
+        ({"schedule": SCHEDULES["wsd"], "nope": 1}, "nope"),
+    ],
+)
+def test_a_prediction_that_cannot_be_is_refused(
+    api: Api, client: httpx.Client, project: str, fit: dict[str, Any], body: dict[str, Any], field: str
+) -> None:
+    """Steps outside the schedule, levels and schedules that are none: 422 by the field."""
+    _finished(api, fit)
+    assert fields(client.post(f"{project}/fits/{fit['id']}/predictions", json=body)) == [field]
+
+
+def test_an_unidentified_fit_predicts_nothing(
+    api: Api, client: httpx.Client, project: str, fit: dict[str, Any]
+) -> None:
+    """A fit that the data do not determine succeeds, and its predictions answer 409 with the reason."""
+    _finished(api, fit, constant_only=True)
+    path = f"{project}/fits/{fit['id']}"
+    assert client.get(path).json()["verdict"] == "unidentified"
+    answer = problem(client.post(f"{path}/predictions", json={"schedule": SCHEDULES["wsd"]}), 409)
+    assert answer["type"] == "urn:isoloss:unidentified"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"law": "gravity"}, "law"),
+        ({"law": 5}, "law"),
+        ({"nope": 1}, "nope"),
+        ({"select": {}}, "select"),
+        ({"select": {"all": True, "recipe": "r"}}, "select"),
+        ({"select": {"all": False}}, "select.all"),
+        ({"select": {"run_ids": ["gone"]}}, "select.run_ids"),
+        ({"select": {"run_ids": []}}, "select.run_ids"),
+        ({"select": {"tags": ["none"]}}, "select"),
+        ({"select": {"where": "nope = 1"}}, "where"),
+        ({"options": {"nope": 1}}, "options.nope"),
+        ({"options": {"bootstrap": True}}, "bootstrap"),
+        ({"options": {"level": "0.9"}}, "level"),
+        ({"options": {"fix": {"nope": 1}}}, "fix.nope"),
+        ({"options": {"bounds": {"alpha": [2, 1]}}}, "bounds.alpha"),
+        ({"options": {"expr": {"A": "open('/etc/passwd').read()"}}}, "expr.A"),
+        ({"options": {"expr": {"A": "[1 for _ in range(10**9)]"}}}, "expr.A"),
+        ({"options": {"expr": {"A": "1+" * 500 + "1"}}}, "expr.A"),
+    ],
+)
+def test_a_fit_that_cannot_be_is_refused_before_it_is_queued(
+    client: httpx.Client, project: str, change: dict[str, Any], field: str
+) -> None:
+    """Unknown laws, options and runs, and expressions that do more than arithmetic, are 422 and queue nothing."""
+    client.put(f"{project}/runs/r", json={"name": "r", "schedule": SCHEDULES["wsd"]})
+    body = {"law": LAW, "select": {"all": True}, **change}
+    assert fields(client.post(f"{project}/fits", json=body)) == [field]
+    assert client.get(f"{project}/fits").json()["items"] == []
+
+
+def test_runs_that_cannot_be_fitted_together_are_refused(client: httpx.Client, project: str) -> None:
+    """No runs, runs without any learning rate, and runs that count their parameters in different ways."""
+    body: dict[str, Any] = {"law": LAW, "select": {"all": True}}
+    assert fields(client.post(f"{project}/fits", json=body)) == ["select"]
+    client.put(f"{project}/runs/a", json={"name": "a"})
+    assert "learning rate" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    for name, kind in (("a", "total"), ("b", "active")):
+        config = {"n_params": 1e8, "n_params_kind": kind, "n_params_total": 1e8}
+        said = {"name": name, "schedule": SCHEDULES["wsd"], "config": config}
+        client.put(f"{project}/runs/{name}", json=said)
+    assert fields(client.post(f"{project}/fits", json=body)) == ["options.n_params_kind"]
+    body["options"] = {"n_params_kind": "total"}
+    assert client.post(f"{project}/fits", json=body).status_code == 202
+
+
+def test_unknown_fits_and_jobs(client: httpx.Client, project: str) -> None:
+    """What is not there, and what is no id, is 404."""
+    for name in (uuid.uuid4(), "nonsense"):
+        problem(client.get(f"{project}/fits/{name}"), 404)
+        problem(client.post(f"{project}/fits/{name}/predictions", json={"schedule": SCHEDULES["wsd"]}), 404)
+        problem(client.get(f"/v1/jobs/{name}"), 404)
+        problem(client.post(f"/v1/jobs/{name}/cancel"), 404)
+
+
+def test_laws_are_described(client: httpx.Client) -> None:
+    """Every law has its formula, its parameters with units and bounds, what it needs, and its reference."""
+    laws = client.get("/v1/laws").json()["items"]
+    assert LAW in [law["name"] for law in laws]
+    for law in laws:
+        assert law["formula"]
+        assert law["reference"]
+        assert law["requires"]
+        assert {"name", "symbol", "unit", "lower", "upper", "meaning"} <= law["parameters"][0].keys()
