@@ -12,7 +12,7 @@ from procrastinate.manager import JobManager
 
 from store.engine import conninfo
 from store.queue import UPKEEP, WORK
-from workers import compact, fits, recover
+from workers import compact, fits, forget, recover
 from workers.work import RunAgain
 
 T = TypeVar("T")
@@ -86,6 +86,8 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
     recovering = app.task(name="recover", queue=UPKEEP, pass_context=True, queueing_lock="recover")(
         recover.run
     )
+    forgetting = app.task(name="forget", queue=UPKEEP, pass_context=True, queueing_lock="forget")(forget.run)
     app.periodic(cron="* * * * *")(compacting)
+    app.periodic(cron="17 * * * *")(forgetting)
     app.periodic(cron=f"* * * * * */{recover.EVERY_S}")(recovering)
     return app

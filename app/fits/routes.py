@@ -71,6 +71,7 @@ def _check(access: Access, body: NewFit) -> None:
     options.constrain(LAWS[body.law])
     chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     _check_counts(chosen, options.n_params_kind)
+    _check_holdout(chosen, options)
     if not any(_may_have_rates(run) for run in chosen):
         raise UnusableData(
             reason="no learning rate is known of any of these runs: declare a schedule or log lr"
@@ -83,6 +84,15 @@ def _check_counts(chosen: Sequence[Run], asked: str | None) -> None:
     if len(kinds) > 1:
         reason = f"the runs count their parameters in {' and '.join(kinds)}; ask for one kind"
         raise InvalidInput(field="options.n_params_kind", reason=reason)
+
+
+def _check_holdout(chosen: Sequence[Run], options: FitOptions) -> None:
+    asked = (options.holdout or {}).get("run_ids", ())
+    unknown = sorted(set(asked) - {run.run_id for run in chosen})
+    if unknown:
+        raise InvalidInput(
+            field="options.holdout.run_ids", reason=f"run {unknown[0]!r} is not among the chosen"
+        )
 
 
 def _may_have_rates(run: Run) -> bool:

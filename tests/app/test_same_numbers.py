@@ -113,6 +113,7 @@ def test_predictions_of_an_unidentified_fit_are_refused(client: Client) -> None:
         ({"n_resamples": 3}, "n_resamples"),
         ({"fix": {"gamma": 1}}, "fix"),
         ({"level": 2}, "level"),
+        ({"holdout": {"run_ids": ["nobody"]}}, "holdout.run_ids"),
     ],
 )
 def test_options_that_cannot_be_met_are_refused_before_a_job_is_queued(
