@@ -21,6 +21,7 @@ LINE = "#d1495b"
 BAND = "rgba(209, 73, 91, 0.18)"
 DOTS = "#2e6f95"
 GRID = "#e4e7eb"
+HEAD_PX, PANEL_PX, PANEL_GAP_PX = 170, 300, 85
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def forecast_figure(forecasts: Sequence[Forecast], title: str, subtitle: str, co
         rows,
         columns,
         subplot_titles=[f"<b>{one.heading}</b><br><span>{one.note}</span>" for one in forecasts],
-        vertical_spacing=0.28 / rows,
+        vertical_spacing=PANEL_GAP_PX / (rows * PANEL_PX),
         horizontal_spacing=0.09,
     )
     for index, forecast in enumerate(forecasts):
@@ -131,15 +132,22 @@ def _traces(forecast: Forecast, in_legend: bool) -> list[object]:
 
 def _style(figure: Figure, title: str, subtitle: str, rows: int) -> None:
     figure.update_layout(
-        title={"text": f"<b>{title}</b><br><span style='font-size:14px'>{subtitle}</span>", "x": 0.02},
+        title={
+            "text": f"<b>{title}</b><br><span style='font-size:14px'>{subtitle}</span>",
+            "x": 0.01,
+            "y": 1 - 30 / (HEAD_PX + rows * PANEL_PX),
+            "yanchor": "top",
+        },
         font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
         plot_bgcolor="white",
         paper_bgcolor="white",
-        height=160 + 300 * rows,
-        margin={"t": 150, "l": 70, "r": 30, "b": 60},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1 + 0.13 / rows, "x": 0},
+        height=HEAD_PX + rows * PANEL_PX + 60,
+        margin={"t": HEAD_PX, "l": 70, "r": 30, "b": 60},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1 + 50 / (rows * PANEL_PX), "x": 0},
         hovermode="x unified",
     )
-    figure.update_xaxes(title="step", gridcolor=GRID, zeroline=False)
-    figure.update_yaxes(title="loss (nats/token)", gridcolor=GRID, zeroline=False)
+    figure.update_xaxes(gridcolor=GRID, zeroline=False)
+    figure.update_xaxes(title="step", row=rows)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False)
+    figure.update_yaxes(title="loss (nats/token)", col=1)
     figure.update_annotations(font_size=13)
