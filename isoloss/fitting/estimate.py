@@ -17,13 +17,13 @@ from isoloss.fitting.intervals import Spread, discrepancy, interval_around, nois
 from isoloss.fitting.objective import Problem, log_observed
 from isoloss.fitting.options import Constraints, FitOptions
 from isoloss.fitting.provenance import provenance
-from isoloss.fitting.resampling import Resampling, block_length, leave_one_out, resample
+from isoloss.fitting.resampling import Resampling, block_length, leave_out, resample, schedule_groups
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import first_fitted_step, screen, split
 from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
-from isoloss.fitting.verdicts import Evidence, condition_number, judge
+from isoloss.fitting.verdicts import FOLDS_NEEDED, Evidence, condition_number, judge
 from isoloss.laws import LAWS, Law
 from isoloss.observations import Curve
 
@@ -162,22 +162,22 @@ class _Work:
         return rows
 
     def _spread(self, theta: FloatArray, residuals: FloatArray) -> Spread:
-        """Predict every run from the others; runs without which the law is not determined are passed over."""
-        self.progress(0.1, "predicting each run from the others")
+        """Predict the runs of each schedule from the others; those that the law needs are passed over."""
+        self.progress(0.1, "predicting each schedule from the others")
         noise = noise_quantiles(residuals)
-        edges = np.cumsum([0, *self.lengths])
-        runs = [slice(low, high) for low, high in pairwise(edges)]
-        kept = [index for index in range(len(runs)) if self._determined_without(index)]
-        if len(kept) < 3:
+        groups = schedule_groups([curve.schedule for curve in self.curves])
+        kept = [group for group in groups if self._determined_without(group)]
+        if len(kept) < FOLDS_NEEDED:
             return Spread(None, len(kept), noise)
-        found = self._refit(theta, leave_one_out(self.lengths)[kept])
+        found = self._refit(theta, leave_out(self.lengths, kept))
         errors = self.problem.residuals(found.theta)
-        parts = [errors[row, runs[index]] for row, index in enumerate(kept)]
-        blocks = [block_length(residuals[runs[index]]) for index in kept]
+        runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
+        parts = [[errors[fold, runs[index]] for index in group] for fold, group in enumerate(kept)]
+        blocks = [[block_length(residuals[runs[index]]) for index in group] for group in kept]
         return Spread(discrepancy(parts, blocks), len(kept), noise)
 
-    def _determined_without(self, index: int) -> bool:
-        others = [curve for position, curve in enumerate(self.curves) if position != index]
+    def _determined_without(self, group: Sequence[int]) -> bool:
+        others = [curve for position, curve in enumerate(self.curves) if position not in group]
         if not others or sum(curve.n_points for curve in others) <= self._varied().sum():
             return False
         lost = self.law.undetermined(self.law.prepare(others))
@@ -275,7 +275,7 @@ class _Work:
                 "resamples": len(estimate.samples),
                 "statement": estimate.resampling.statement,
             },
-            "discrepancy": {"log_loss": estimate.spread.discrepancy, "runs": estimate.spread.folds},
+            "discrepancy": {"log_loss": estimate.spread.discrepancy, "schedules": estimate.spread.folds},
         }
 
     def _notes(self) -> list[str]:

@@ -99,7 +99,8 @@ class FittedRange:
             f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks": (
                 not known_peak
             ),
-            "fewer than three runs: the error on a schedule unlike the fitted ones was not measured and is not "
-            "in the interval": spread.discrepancy is None,
+            "fewer than three schedules: the error on another one was not measured and is not in the interval": (
+                spread.discrepancy is None
+            ),
         }
         return [words for words, holds in said.items() if holds]

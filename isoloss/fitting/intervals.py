@@ -2,7 +2,7 @@
 
 Resampling alone shows how the parameters move, not how far the law is from the truth on another schedule: on
 public curves a 90 percent interval of resamples held 2 to 60 percent of the points (benchmarks/RESULTS.md). So
-every run is also predicted from the others, and the error of that, its discrepancy, widens the interval.
+each schedule is also predicted from the others, and the error of that, the discrepancy, widens the interval.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ NOISE_QUANTILES = np.linspace(0, 1, 201)
 class Spread:
     """What resampled parameters do not show, in log loss.
 
-    `discrepancy` is the root mean square error, over blocks, of runs predicted from the other runs, None where
-    fewer than three runs could be; `folds` how many were. `noise` are quantiles of the absolute residuals.
+    `discrepancy` is the error of the schedule that is predicted worst from the others, None where fewer than
+    three could be; `folds` how many were. `noise` are quantiles of the absolute residuals.
     """
 
     discrepancy: float | None
@@ -45,18 +45,22 @@ def noise_quantiles(residuals: FloatArray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(np.abs(residuals), NOISE_QUANTILES))
 
 
-def discrepancy(errors: list[FloatArray], blocks: list[int]) -> float:
-    """Return how far off, in log loss, the law is on a run that it has not seen.
+def discrepancy(errors: list[list[FloatArray]], blocks: list[list[int]]) -> float:
+    """Return how far off, in log loss, the law is on a schedule that it has not seen.
 
-    `errors` are log errors of each run under the fit to the others. Averaging them over blocks of neighbouring
-    points removes the noise of single points and keeps what the law gets wrong. It errs most where the
-    learning rate has fallen, at the end, which is also what is asked for: the root mean square over runs is
-    taken of whole curves and of last blocks, and the larger one counts.
+    `errors` are, for each schedule, the log errors of its runs under the fit to the others. Averaging them over
+    `blocks` of neighbouring points removes the noise of single points and keeps what the law gets wrong. It
+    errs most where the learning rate has fallen, at the end, which is also what is asked for: of each schedule
+    the larger counts of whole curves and last blocks, root mean square. The answer is the worst schedule's:
+    the one that is asked for may be as unlike the fitted ones as that, however many of them are alike.
     """
-    means = [_block_means(error, block) for error, block in zip(errors, blocks, strict=True)]
-    whole = np.mean([np.mean(mean**2) for mean in means])
-    last = np.mean([mean[-1] ** 2 for mean in means])
-    return float(np.sqrt(max(whole, last)))
+    worst = 0.0
+    for runs, lengths in zip(errors, blocks, strict=True):
+        means = [_block_means(error, block) for error, block in zip(runs, lengths, strict=True)]
+        whole = np.mean([np.mean(mean**2) for mean in means])
+        last = np.mean([mean[-1] ** 2 for mean in means])
+        worst = max(worst, float(np.sqrt(max(whole, last))))
+    return worst
 
 
 def _block_means(values: FloatArray, block: int) -> FloatArray:
@@ -76,8 +80,8 @@ def interval_around(
     """Return the ends (points,) of an interval of `level` around log predictions `centre` (points,).
 
     `members` (resamples, points) are the resamples' log predictions; `reach` (points,) at least 1 is how many
-    times beyond the data a point lies. The discrepancy is taken to grow like a random walk, with the square
-    root of the reach, and has Student's quantile of its few folds. Independent parts add in quadrature.
+    times beyond the data a point lies: the discrepancy is taken to grow like a random walk, with the square
+    root of the reach. It is read as one standard deviation. Independent parts add in quadrature.
     """
     tail = (1 - level) / 2
     if len(members):
@@ -87,7 +91,7 @@ def interval_around(
         below = above = np.zeros_like(centre)
     extra = np.zeros_like(centre)
     if spread.discrepancy is not None:
-        extra += (stats.t.ppf(1 - tail, spread.folds) * spread.discrepancy) ** 2 * reach
+        extra += (stats.norm.ppf(1 - tail) * spread.discrepancy) ** 2 * reach
     if new_run:
         extra += np.interp(level, NOISE_QUANTILES, spread.noise) ** 2
     return centre - np.sqrt(below**2 + extra), centre + np.sqrt(above**2 + extra)

@@ -12,10 +12,16 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from isoloss.schedules import Schedule
+
 FloatArray = npt.NDArray[np.float64]
 
 RUNS_NEEDED = 8
 """With fewer runs than this, drawing runs gives too few distinct samples: blocks of curves are drawn instead."""
+
+COMPARED_STEPS = 200
+SAME_LR = 1e-3
+"""Schedules whose rates differ by less than this share of the peak at `COMPARED_STEPS` steps are the same."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,30 @@ def _block_weights(n_points: int, block: int, count: int, random: np.random.Gene
     return weights * (n_points / (n_blocks * block))
 
 
-def leave_one_out(run_lengths: Sequence[int]) -> FloatArray:
-    """Return weights (runs, points) that leave out one run each."""
+def schedule_groups(schedules: Sequence[Schedule]) -> list[list[int]]:
+    """Return the positions of the schedules in groups that agree as far as the shorter one goes.
+
+    Seeds of one schedule, and constant runs of several lengths, are one group: to leave out one of them while
+    its twin stays would not show how far off a law is on a schedule that it has not seen.
+    """
+    groups: list[list[int]] = []
+    for position, schedule in enumerate(schedules):
+        home = next((group for group in groups if _agree(schedules[group[0]], schedule)), None)
+        if home is None:
+            groups.append([position])
+        else:
+            home.append(position)
+    return groups
+
+
+def _agree(one: Schedule, other: Schedule) -> bool:
+    shared = min(one.total_steps, other.total_steps)
+    steps = np.unique(np.linspace(1, shared, COMPARED_STEPS).astype(np.int64))
+    apart = np.abs(one.lr(steps) - other.lr(steps))
+    return bool(np.all(apart <= SAME_LR * max(one.peak_lr, other.peak_lr)))
+
+
+def leave_out(run_lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> FloatArray:
+    """Return weights (groups, points) that leave out one group of runs each."""
     owner = np.repeat(np.arange(len(run_lengths)), run_lengths)
-    return np.asarray(owner != np.arange(len(run_lengths))[:, None], dtype=np.float64)
+    return np.stack([np.where(np.isin(owner, group), 0.0, 1.0) for group in groups])

@@ -31,15 +31,25 @@ def screen(
     left_out: LeftOut = list(unread)
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
-        if cut.n_points:
-            kept.append(cut)
-        else:
+        twin = next((one for one in kept if _same_points(one, cut)), None)
+        if not cut.n_points:
             left_out.append({"run_id": curve.run_id, "reason": "it has no points behind the skipped steps"})
+        elif twin is not None:
+            left_out.append(
+                {"run_id": curve.run_id, "reason": f"its points are those of run {twin.run_id!r}"}
+            )
+        else:
+            kept.append(cut)
     _check_sizes(kept)
     if not kept:
         why = f": {left_out[0]['reason']}" if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")
     return kept, left_out
+
+
+def _same_points(one: Curve, other: Curve) -> bool:
+    """Return whether two runs are one run under two names: it would count twice."""
+    return np.array_equal(one.step, other.step) and np.array_equal(one.loss_nats, other.loss_nats)
 
 
 def first_fitted_step(curve: Curve, options: FitOptions) -> int:

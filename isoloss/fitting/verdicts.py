@@ -21,6 +21,9 @@ LOOSE_INTERVAL = 1.0
 FAILED_SHARE = 0.1
 """Share of resamples without an optimum above which their spread is not trusted."""
 
+FOLDS_NEEDED = 3
+"""Schedules that must be predicted from the others before their error says something of another one."""
+
 SINGULAR = 1e12
 """Condition number of the scaled curvature above which a direction is not determined at all."""
 
@@ -84,8 +87,8 @@ def _weak_search(evidence: Evidence) -> list[str]:
         ),
         f"the runs have peak learning rates from {lowest:.3g} to {highest:.3g}; this law does not carry over "
         "between peaks": highest > lowest * (1 + SAME_PEAK),
-        "fewer than three runs can be predicted from the others: the error on an unseen schedule is not known": (
-            evidence.folds < 3
+        "fewer than three schedules can be predicted from the others: the error on an unseen one is not known": (
+            evidence.folds < FOLDS_NEEDED
         ),
     }
     return [words for words, holds in said.items() if holds]

@@ -130,12 +130,29 @@ def test_one_constant_run_determines_the_rest_when_annealing_is_fixed() -> None:
 
 
 def test_two_runs_leave_the_error_on_unseen_schedules_unknown() -> None:
-    """Fewer than three runs make a fit weak, and its predictions say what their interval lacks."""
+    """Fewer than three schedules make a fit weak, and its predictions say what their interval lacks."""
     two = fit(LAW, three_runs()[:2], bootstrap=20)
     assert two.verdict == "weak"
-    assert any("fewer than three runs" in reason for reason in two.reasons)
+    assert any("fewer than three schedules" in reason for reason in two.reasons)
     said = two.predict(schedule=LINEAR).extrapolation["warnings"]
     assert any("was not measured" in words for words in said)
+
+
+def test_seeds_of_one_schedule_say_nothing_of_another() -> None:
+    """Five seeds of a cosine are one schedule: weak, and the interval's lack is said."""
+    seeds = fit(LAW, [curve(f"seed-{seed}", COSINE, seed=seed) for seed in range(5)], bootstrap=20)
+    assert seeds.verdict == "weak"
+    assert seeds.diagnostics["discrepancy"] == {"log_loss": None, "schedules": 0}
+    said = seeds.predict(schedule=CONSTANT).extrapolation["warnings"]
+    assert any("was not measured" in words for words in said)
+
+
+def test_one_run_under_two_names_counts_once() -> None:
+    """The copy is left out with the name of the run that it repeats."""
+    runs = three_runs()
+    twice = fit(LAW, [*runs, dataclasses.replace(runs[0], run_id="copy")], bootstrap=0)
+    assert twice.left_out == [{"run_id": "copy", "reason": "its points are those of run 'constant'"}]
+    assert twice.diagnostics["n_runs"] == 3
 
 
 def test_fewer_points_than_parameters_are_unidentified() -> None:
