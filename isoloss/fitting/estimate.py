@@ -17,7 +17,7 @@ from isoloss.fitting.intervals import Spread, discrepancy, interval_around, nois
 from isoloss.fitting.objective import Problem, log_observed
 from isoloss.fitting.options import Constraints, FitOptions
 from isoloss.fitting.provenance import provenance
-from isoloss.fitting.resampling import Resampling, block_length, leave_out, resample, schedule_groups
+from isoloss.fitting.resampling import Resampling, block_length, leave_out, schedule_groups
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import first_fitted_step, screen, split
@@ -32,7 +32,8 @@ BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
 BATCH = 50
-"""Resamples between two reports of progress."""
+BATCH_BYTES = 64 * 2**20
+"""Resamples between two reports of progress, fewer where their weights would take more memory than this."""
 
 
 def fit(
@@ -130,8 +131,8 @@ class _Work:
         theta = found.theta[best]
         residuals = self.problem.residuals(theta[None])[0]
         spread = self._spread(theta, residuals)
-        resampling = resample(self.lengths, residuals, self.options.bootstrap, self.options.seed)
-        samples = self._resamples(theta, resampling.weights)
+        resampling = Resampling.of(self.lengths, residuals, self.options.seed)
+        samples = self._resamples(theta, resampling)
         usable = samples[np.all(np.isfinite(samples), axis=1)]
         failed = 1 - len(usable) / len(samples) if len(samples) else 0.0
         objective = float(found.objective[best])
@@ -151,14 +152,16 @@ class _Work:
             return solve_constrained(self.problem, starts, weights, self.constraints.expressions)
         return self.problem.solve(starts, weights, tolerance=COARSE)
 
-    def _resamples(self, theta: FloatArray, weights: FloatArray) -> FloatArray:
-        """Refit to every row of weights from the optimum; rows without an optimum are NaN."""
-        rows = np.full((len(weights), theta.size), np.nan)
-        for begin in range(0, len(weights), BATCH):
-            self.progress(0.2 + 0.75 * begin / len(weights), f"resample {begin} of {len(weights)}")
-            part = slice(begin, begin + BATCH)
-            found = self._refit(theta, weights[part])
-            rows[part] = np.where(np.isfinite(found.objective)[:, None], found.theta, np.nan)
+    def _resamples(self, theta: FloatArray, resampling: Resampling) -> FloatArray:
+        """Refit to every resample from the optimum: (resamples, parameters), NaN where there is no optimum."""
+        count = self.options.bootstrap
+        rows = np.full((count, theta.size), np.nan)
+        size = max(1, min(BATCH, BATCH_BYTES // (8 * self.features.n_points)))
+        for begin in range(0, count, size):
+            self.progress(0.2 + 0.75 * begin / count, f"resample {begin} of {count}")
+            end = min(begin + size, count)
+            found = self._refit(theta, resampling.weights(begin, end))
+            rows[begin:end] = np.where(np.isfinite(found.objective)[:, None], found.theta, np.nan)
         return rows
 
     def _spread(self, theta: FloatArray, residuals: FloatArray) -> Spread:

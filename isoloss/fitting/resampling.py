@@ -26,15 +26,31 @@ SAME_LR = 1e-3
 
 @dataclass(frozen=True)
 class Resampling:
-    """Weights (resamples, points) and how they were drawn: `unit` is 'runs' or 'blocks'."""
+    """How resamples are drawn from runs of `run_lengths` points: whole `runs`, or `blocks` of so many points.
 
-    weights: FloatArray
-    unit: str
-    block_points: tuple[int, ...] = ()
+    Every resample has a seed of its own, so that it does not depend on how many are drawn together.
+    """
+
+    run_lengths: tuple[int, ...]
+    seed: int
+    block_points: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, run_lengths: Sequence[int], residuals: FloatArray, seed: int) -> Resampling:
+        """Return the way for these runs; `residuals` (points,) of the fit set the length of blocks."""
+        if len(run_lengths) >= RUNS_NEEDED:
+            return cls(tuple(run_lengths), seed, None)
+        edges = np.cumsum([0, *run_lengths])
+        blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))
+        return cls(tuple(run_lengths), seed, blocks)
+
+    @property
+    def unit(self) -> str:
+        return "runs" if self.block_points is None else "blocks"
 
     @property
     def statement(self) -> str:
-        if self.unit == "runs":
+        if self.block_points is None:
             return "whole runs were resampled"
         lengths = f"{min(self.block_points)} to {max(self.block_points)}"
         return (
@@ -42,24 +58,19 @@ class Resampling:
             "spread does not show how one run differs from the next"
         )
 
+    def weights(self, first: int, last: int) -> FloatArray:
+        """Return the weights (resamples, points) of the resamples first..last, the last one excluded."""
+        return np.stack(
+            [self._row(np.random.default_rng([self.seed, number])) for number in range(first, last)]
+        )
 
-def resample(run_lengths: Sequence[int], residuals: FloatArray, count: int, seed: int) -> Resampling:
-    """Return `count` rows of weights over the points of all runs, one run after another.
-
-    `residuals` (points,) of the fit set the length of blocks: long enough to keep their correlation.
-    """
-    random = np.random.default_rng(seed)
-    if len(run_lengths) >= RUNS_NEEDED:
-        share = np.full(len(run_lengths), 1 / len(run_lengths))
-        drawn = random.multinomial(len(run_lengths), share, size=count).astype(np.float64)
-        return Resampling(np.repeat(drawn, run_lengths, axis=1), "runs")
-    edges = np.cumsum([0, *run_lengths])
-    blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))
-    parts = [
-        _block_weights(length, block, count, random)
-        for length, block in zip(run_lengths, blocks, strict=True)
-    ]
-    return Resampling(np.concatenate(parts, axis=1), "blocks", blocks)
+    def _row(self, random: np.random.Generator) -> FloatArray:
+        if self.block_points is None:
+            n_runs = len(self.run_lengths)
+            drawn = random.multinomial(n_runs, np.full(n_runs, 1 / n_runs))
+            return np.repeat(drawn.astype(np.float64), self.run_lengths)
+        pairs = zip(self.run_lengths, self.block_points, strict=True)
+        return np.concatenate([_block_weights(length, block, random) for length, block in pairs])
 
 
 def block_length(residuals: FloatArray) -> int:
@@ -82,14 +93,13 @@ def correlation_time(residuals: FloatArray) -> float:
     return float(1 + 2 * correlation[1:stop].sum())
 
 
-def _block_weights(n_points: int, block: int, count: int, random: np.random.Generator) -> FloatArray:
-    """Count how often circular blocks cover each point; every row sums to about n_points."""
+def _block_weights(n_points: int, block: int, random: np.random.Generator) -> FloatArray:
+    """Count how often circular blocks cover each point, scaled to a sum of n_points."""
     n_blocks = -(-n_points // block)
-    starts = random.integers(0, n_points, size=(count, n_blocks))
-    covered = (starts[..., None] + np.arange(block)) % n_points
-    weights = np.zeros((count, n_points))
-    np.add.at(weights, (np.arange(count)[:, None], covered.reshape(count, n_blocks * block)), 1.0)
-    return weights * (n_points / (n_blocks * block))
+    starts = random.integers(0, n_points, size=n_blocks)
+    covered = (starts[:, None] + np.arange(block)) % n_points
+    counts = np.bincount(covered.ravel(), minlength=n_points)
+    return np.asarray(counts * (n_points / (n_blocks * block)), dtype=np.float64)
 
 
 def schedule_groups(schedules: Sequence[Schedule]) -> list[list[int]]:

@@ -8,10 +8,10 @@ from scipy.signal import lfilter
 
 from isoloss.fitting.intervals import Spread, discrepancy, interval_around, noise_quantiles
 from isoloss.fitting.resampling import (
+    Resampling,
     block_length,
     correlation_time,
     leave_out,
-    resample,
     schedule_groups,
 )
 from isoloss.schedules import schedule_from_spec
@@ -85,19 +85,20 @@ def test_blocks_are_within_their_limits() -> None:
 def test_block_weights_keep_neighbours_together_and_the_total() -> None:
     """Every row of weights sums to the points of each run; neighbours share their block's fate."""
     residuals = np.random.default_rng(2).standard_normal(300)
-    drawn = resample([100, 200], residuals, 50, seed=0)
-    assert drawn.unit == "blocks"
-    np.testing.assert_allclose(drawn.weights[:, :100].sum(axis=1), 100)
-    np.testing.assert_allclose(drawn.weights[:, 100:].sum(axis=1), 200)
-    changes = np.mean(np.diff(drawn.weights[:, :100], axis=1) != 0)
+    resampling = Resampling.of([100, 200], residuals, seed=0)
+    assert resampling.unit == "blocks"
+    weights = resampling.weights(0, 50)
+    np.testing.assert_allclose(weights[:, :100].sum(axis=1), 100)
+    np.testing.assert_allclose(weights[:, 100:].sum(axis=1), 200)
+    changes = np.mean(np.diff(weights[:, :100], axis=1) != 0)
     assert changes < 0.5
 
 
 def test_run_weights_are_whole_runs() -> None:
     """All points of a run have one weight, a whole number."""
-    drawn = resample([3] * 8, np.zeros(24), 20, seed=0)
-    assert drawn.unit == "runs"
-    weights = drawn.weights.reshape(20, 8, 3)
+    resampling = Resampling.of([3] * 8, np.zeros(24), seed=0)
+    assert resampling.unit == "runs"
+    weights = resampling.weights(0, 20).reshape(20, 8, 3)
     assert np.all(weights == weights[..., :1])
     np.testing.assert_allclose(weights[..., 0].sum(axis=1), 8)
 
@@ -115,3 +116,9 @@ def test_seeds_and_lengths_of_a_constant_are_one_schedule() -> None:
     groups = schedule_groups([schedule_from_spec(spec) for spec in specs])
     assert groups == [[0, 1, 4], [2], [3]]
     assert leave_out([1, 2, 1, 1, 1], groups)[0].tolist() == [0, 0, 0, 1, 1, 0]
+
+
+def test_a_resample_does_not_depend_on_its_batch() -> None:
+    """The tenth resample is the same alone and among twenty."""
+    resampling = Resampling.of([100, 200], np.zeros(300), seed=4)
+    np.testing.assert_array_equal(resampling.weights(0, 20)[10], resampling.weights(10, 11)[0])
