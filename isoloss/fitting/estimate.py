@@ -85,8 +85,9 @@ class _Work:
         self.law, self.curves, self.options, self.progress = law, curves, options, progress
         self.lengths = [curve.n_points for curve in curves]
         self.features = law.prepare(curves)
-        self.held = law.held(self.features)
-        self.missing = law.undetermined(self.features)
+        self.held = law.held(self.features, options.fix)
+        self.missing = law.undetermined(self.features, options.fix)
+        self._refuse_constraints_on_absent_parameters()
         self.constraints = options.constrain(law)
         observed = log_observed([curve.loss_nats for curve in curves])
         lower, upper = self._limits(self.constraints)
@@ -94,8 +95,6 @@ class _Work:
 
     def run(self) -> Fit:
         known = {**self.options.fix, **self.held}
-        for name in self.options.fix:
-            self.missing.pop(name, None)
         n_free = int(self._varied().sum())
         if self.features.n_points <= n_free:
             why = f"{self.features.n_points} points for {n_free} parameters"
@@ -103,6 +102,15 @@ class _Work:
                 parameter.name: why for parameter in self.law.parameters if parameter.name not in known
             }
         return self._describe(self._estimate())
+
+    def _refuse_constraints_on_absent_parameters(self) -> None:
+        given = {"fix": self.options.fix, "bounds": self.options.bounds, "expr": self.options.expr}
+        for option, named in given.items():
+            for name in named.keys() & self.held.keys() - self.missing.keys():
+                reason = (
+                    f"the runs have no such term in {self.law.name}: they do not differ in what it describes"
+                )
+                raise InvalidInput(field=f"{option}.{name}", reason=reason)
 
     def _limits(self, constraints: Constraints) -> tuple[FloatArray, FloatArray]:
         pairs = [
@@ -183,8 +191,8 @@ class _Work:
         others = [curve for position, curve in enumerate(self.curves) if position not in group]
         if not others or sum(curve.n_points for curve in others) <= self._varied().sum():
             return False
-        lost = self.law.undetermined(self.law.prepare(others))
-        return set(lost) <= set(self.missing) | set(self.held) | set(self.options.fix)
+        lost = self.law.undetermined(self.law.prepare(others), self.options.fix)
+        return set(lost) <= set(self.missing) | set(self.held)
 
     def _describe(self, estimate: _Estimate) -> Fit:
         parameters = self._parameters(estimate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -87,12 +87,18 @@ class Law(ABC, Generic[F]):
         """Return theta (k, parameters) that cover the nonlinear parameters where the data could put them."""
 
     @abstractmethod
-    def held(self, features: F) -> dict[str, float]:
-        """Return the parameters that do not enter for these observations, with the values to hold them at."""
+    def held(self, features: F, fixed: Collection[str] = ()) -> dict[str, float]:
+        """Return the parameters that do not enter for these observations, with the values to hold them at.
+
+        `fixed` are those whose values the user gives.
+        """
 
     @abstractmethod
-    def undetermined(self, features: F) -> dict[str, str]:
-        """Return the parameters that these observations cannot determine whatever their values, with why."""
+    def undetermined(self, features: F, fixed: Collection[str] = ()) -> dict[str, str]:
+        """Return the parameters that these observations cannot determine whatever their values, with why.
+
+        `fixed` are those whose values the user gives, which may determine others.
+        """
 
     @abstractmethod
     def derived(

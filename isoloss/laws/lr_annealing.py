@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,21 +125,23 @@ class LRAnnealing(Law[Areas]):
         theta[:, [ALPHA, LAMBDA, BETA]] = np.stack([axis.ravel() for axis in mesh], axis=1)
         return theta
 
-    def held(self, features: Areas) -> dict[str, float]:
+    def held(self, features: Areas, fixed: Collection[str] = ()) -> dict[str, float]:
         """Hold the size term at nothing for one size; for two, its exponent at any value fits equally well."""
         sizes = _sizes(features)
-        return {} if sizes > 2 else {"beta": 0.34} if sizes == 2 else {"B": 0.0, "beta": 0.34}
+        if sizes < 2:
+            return {"B": 0.0, "beta": 0.34}
+        return {"beta": 0.34} if sizes == 2 and not {"B", "beta"} & set(fixed) else {}
 
-    def undetermined(self, features: Areas) -> dict[str, str]:
+    def undetermined(self, features: Areas, fixed: Collection[str] = ()) -> dict[str, str]:
         reasons: dict[str, str] = {}
         annealing, _ = features.annealing(np.array([0.999]))
         if np.abs(annealing).max() <= 1e-9 * max(features.peak_lrs):
             why = "no run was annealed: the learning rate never falls where there are points"
             reasons |= {"C": why, "lambda": why}
-        if _sizes(features) == 2:
+        if _sizes(features) == 2 and not {"B", "beta"} & set(fixed):
             why = "two model sizes give one difference, not a coefficient and an exponent"
             reasons |= {"B": why, "beta": why}
-        return reasons
+        return {name: why for name, why in reasons.items() if name not in fixed}
 
     def derived(
         self, theta: FloatArray, curves: Sequence[Curve]

@@ -12,7 +12,7 @@ from isoloss.errors import InvalidExpression, InvalidInput, Unidentified, Unusab
 from isoloss.fitting import Fit, fit
 from isoloss.laws import LAWS
 from isoloss.observations import Curve
-from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, TRUTH, curve, three_runs
+from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, TRUTH, WSD, curve, three_runs
 
 LAW = "lr_annealing"
 
@@ -256,6 +256,25 @@ def test_two_sizes_predict_themselves_and_no_other() -> None:
     assert two.predict(schedule=LINEAR, n_params=1e8).value[-1] > 0
     with pytest.raises(Unidentified, match="not of 1e\\+09"):
         two.predict(schedule=LINEAR, n_params=1e9)
+
+
+def test_two_sizes_and_a_given_exponent_determine_the_size_term() -> None:
+    """With beta fixed by the user the difference gives B, and other sizes can be predicted."""
+    runs = [
+        curve(f"{k}-{n:g}", spec, n_params=n, seed=int(n))
+        for n in (1e7, 1e8)
+        for k, spec in enumerate((CONSTANT, COSINE, WSD))
+    ]
+    given = fit(LAW, runs, bootstrap=5, fix={"beta": 0.3})
+    assert given.parameters["B"].value is not None
+    assert given.predict(schedule=LINEAR, n_params=1e9).value[-1] > 0
+
+
+def test_a_constraint_on_a_term_that_is_not_there_is_refused() -> None:
+    """Runs of one size have no size term: fixing it would be ignored in silence."""
+    with pytest.raises(InvalidInput) as caught:
+        fit(LAW, three_runs(), fix={"B": 5.0})
+    assert caught.value.fields["field"] == "fix.B"
 
 
 @pytest.mark.parametrize(
