@@ -21,6 +21,7 @@ from isoloss.errors import IsolossError, JobFailed
 from store.processes import die_with_parent
 
 LENGTH = struct.Struct("!Q")
+LONGEST_TEXT = 500
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +29,13 @@ def encode(message: object) -> bytes:
     """The message as it goes through the pipe."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return LENGTH.pack(len(body)) + body
+
+
+def unexpected(error: Exception) -> str:
+    """A surprise in words for the job's message; the log has the rest."""
+    said = " ".join(str(error).replace("\0", " ").split())
+    what = f"{type(error).__name__}: {said[:LONGEST_TEXT]}" if said else type(error).__name__
+    return f"an unexpected error, {what} (more in the worker's log)"
 
 
 def main() -> None:
@@ -95,8 +103,7 @@ def _do(
         return "error", JobFailed(reason=f"it needs more than {memory_bytes / 2**30:.3g} GiB of memory")
     except Exception as error:
         log.exception("a job failed unexpectedly")
-        what = f"{type(error).__name__}: {error}"
-        return "error", JobFailed(reason=f"an unexpected error, {what} (more in the worker's log)")
+        return "error", JobFailed(reason=unexpected(error))
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def compute(
 
 
 def write(session: Session, job_id: uuid.UUID, documents: Documents) -> None:
-    """Stores both documents."""
+    """Stores both documents, the public one as the contract writes it."""
     result, state = documents
-    fits.save(session, fits.of_job(session, job_id).id, result, state)
+    fits.save(session, fits.of_job(session, job_id).id, _storable(result), state)
 
 
 FIT = Work(read=read, compute=compute, write=write)

@@ -14,14 +14,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from isoloss.errors import IsolossError
 from store import jobs
+from workers.child import unexpected
 from workers.isolation import Isolation, Stopped
 
 MAX_ATTEMPTS = 3
@@ -30,7 +32,15 @@ WORN_OUT = (
     "need more memory than the machine has (the workers' log tells more)"
 )
 # What a database that restarts, or that cannot be reached, raises; and what is worth another try anyway.
-OUTAGE = (OperationalError, InterfaceError, TimeoutError)
+OUTAGE = (
+    OperationalError,
+    InterfaceError,
+    TimeoutError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+)
+DATABASE_ERRORS = (SQLAlchemyError, psycopg.Error)
+REFUSED = "the database refused to read or to store what the job needs (the worker's log tells more)"
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +116,9 @@ async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:
         raise
     except Exception as error:
         log.exception("job %s failed unexpectedly", job_id)
-        what = f"{type(error).__name__}: {error}"
-        await _end(
-            tools, job_id, attempt, "failed", f"an unexpected error, {what} (more in the worker's log)"
-        )
+        # The text of a database error holds the statement and its parameters: that is for the log alone.
+        reason = REFUSED if isinstance(error, DATABASE_ERRORS) else unexpected(error)
+        await _end(tools, job_id, attempt, "failed", reason)
 
 
 async def _try(work: Work, tools: Tools, job_id: uuid.UUID, attempt: int) -> None:

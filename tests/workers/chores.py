@@ -55,6 +55,14 @@ def stumble(progress: Progress) -> None:
     raise KeyError("surprise")
 
 
+def mumble(progress: Progress) -> None:
+    raise RuntimeError
+
+
+def overflow(progress: Progress) -> float:
+    return float("inf")
+
+
 def die(signum: int, progress: Progress) -> None:
     os.kill(os.getpid(), signum)
     time.sleep(10)

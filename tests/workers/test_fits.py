@@ -109,3 +109,16 @@ def test_runs_that_ended_are_compacted(database_url: str) -> None:
         found = points.read(session, runs.get(session, project.id, "cosine"))
     assert len(found) == 190
     engine.dispose()
+
+
+def test_a_fit_whose_metrics_are_not_finite_is_stored(session: Session) -> None:
+    """What a fit found is kept, with the contract's names for what no JSON number is."""
+    project = projects.create(session, "p")
+    record(session, project.id, "cosine", SCHEDULES["cosine"])
+    fit = ask(session, project.id, {"all": True})
+    found = {"objective": float("inf"), "metrics": {"mean": {"mae": float("nan"), "r2": -float("inf")}}}
+    assert jobs.finish(session, fit.job_id, 1, "succeeded")
+    fit_work.write(session, fit.job_id, (found, {**found, "law": "lr_annealing"}))
+    session.refresh(fit)
+    assert fit.result == {"objective": "Infinity", "metrics": {"mean": {"mae": "NaN", "r2": "-Infinity"}}}
+    assert fits.state(session, fit.id)["objective"] == float("inf")

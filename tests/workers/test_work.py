@@ -21,6 +21,7 @@ from store.embedded import EmbeddedPostgres
 from store.engine import create_engine, normalise_url
 from store.migrate import upgrade
 from store.tables import Job, Project
+from workers.work import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 Start = Callable[..., psutil.Popen]
@@ -124,12 +125,16 @@ def test_failures_are_told_and_the_worker_goes_on(engine: Engine, start_worker: 
     """The user's errors, surprises and crashes end the job with a sentence; the next job runs."""
     start_worker()
     told = {}
-    for chore, keywords in (("refuse", {}), ("stumble", {}), ("die", {"signum": 9}), ("no_such", {})):
+    mute = [(chore, {}) for chore in ("refuse", "stumble", "mumble", "no_such", "overflow")]
+    for chore, keywords in (*mute, ("die", {"signum": 9})):
         told[chore] = wait_for(engine, ask(engine, chore, **keywords), "failed").message
     assert told["refuse"] == "the curve has no learning rate"
     assert "KeyError: 'surprise'" in str(told["stumble"])
     assert "killed (signal 9)" in str(told["die"])
     assert "AttributeError" in str(told["no_such"])
+    assert "an unexpected error, RuntimeError (more" in str(told["mumble"])
+    # Of a statement that the database refused the job says neither the text nor the values.
+    assert told["overflow"] == REFUSED
     assert wait_for(engine, ask(engine, "double", n=4), "succeeded").attempts == 1
 
 
