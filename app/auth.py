@@ -103,7 +103,9 @@ def _access(
 ) -> Access:
     if credentials is None:
         raise Unauthorized(reason="This needs a key")
-    caller = keys.find(session, credentials.credentials, project)
+    # No name holds a NUL, and PostgreSQL would not take it to look one up.
+    named = None if project is None or "\0" in project else project
+    caller = keys.find(session, credentials.credentials, named)
     if caller is None:
         raise Unauthorized(reason="The key is not known")
     if IMPLIED[scope].isdisjoint(caller.scopes):

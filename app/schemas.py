@@ -14,7 +14,9 @@ from pydantic.json_schema import WithJsonSchema
 from isoloss.errors import NotFound
 from store.pages import Asked
 
-NAME_PATTERN = r"^[A-Za-z0-9._-]{1,100}$"
+NAME_PATTERN = r"^(\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})$"
+"""Letters, digits, `.`, `_` and `-`, and neither `.` nor `..`: those are no names in a path."""
+MAX_NAME = 100
 MAX_STEP = 2**53
 
 Item = TypeVar("Item")
@@ -49,7 +51,7 @@ NotNegative = Annotated[int | float, Field(ge=0)]
 Step = Annotated[int, Field(ge=0, le=MAX_STEP)]
 Text = Annotated[str, Field(max_length=10_000)]
 Label = Annotated[str, Field(min_length=1, max_length=200)]
-Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["pilot"])]
+Name = Annotated[str, Field(max_length=MAX_NAME, pattern=NAME_PATTERN, examples=["pilot"])]
 
 
 class PageOf(Document, Generic[Item]):

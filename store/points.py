@@ -8,7 +8,7 @@ the rows first, so that a compaction in between shows a point twice, which is ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import sqlalchemy as sa
@@ -66,6 +66,7 @@ class Held:
     last_step: int | None
     branch_step: int | None
     columns: tuple[str, ...]
+    status: str
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class Stretch:
 
 def hold(session: Session, project_id: int, run_id: str) -> Held:
     """Lock the run for writing until the transaction ends. Raises NotFound."""
+    if "\0" in run_id:  # PostgreSQL would not take it to look one up
+        raise NotFound(kind="run", name=run_id)
     return _hold(session, run_id, "project_id = %s AND run_id = %s", (project_id, run_id))
 
 
@@ -145,9 +148,11 @@ def lineage(session: Session, run: int) -> list[Stretch]:
 def rewind(session: Session, run: Held, step: int) -> int | None:
     """Forget the run's own points after `step`; returns the last step that is left.
 
-    Raises Conflict where a branch of the run rests on a later step.
+    A diverged run whose last point that is not finite goes with them is running again. Raises Conflict where
+    a branch of the run rests on a later step.
     """
     _refuse_to_cut_branches(session, run, step)
+    had_diverged = run.status == "diverged" and non_finite(session, run)
     rows.remove(session, run.id, step + 1, LAST_STEP)
     kept = chunks.read_at(session, run.id, np.array([step])).between(None, step)
     if len(kept):
@@ -156,6 +161,8 @@ def rewind(session: Session, run: Held, step: int) -> int | None:
     chunks.remove(session, run.id, step + 1, LAST_STEP)
     last = _last_step(session, run.id)
     _update(session, run.id, last_step=last)
+    if had_diverged and not non_finite(session, replace(run, last_step=last)):
+        _update(session, run.id, status="running")
     return last
 
 
@@ -205,12 +212,21 @@ def first_step(session: Session, run: int) -> int | None:
 
 
 def _hold(session: Session, name: str, where: str, parameters: Sequence[object]) -> Held:
-    facts = "SELECT id, project_id, run_id, last_step, branch_step, columns FROM public.run"
+    facts = "SELECT id, project_id, run_id, last_step, branch_step, columns, status FROM public.run"
     with cursor(session) as found:
         row = found.execute(f"{facts} WHERE {where} FOR NO KEY UPDATE", parameters).fetchone()
     if row is None:
         raise NotFound(kind="run", name=name)
-    return Held(row[0], row[1], row[2], row[3], row[4], tuple(row[5]))
+    return Held(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6])
+
+
+def non_finite(session: Session, run: Run | Held) -> bool:
+    """Whether one of the run's own points is not finite."""
+    names = [name for name in MAY_BE_NON_FINITE if name in run.columns]
+    if not names:
+        return False
+    own = _read_stretch(session, Stretch(run.id, run.columns, 0, LAST_STEP), names, 0, run.last_step or 0)
+    return any(bool(own[name].non_finite().any()) for name in names)
 
 
 def _columns_with(run: Held, points: Points) -> tuple[str, ...]:

@@ -52,7 +52,9 @@ def put(session: Session, project_id: int, run_id: str, said: Specification) -> 
     """Make the run what its specification says; also returns whether it is new.
 
     Raises InvalidInput for a schedule that contradicts itself, and for a parent that is not there, is the run
-    itself or one of its branches, or has ended before the branch step.
+    itself or one of its branches, or has ended before the branch step. Raises Conflict for a schedule that
+    ends before a step that a branch of the run rests on. While a point is not finite the run stays diverged,
+    whether it is said to be running or finished.
     """
     if said.schedule is not None:
         schedule_from_spec(said.schedule)
@@ -64,8 +66,9 @@ def put(session: Session, project_id: int, run_id: str, said: Specification) -> 
     ).scalar_one_or_none()
     run = _get(session, project_id, run_id, lock=True)
     parent = _parent(session, run, said.parent)
+    _refuse_to_end_before_branches(session, run, said.schedule)
     run.name, run.recipe, run.notes = said.name, said.recipe, said.notes
-    run.status = said.status or run.status
+    run.status = _status(session, run, said.status)
     run.tags, run.config, run.summary = list(said.tags), dict(said.config), dict(said.summary)
     run.schedule = None if said.schedule is None else dict(said.schedule)
     run.parent_id = None if parent is None else parent.id
@@ -138,7 +141,7 @@ def _get(session: Session, project_id: int, run_id: str, lock: bool = False) -> 
     statement = sa.select(Run).where(Run.project_id == project_id, Run.run_id == run_id)
     if lock:
         statement = statement.with_for_update().execution_options(populate_existing=True)
-    run = session.execute(statement).scalar_one_or_none()
+    run = None if "\0" in run_id else session.execute(statement).scalar_one_or_none()
     if run is None:
         raise NotFound(kind="run", name=run_id)
     return run
@@ -165,8 +168,12 @@ def _parent(session: Session, run: Run, said: tuple[str, int] | None) -> Run | N
         raise InvalidInput(field="parent.run_id", reason=f"there is no run {name!r}") from None
     if run.id in _ancestors(session, parent):
         raise InvalidInput(field="parent.run_id", reason=f"{name!r} branches off this run itself")
-    end = _end(parent)
-    if end is not None and branch_step > end:
+    if branch_step < 1:
+        reason = "must be at least 1: a branch has a step in common with its parent"
+        raise InvalidInput(field="parent.branch_step", reason=reason)
+    end = _end(parent, parent.schedule)
+    is_new = (run.parent_id, run.branch_step) != (parent.id, branch_step)
+    if is_new and end is not None and branch_step > end:
         reason = f"step {branch_step} is past the parent's end at step {end}"
         raise InvalidInput(field="parent.branch_step", reason=reason)
     first = points.first_step(session, run.id)
@@ -184,7 +191,29 @@ def _ancestors(session: Session, run: Run) -> set[int]:
     return set(session.scalars(sa.select(line.c.id)))
 
 
-def _end(run: Run) -> int | None:
-    """The last step that the run is known to reach, by its points or its schedule; None: nothing is known."""
-    scheduled = None if run.schedule is None else schedule_from_spec(run.schedule).total_steps
+def _refuse_to_end_before_branches(session: Session, run: Run, schedule: Mapping[str, Any] | None) -> None:
+    if schedule is None or schedule == run.schedule:
+        return
+    end = _end(run, schedule)
+    branch = sa.select(Run.run_id, Run.branch_step).where(Run.parent_id == run.id, Run.branch_step > end)
+    found = session.execute(branch.limit(1)).first()
+    if found is not None:
+        reason = f"the run {found[0]!r} branches off this one at step {found[1]}, after its end at step {end}"
+        raise Conflict(reason=reason)
+
+
+def _status(session: Session, run: Run, said: str | None) -> str:
+    if run.status == "diverged" and said in ("running", "finished") and points.non_finite(session, run):
+        return run.status
+    return said or run.status
+
+
+def _end(run: Run, schedule: Mapping[str, Any] | None) -> int | None:
+    """The last step that the run is known to reach under a schedule; None: nothing is known.
+
+    A run that goes on reaches the end of its schedule; one that does not has ended with its last point.
+    """
+    if run.status != "running" and run.last_step is not None:
+        return run.last_step
+    scheduled = None if schedule is None else schedule_from_spec(schedule).total_steps
     return max((end for end in (run.last_step, scheduled) if end is not None), default=None)

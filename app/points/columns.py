@@ -57,7 +57,28 @@ def _columns(body: bytes) -> dict[str, list[Any]]:
         if not isinstance(cells, list):
             raise InvalidInput(field=name, reason="must be a list")
     _check_lengths(document)
+    _refuse_repeated(body, document)
     return document
+
+
+def _refuse_repeated(body: bytes, columns: dict[str, list[Any]]) -> None:
+    """Refuse a name that stands twice in the object: reading it keeps the last value and loses the others.
+
+    Column names and their numbers hold no colon, so that counting colons tells; only where there are more
+    than names is the body read a second time.
+    """
+    if body.count(b":") == len(columns):
+        return
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidInput(field=name[:100], reason="stands more than once in the batch")
+            seen.add(name)
+        return dict(pairs)
+
+    json.loads(body, object_pairs_hook=once, parse_int=str, parse_float=str)
 
 
 def _check_lengths(columns: dict[str, list[Any]]) -> None:

@@ -10,7 +10,9 @@ from app.schemas import Document, Name, Time
 class NewProject(Document):
     """A project to create."""
 
-    name: Name = Field(description="Letters, digits, `.`, `_` and `-`; at most 100.")
+    name: Name = Field(
+        description="Letters, digits, `.`, `_` and `-`; at most 100, and neither `.` nor `..`."
+    )
 
 
 class ProjectDocument(Document):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
 from app.runs.schemas import RunDocument, RunIn
-from app.schemas import NAME_PATTERN, PageOf, page_query, problems
+from app.schemas import MAX_NAME, NAME_PATTERN, PageOf, page_query, problems
 from store import queue, runs
 from store.pages import Asked
 from store.tables import Run
@@ -18,7 +18,11 @@ router = APIRouter(prefix="/v1/projects/{project}/runs", tags=["runs"], route_cl
 
 RunId = Annotated[
     str,
-    Path(pattern=NAME_PATTERN, description="A name that you choose, so that a retry makes no second run."),
+    Path(
+        max_length=MAX_NAME,
+        pattern=NAME_PATTERN,
+        description="A name that you choose, so that a retry makes no second run.",
+    ),
 ]
 
 
@@ -26,13 +30,15 @@ RunId = Annotated[
     "/{run_id}",
     responses={
         201: {"description": "The run is new.", "model": RunDocument},
-        **problems(400, 401, 403, 404, 422, 503),
+        **problems(400, 401, 403, 404, 409, 422, 503),
     },
 )
 def put_run(run_id: RunId, body: RunIn, access: Writing, response: Response) -> RunDocument:
     """Declare a run, or replace what was declared of it; the same again changes nothing.
 
-    201 for a new run, 200 for one that was there. Points are sent separately and stay.
+    201 for a new run, 200 for one that was there. Points are sent separately and stay; while some of them are
+    not finite the run is `diverged`, whether it is said to be `running` or `finished`. 409 for a schedule that
+    ends before a step that another run branches off at.
     """
     run, is_new = runs.put(access.session, access.project_id, run_id, body.specification())
     if is_new:

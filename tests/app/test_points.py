@@ -138,6 +138,24 @@ def test_what_is_no_json_is_malformed(client: httpx.Client, run: str, cell: str)
     assert _read(client, run)["columns"] == {"step": []}
 
 
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ('{"step":[1],"loss":[1],"loss":[2]}', "loss"),
+        ('{"step":[1],"step" :\n[2],"loss":[1]}', "step"),
+        ('{"step":[1],"loss":[1],"lo\\u0073s":[1]}', "loss"),
+        ('{"step":[1],"loss":["NaN"],"loss":["NaN"]}', "loss"),
+        ('{"step":[1],"loss":[{"a":1,"a":2}]}', "a"),
+        ('{"step":[1],"loss":[{"a":1}]}', "loss"),
+        ('{"step":[1],"loss":["a:b"]}', "loss"),
+    ],
+)
+def test_a_column_that_stands_twice_is_refused(client: httpx.Client, run: str, body: str, field: str) -> None:
+    """JSON keeps the last of two equal names and loses the first value: 422, and nothing is stored."""
+    assert fields(client.post(f"{run}/points", content=body)) == [field]
+    assert _read(client, run)["columns"] == {"step": []}
+
+
 def test_a_rate_of_zero_belongs_to_a_schedule_that_is_zero_there(client: httpx.Client, project: str) -> None:
     """A decay to zero may log its last rate; elsewhere a rate of zero is a mistake. No token has come at step 0."""
     schedule = {"kind": "linear", "total_steps": 10, "peak_lr": 1e-3, "end_lr": 0.0}

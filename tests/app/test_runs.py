@@ -103,6 +103,7 @@ def test_a_name_is_all_that_a_run_needs(client: httpx.Client, project: str) -> N
         ({"parent": {"run_id": "gone", "branch_step": 1}}, "parent.run_id"),
         ({"parent": {"run_id": "trunk", "branch_step": 101}}, "parent.branch_step"),
         ({"parent": {"run_id": "trunk", "branch_step": -1}}, "parent.branch_step"),
+        ({"parent": {"run_id": "trunk", "branch_step": 0}}, "parent.branch_step"),
         ({"parent": {"run_id": "trunk", "branch_step": True}}, "parent.branch_step"),
         ({"parent": {"run_id": "trunk"}}, "parent.branch_step"),
     ],
@@ -120,11 +121,26 @@ def test_a_bad_field_is_named_and_the_run_stays_as_it_was(
     assert client.get(f"{project}/runs/r").json() == before
 
 
-@pytest.mark.parametrize("run_id", ["a b", "ä", "x" * 101, "a%00", "a:b"])
+@pytest.mark.parametrize("run_id", ["a b", "ä", "x" * 101, "a%00", "a:b", "%2E", "%2E%2E"])
 def test_a_name_that_is_none_is_refused(client: httpx.Client, project: str, run_id: str) -> None:
-    """Names are letters, digits, dot, underscore and dash, at most a hundred of them."""
+    """Names are letters, digits, dot, underscore and dash, at most a hundred of them, and no step in a path."""
     assert fields(client.put(f"{project}/runs/{run_id}", json={"name": "r"})) == ["run_id"]
-    problem(client.get(f"{project}/runs/{run_id}"), 422 if "%00" in run_id else 404)
+    problem(client.get(f"{project}/runs/{run_id}"), 404)
+    problem(client.post(f"{project}/runs/{run_id}/points", json={"step": [1], "loss": [3.0]}), 404)
+
+
+@pytest.mark.parametrize("name", [".", "..", "a b", "", "x" * 101])
+def test_a_project_name_that_is_none_is_refused(client: httpx.Client, name: str) -> None:
+    """Projects are named as runs are; dots are fine in a name, and alone from three on."""
+    assert fields(client.post("/v1/projects", json={"name": name})) == ["name"]
+    problem(client.get("/v1/projects/%00"), 404)
+
+
+@pytest.mark.parametrize("run_id", ["...", "..a", ".hidden", "a..", "-", "x" * 100])
+def test_names_with_dots(client: httpx.Client, project: str, run_id: str) -> None:
+    """What is not `.` or `..` is a name."""
+    assert client.put(f"{project}/runs/{run_id}", json={"name": "r"}).status_code == 201
+    assert client.get(f"{project}/runs/{run_id}").json()["run_id"] == run_id
 
 
 def test_text_that_no_database_can_hold_is_refused(client: httpx.Client, project: str) -> None:
@@ -163,3 +179,48 @@ def test_runs_are_deleted_but_not_from_under_a_branch(client: httpx.Client, proj
     assert client.delete(f"{project}/runs/b").status_code == 204
     assert client.delete(run).status_code == 204
     problem(client.delete(run), 404)
+
+
+def test_a_run_that_has_ended_is_branched_off_within_its_points(
+    client: httpx.Client, project: str, run: str
+) -> None:
+    """A finished parent ends at its last point, whatever its schedule promised; a running one goes on."""
+    client.post(f"{run}/points", json={"step": [10, 50], "loss": [3.0, 2.5]})
+    branch = {"name": "b", "parent": {"run_id": "r", "branch_step": 90}}
+    assert client.put(f"{project}/runs/early", json=branch).status_code == 201
+    said = {name: client.get(run).json()[name] for name in ("name", "schedule")}
+    assert client.put(run, json={**said, "status": "finished"}).status_code == 200
+    assert fields(client.put(f"{project}/runs/late", json=branch)) == ["parent.branch_step"]
+    assert client.put(f"{project}/runs/early", json=branch).status_code == 200  # the same again
+    branch["parent"] = {"run_id": "r", "branch_step": 50}
+    assert client.put(f"{project}/runs/late", json=branch).status_code == 201
+
+
+def test_a_parent_does_not_end_before_its_branches(client: httpx.Client, project: str, run: str) -> None:
+    """A schedule that is cut short under a branch is 409 and changes nothing; one that is not is taken."""
+    client.put(f"{project}/runs/b", json={"name": "b", "parent": {"run_id": "r", "branch_step": 60}})
+    before = client.get(run).json()
+    for total, status in ((59, 409), (60, 200)):
+        schedule = {"kind": "constant", "total_steps": total, "peak_lr": 1e-3}
+        answer = client.put(run, json={"name": "r", "schedule": schedule})
+        assert answer.status_code == status, answer.text
+        if status == 409:
+            assert "'b'" in problem(answer, 409)["detail"]
+            assert client.get(run).json() == before
+
+
+def test_a_diverged_run_stays_so_while_it_has_such_points(client: httpx.Client, run: str) -> None:
+    """Saying `running` or `finished` does not hide a NaN; a rewind before the first of them does away with it."""
+    client.post(
+        f"{run}/points", json={"step": [1, 2, 3], "loss": [3.0, "NaN", 2.9], "val_loss": [3, 3, "Infinity"]}
+    )
+    for status in ("running", "finished"):
+        assert client.put(run, json={"name": "r", "status": status}).json()["status"] == "diverged"
+    assert client.put(run, json={"name": "r"}).json()["status"] == "diverged"
+    for step, status in ((3, "diverged"), (2, "diverged"), (1, "running")):
+        assert client.post(f"{run}/rewind", json={"step": step}).status_code == 200
+        assert client.get(run).json()["status"] == status
+    assert client.put(run, json={"name": "r", "status": "finished"}).json()["status"] == "finished"
+    client.put(run, json={"name": "r", "status": "diverged"})  # what the user says without such points
+    client.post(f"{run}/rewind", json={"step": 0})
+    assert client.get(run).json()["status"] == "diverged"
