@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -11,6 +14,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.orm import Session, sessionmaker
+from starlette.concurrency import run_in_threadpool
 
 from app.problems import Forbidden, Unauthorized
 from isoloss.errors import NotFound
@@ -23,6 +27,10 @@ IMPLIED: dict[str, frozenset[str]] = {
     "admin": frozenset({"admin"}),
 }
 """For each scope those that include it."""
+
+SEEN_FOR_S = 30.0
+MAX_SEEN = 10_000
+"""How long, and of how many keys, it is remembered that they are good enough to read a body for."""
 
 bearer = HTTPBearer(auto_error=False, description="An API key, as `isoloss key create` prints it.")
 
@@ -83,6 +91,30 @@ async def _door(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 ) -> Door:
     return Door(request, credentials)
+
+
+async def refuse_strangers(request: Request) -> None:
+    """Raises Unauthorized for a request without a known key, before its body is read.
+
+    The request's own transaction asks again: a key that was good a moment ago opens nothing by itself.
+    """
+    credentials = await bearer(request)
+    if credentials is None:
+        raise Unauthorized(reason="This needs a key")
+    seen: dict[bytes, float] = request.app.state.keys_seen
+    fingerprint = hashlib.sha256(credentials.credentials.encode()).digest()
+    if time.monotonic() - seen.get(fingerprint, -math.inf) < SEEN_FOR_S:
+        return
+    await run_in_threadpool(_recognise, request.app.state.sessions, credentials.credentials)
+    if len(seen) >= MAX_SEEN:
+        seen.clear()
+    seen[fingerprint] = time.monotonic()
+
+
+def _recognise(sessions: sessionmaker[Session], secret: str) -> None:
+    with sessions() as session:
+        if keys.find(session, secret) is None:
+            raise Unauthorized(reason="The key is not known")
 
 
 @contextmanager

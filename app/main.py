@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.sessions = create_sessions(engine)
+    app.state.keys_seen = {}
     for router in ROUTERS:
         app.include_router(router)
     problems.install(app)

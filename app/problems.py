@@ -28,6 +28,7 @@ from isoloss.errors import (
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 2
 MAX_ERRORS = 20
+LONG_BODY_BYTES = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +118,15 @@ def _domain(request: Request, error: Exception) -> Response:
         prefix = "schedule." if isinstance(error, InvalidSchedule) else ""
         field = f"{prefix}{error.fields.get('field')}"
         errors = [{"field": field, "reason": str(error.fields.get("reason"))}]
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status, {})
+    if status == 401 and _is_long(request):
+        headers = {**headers, "Connection": "close"}  # rather than wait for a body that nobody reads
     return problem(status, str(error), kind=_kind(error), errors=errors, headers=headers)
+
+
+def _is_long(request: Request) -> bool:
+    length = request.headers.get("content-length", "0")
+    return "transfer-encoding" in request.headers or not length.isdigit() or int(length) > LONG_BODY_BYTES
 
 
 def _kind(error: IsolossError) -> str:

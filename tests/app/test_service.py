@@ -18,11 +18,11 @@ from store.embedded import EmbeddedPostgres
 from tests.app.conftest import MAX_BODY, Api, problem
 
 
-def _declaring(api: Api, length: int) -> bytes:
+def _declaring(api: Api, length: int, *headers: str) -> bytes:
     """What a server answers to the head of a request whose body has not been sent."""
     port = int(api.url.rsplit(":", 1)[1])
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-        head = ["POST /v1/projects HTTP/1.1", "Host: x", f"Content-Length: {length}", "", ""]
+        head = ["POST /v1/projects HTTP/1.1", "Host: x", f"Content-Length: {length}", *headers, "", ""]
         connection.sendall("\r\n".join(head).encode())
         return connection.recv(4096)
 
@@ -30,6 +30,42 @@ def _declaring(api: Api, length: int) -> bytes:
 def test_a_body_that_declares_too_much_is_refused_unread(api: Api) -> None:
     """A body of 100 MB is 413 before one byte of it has been sent."""
     assert _declaring(api, 100_000_000).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize("headers", [(), ("Authorization: Bearer wrong",), ("Authorization: Basic eDp5",)])
+@pytest.mark.parametrize("length", [5, MAX_BODY])
+def test_the_body_of_a_stranger_is_not_read(api: Api, headers: tuple[str, ...], length: int) -> None:
+    """Without a known key the answer is 401 before one byte of the body has been sent."""
+    answer = _declaring(api, length, *headers)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert (b"connection: close" in answer.lower()) == (length == MAX_BODY)
+
+
+def test_a_revoked_key_writes_nothing_however_lately_it_was_good(api: Api, client: httpx.Client) -> None:
+    """That a key has been seen lately only lets its body be read."""
+    made = client.post("/v1/keys", json={"name": "k", "scopes": ["write"]}).json()
+    guest = api.client(made["key"])
+    assert guest.post("/v1/projects", json={"name": "of-a-guest"}).status_code == 201
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    problem(guest.post("/v1/projects", json={"name": "of-a-stranger"}), 401)
+
+
+def test_a_body_is_nested_only_so_deep(client: httpx.Client, project: str) -> None:
+    """What could be stored and never shown again is 422, in a run's config as in a batch of points."""
+
+    def nested(depth: int) -> str:
+        return "[" * depth + "]" * depth
+
+    path = f"{project}/runs/deep"
+    for depth in (19, 253, 1000):
+        body = f'{{"name": "r", "config": {{"mine": {nested(depth)}}}}}'
+        assert "nested" in problem(client.put(path, content=body), 422)["detail"]
+    problem(client.get(path), 404)
+    body = f'{{"name": "r", "config": {{"mine": {nested(18)}, "brackets": "{"[" * 50}"}}}}'
+    assert client.put(path, content=body).status_code == 201
+    assert client.get(f"{project}/runs").json()["items"][0]["config"] == json.loads(body)["config"]
+    points = f'{{"step": [1], "loss": [{nested(900)}]}}'
+    problem(client.post(f"{path}/points", content=points), 422)
 
 
 def test_a_streamed_body_is_cut_off_at_the_limit(client: httpx.Client, run: str) -> None:
