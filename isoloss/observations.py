@@ -23,8 +23,8 @@ class Curve:
     """One run's loss, with the schedule that it was trained under.
 
     `step` (n,) increasing, each at least 1: the loss at step s follows s optimiser updates. `loss_nats` (n,)
-    finite and above 0, in nats per token. `n_params` is of the kind `n_params_kind`. `notes` say in words what
-    was changed or left out when the curve was made.
+    finite and above 0, in nats per token. `n_params` is of the kind `n_params_kind`. `target` is the column
+    that the losses come from. `notes` say in words what was changed or left out when the curve was made.
     """
 
     run_id: str
@@ -34,6 +34,7 @@ class Curve:
     n_params: float | None = None
     n_params_kind: str | None = None
     batch_tokens: float | None = None
+    target: str = "loss"
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -96,6 +97,7 @@ class Curve:
             n_params=count,
             n_params_kind=kind,
             batch_tokens=(config or {}).get("batch_tokens"),
+            target=target,
             notes=tuple(note for note in (*notes, disagreement, *dropped) if note),
         )
 

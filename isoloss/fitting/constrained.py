@@ -16,25 +16,32 @@ from isoloss.fitting.solver import Solution, huber
 
 FloatArray = npt.NDArray[np.float64]
 
-TOLERANCES = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15}
 
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""
 
 
 def solve_constrained(
-    problem: Problem, theta: FloatArray, weights: FloatArray, expressions: Mapping[str, str]
+    problem: Problem, theta: FloatArray, weights: FloatArray, expressions: Mapping[str, str], tolerance: float
 ) -> Solution:
-    """Minimise the objective of each member under checked expressions; shapes as in `Problem.solve`."""
+    """Minimise the objective of each member under checked expressions; shapes as in `Problem.solve`.
+
+    Raises FitFailed where an expression has no value, or one outside the law's bounds, at the optimum.
+    """
     ends = [
-        _solve_one(problem, start, weight, expressions) for start, weight in zip(theta, weights, strict=True)
+        _solve_one(problem, start, weight, expressions, tolerance)
+        for start, weight in zip(theta, weights, strict=True)
     ]
     found, objective, converged, iterations = zip(*ends, strict=True)
     return Solution(np.array(found), np.array(objective), np.array(converged), np.array(iterations))
 
 
 def _solve_one(
-    problem: Problem, start: FloatArray, weight: FloatArray, expressions: Mapping[str, str]
+    problem: Problem,
+    start: FloatArray,
+    weight: FloatArray,
+    expressions: Mapping[str, str],
+    tolerance: float,
 ) -> tuple[FloatArray, float, bool, int]:
     names = [identifier(parameter.name) for parameter in problem.law.parameters]
 
@@ -43,18 +50,29 @@ def _solve_one(
         raw = np.nan_to_num(problem.residuals(theta)[0], nan=FAR_OFF)
         return np.sqrt(2 * weight * huber(raw, problem.delta)) / problem.delta
 
+    tolerances = dict.fromkeys(("xtol", "ftol", "gtol"), tolerance)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
             parameters = _parameters(problem, start, expressions)
-            result = lmfit.minimize(residuals, parameters, method="least_squares", **TOLERANCES)
+            result = lmfit.minimize(residuals, parameters, method="least_squares", **tolerances)
             theta = np.array([result.params[name].value for name in names])
-    except (ValueError, TypeError, ArithmeticError) as error:
-        raise FitFailed(reason=f"an expression has no value near these data: {error}") from error
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+        raise FitFailed(reason="an expression has no value near these data") from error
     if not np.all(np.isfinite(theta)):
         raise FitFailed(reason="an expression has no finite value near these data")
+    _check_bounds(problem, theta, expressions)
     objective = float(result.chisqr) * problem.delta**2 / 2
     return theta, objective, bool(result.success), int(result.nfev)
+
+
+def _check_bounds(problem: Problem, theta: FloatArray, expressions: Mapping[str, str]) -> None:
+    for name in expressions:
+        index = problem.law.index(name)
+        parameter, value = problem.law.parameters[index], theta[index]
+        if not parameter.lower <= value <= parameter.upper:
+            limits = f"[{parameter.lower:g}, {parameter.upper:g}]"
+            raise FitFailed(reason=f"the expression gives {name} = {value:.4g}, outside the law's {limits}")
 
 
 def _parameters(problem: Problem, start: FloatArray, expressions: Mapping[str, str]) -> lmfit.Parameters:
@@ -65,5 +83,6 @@ def _parameters(problem: Problem, start: FloatArray, expressions: Mapping[str, s
         parameters.add(identifier(parameter.name), value=inside, min=low, max=high if high > low else np.inf)
         parameters[identifier(parameter.name)].vary = low < high
     for name, expression in expressions.items():
-        parameters[identifier(name)].set(expr=expression)
+        # Without bounds of its own: lmfit would move the value inside and so break the expression.
+        parameters[identifier(name)].set(expr=expression, min=-np.inf, max=np.inf)
     return parameters

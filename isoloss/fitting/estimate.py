@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -20,7 +20,7 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.resampling import Resampling, block_length, leave_out, schedule_groups
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import Scores, mean_scores, score
-from isoloss.fitting.screening import first_fitted_step, screen, split
+from isoloss.fitting.screening import first_fitted_step, screen, screen_held, split
 from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
 from isoloss.fitting.verdicts import FOLDS_NEEDED, Evidence, condition_number, judge
@@ -31,6 +31,10 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Progress = Callable[[float, str], None]
 
+FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
+"""A run is far from the law where its median relative error is above both: this, and so many times the usual."""
+
+EXACT = 1e-15
 BATCH = 50
 BATCH_BYTES = 64 * 2**20
 """Resamples between two reports of progress, fewer where their weights would take more memory than this."""
@@ -53,12 +57,26 @@ def fit(
     """
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
-    asked = FitOptions.from_mapping(options)
-    usable, dropped = screen(curves, asked, left_out)
-    fitted, held = split(usable, asked)
+    asked = _of_these(FitOptions.from_mapping(options), curves, options)
+    fitted, held = split(curves, asked)
+    fitted, dropped = screen(fitted, asked, left_out)
+    held, unscored = screen_held(held, fitted, asked)
     work = _Work(LAWS[law], fitted, asked, progress or _silent)
     found = work.run()
-    return replace(found, left_out=dropped, holdout=_holdout(found, held, asked))
+    return replace(found, left_out=[*dropped, *unscored], holdout=_holdout(found, held, asked))
+
+
+def _of_these(asked: FitOptions, curves: Sequence[Curve], given: Mapping[str, Any]) -> FitOptions:
+    """Return the options as they hold for these curves, which were read with a target and a kind of count."""
+    targets = sorted({curve.target for curve in curves})
+    if len(targets) > 1 or ("target" in given and targets and targets != [asked.target]):
+        reason = f"the curves hold {' and '.join(targets)}; read them with target={asked.target!r}"
+        raise InvalidInput(field="target", reason=reason)
+    kinds = {curve.n_params_kind for curve in curves}
+    if asked.n_params_kind is not None and kinds - {asked.n_params_kind}:
+        reason = f"the curves were not read with {asked.n_params_kind!r} counts"
+        raise InvalidInput(field="n_params_kind", reason=reason)
+    return replace(asked, target=targets[0]) if targets else asked
 
 
 def _silent(fraction: float, message: str) -> None:
@@ -150,21 +168,22 @@ class _Work:
         """Solve the whole problem from every start (starts, parameters)."""
         ones = np.ones((len(theta), self.features.n_points))
         if self.constraints.expressions:
-            return solve_constrained(self.problem, theta, ones, self.constraints.expressions)
+            return solve_constrained(self.problem, theta, ones, self.constraints.expressions, EXACT)
         return self.problem.solve(theta, ones, race=True)
 
     def _refit(self, theta: FloatArray, weights: FloatArray) -> Solution:
         """Solve for every row of weights (members, points) from the optimum theta (parameters,)."""
         starts = np.repeat(theta[None], len(weights), axis=0)
         if self.constraints.expressions:
-            return solve_constrained(self.problem, starts, weights, self.constraints.expressions)
+            return solve_constrained(self.problem, starts, weights, self.constraints.expressions, COARSE)
         return self.problem.solve(starts, weights, tolerance=COARSE)
 
     def _resamples(self, theta: FloatArray, resampling: Resampling) -> FloatArray:
         """Refit to every resample from the optimum: (resamples, parameters), NaN where there is no optimum."""
         count = self.options.bootstrap
         rows = np.full((count, theta.size), np.nan)
-        size = max(1, min(BATCH, BATCH_BYTES // (8 * self.features.n_points)))
+        batch = 1 if self.constraints.expressions else BATCH  # one refit under expressions takes a while
+        size = max(1, min(batch, BATCH_BYTES // (8 * self.features.n_points)))
         for begin in range(0, count, size):
             self.progress(0.2 + 0.75 * begin / count, f"resample {begin} of {count}")
             end = min(begin + size, count)
@@ -179,13 +198,14 @@ class _Work:
         groups = schedule_groups([curve.schedule for curve in self.curves])
         kept = [group for group in groups if self._determined_without(group)]
         if len(kept) < FOLDS_NEEDED:
-            return Spread(None, len(kept), noise)
+            return Spread(None, len(kept), noise, None)
         found = self._refit(theta, leave_out(self.lengths, kept))
         errors = self.problem.residuals(found.theta)
         runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
         parts = [[errors[fold, runs[index]] for index in group] for fold, group in enumerate(kept)]
         blocks = [[block_length(residuals[runs[index]]) for index in group] for group in kept]
-        return Spread(discrepancy(parts, blocks), len(kept), noise)
+        worst, fold = discrepancy(parts, blocks)
+        return Spread(worst, len(kept), noise, self.curves[kept[fold][0]].run_id)
 
     def _determined_without(self, group: Sequence[int]) -> bool:
         others = [curve for position, curve in enumerate(self.curves) if position not in group]
@@ -204,7 +224,10 @@ class _Work:
             estimates=list(parameters.values()),
             starts_agree=float(agree / len(estimate.starts.objective)),
             failed_resamples=estimate.failed,
-            folds=estimate.spread.folds,
+            resamples=len(estimate.samples),
+            level=self.options.level,
+            spread=estimate.spread,
+            outliers=self._outliers(estimate.theta),
             condition_number=self._condition_number(estimate.theta),
             peak_lrs=fitted_range.peak_lrs,
             resampling=estimate.resampling,
@@ -229,6 +252,18 @@ class _Work:
             fitted_range=fitted_range,
             missing=self.missing,
         )
+
+    def _outliers(self, theta: FloatArray) -> dict[str, float]:
+        """Return the runs that lie far from the law, with their median relative error."""
+        residuals = np.abs(self.problem.residuals(theta[None])[0])
+        runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
+        medians = np.array([np.median(residuals[run]) for run in runs])
+        far = max(FAR_RUN, FAR_RUN_TIMES * float(np.median(medians)))
+        return {
+            curve.run_id: float(median)
+            for curve, median in zip(self.curves, medians, strict=True)
+            if median > far
+        }
 
     def _condition_number(self, theta: FloatArray) -> float:
         names = [parameter.name for parameter in self.law.parameters]
@@ -284,9 +319,13 @@ class _Work:
             "resampling": {
                 "unit": estimate.resampling.unit,
                 "resamples": len(estimate.samples),
-                "statement": estimate.resampling.statement,
+                "statement": evidence.statement,
             },
-            "discrepancy": {"log_loss": estimate.spread.discrepancy, "schedules": estimate.spread.folds},
+            "discrepancy": {
+                "log_loss": estimate.spread.discrepancy,
+                "schedules": estimate.spread.folds,
+                "worst_run": estimate.spread.worst_run,
+            },
         }
 
     def _notes(self) -> list[str]:
@@ -329,7 +368,7 @@ def _coverage(found: Fit, curve: Curve, level: float) -> float:
     features = found.law.prepare([curve])
     centre = np.log(found.law.predict(found.theta[None], features)[0])
     members = np.log(found.law.predict(found.samples, features))
-    reach = found.fitted_range.reach(curve.schedule, curve.step)
+    reach = found.fitted_range.reach(curve.schedule, curve.step, curve.n_params)
     below, above = interval_around(centre, members, found.spread, reach, level, new_run=True)
     observed = np.log(curve.loss_nats)
     return float(np.mean((observed >= below) & (observed <= above)))

@@ -15,7 +15,8 @@ from isoloss.errors import InvalidExpression
 
 MAX_CHARACTERS = 200
 MAX_NODES = 50
-FUNCTIONS = ("sqrt", "exp", "log", "min", "max")
+FUNCTIONS = {"sqrt": 1, "exp": 1, "log": 1, "min": 2, "max": 2}
+"""The functions that an expression may use, with how many values each takes at least."""
 
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 
@@ -72,7 +73,11 @@ def _safe(node: ast.expr, known: Mapping[str, str]) -> ast.expr:
             return ast.BinOp(_safe(left, known), op, _safe(right, known))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return ast.UnaryOp(ast.USub(), _safe(operand, known))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS and args:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
+            if not FUNCTIONS[name] <= len(args) <= (1 if FUNCTIONS[name] == 1 else len(args)):
+                raise ValueError(
+                    f"{name} takes {'one value' if FUNCTIONS[name] == 1 else 'at least two values'}"
+                )
             return ast.Call(ast.Name(name), [_safe(part, known) for part in args], [])
         case ast.Name(id=name):
             raise ValueError(f"{name!r} is no parameter of this law")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,8 @@ class FittedRange:
 
     first_step: int
     last_step: int
-    area: float
+    first_area: float
+    last_area: float
     lowest_lr: float
     peak_lrs: tuple[float, ...]
     n_params: tuple[float, ...]
@@ -37,7 +38,8 @@ class FittedRange:
         return cls(
             first_step=int(min(curve.step[0] for curve in curves)),
             last_step=int(max(curve.step[-1] for curve in curves)),
-            area=float(max(curve.schedule.area(curve.step[-1:])[0] for curve in curves)),
+            first_area=float(min(curve.schedule.area(curve.step[:1])[0] for curve in curves)),
+            last_area=float(max(curve.schedule.area(curve.step[-1:])[0] for curve in curves)),
             lowest_lr=float(min(curve.schedule.lr(curve.step).min() for curve in curves)),
             peak_lrs=tuple(sorted({curve.schedule.peak_lr for curve in curves})),
             n_params=tuple(sorted({curve.n_params for curve in curves if curve.n_params is not None})),
@@ -49,9 +51,24 @@ class FittedRange:
         tuples = {name: tuple(document[name]) for name in ("peak_lrs", "n_params")}
         return cls(**{**document, **tuples})
 
-    def reach(self, schedule: Schedule, steps: npt.NDArray[np.int64]) -> FloatArray:
-        """Return how many times beyond the fitted area of learning rate each step lies, at least 1."""
-        return np.maximum(schedule.area(steps) / self.area, 1.0)
+    def reach(
+        self, schedule: Schedule, steps: npt.NDArray[np.int64], n_params: float | None = None
+    ) -> FloatArray:
+        """Return how many times beyond the fitted runs each step (n,) lies, at least 1.
+
+        That is in the sum of learning rates, after the last fitted point or before the first, times how far
+        the model is from the fitted sizes.
+        """
+        area = schedule.area(steps)
+        with np.errstate(divide="ignore"):
+            beyond = np.maximum(area / self.last_area, self.first_area / area)
+        return np.maximum(beyond, 1.0) * self.size_factor(n_params)
+
+    def size_factor(self, n_params: float | None) -> float:
+        """Return how many times larger than the largest fitted model, or smaller than the smallest, one is."""
+        if n_params is None or not self.n_params:
+            return 1.0
+        return max(1.0, n_params / self.n_params[-1], self.n_params[0] / n_params)
 
     def size(self, asked: float | None, undetermined: str | None) -> float | None:
         """Return the model size to predict for, (None where the fit has no size term).
@@ -72,35 +89,53 @@ class FittedRange:
             raise Unidentified(reason=f"the fit has seen runs of {sizes} parameters alone, not of {asked:g}")
         return asked if asked is not None else next(iter(self.n_params), None)
 
-    def describe(self, schedule: Schedule, steps: npt.NDArray[np.int64], spread: Spread) -> dict[str, Any]:
+    def describe(
+        self,
+        schedule: Schedule,
+        steps: npt.NDArray[np.int64],
+        n_params: float | None,
+        spread: Spread,
+        resamples: int,
+    ) -> dict[str, Any]:
         """Return how far a prediction reaches, as factors and in words."""
-        farthest = float(self.reach(schedule, steps).max())
-        steps_factor = max(1.0, float(steps.max()) / self.last_step)
+        factors = {
+            "area_factor": max(1.0, float(schedule.area(steps).max()) / self.last_area),
+            "steps_factor": max(1.0, float(steps.max()) / self.last_step),
+            "n_params_factor": self.size_factor(n_params),
+        }
+        early = bool(steps.min() < self.first_step)
         return {
-            "area_factor": farthest,
-            "steps_factor": steps_factor,
-            "is_extrapolation": bool(farthest > 1 or steps_factor > 1),
-            "warnings": list(self._warnings(schedule, steps, farthest, spread)),
+            **factors,
+            "before_first_point": early,
+            "is_extrapolation": early or max(factors.values()) > 1,
+            "warnings": [
+                *self._beyond(steps, n_params, factors),
+                *self._unlike(schedule, steps, spread),
+                *(
+                    []
+                    if resamples
+                    else ["no resamples were drawn: how noise moves the law is not in the interval"]
+                ),
+            ],
         }
 
-    def _warnings(
-        self, schedule: Schedule, steps: npt.NDArray[np.int64], farthest: float, spread: Spread
-    ) -> list[str]:
+    def _beyond(
+        self, steps: npt.NDArray[np.int64], n_params: float | None, factors: Mapping[str, float]
+    ) -> Iterator[str]:
+        if factors["area_factor"] > 1.001:
+            yield f"the sum of learning rates reaches {factors['area_factor']:.2g} times beyond the fitted runs"
+        if factors["n_params_factor"] > 1.001:
+            yield f"the model is {factors['n_params_factor']:.2g} times outside the fitted sizes"
+        if n_params is not None and not self.n_params:
+            yield "the fitted runs state no model size: the size that was asked for has no effect"
+        if steps.min() < self.first_step:
+            yield f"steps before {self.first_step} come before the first fitted point"
+
+    def _unlike(self, schedule: Schedule, steps: npt.NDArray[np.int64], spread: Spread) -> Iterator[str]:
         lowest, peak = float(schedule.lr(steps).min()), schedule.peak_lr
-        known_peak = any(abs(peak - one) <= SAME_PEAK * one for one in self.peak_lrs)
-        said = {
-            f"the sum of learning rates reaches {farthest:.2g} times beyond the fitted runs": farthest
-            > 1.001,
-            f"steps before {self.first_step} come before the first fitted point": steps.min()
-            < self.first_step,
-            f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {self.lowest_lr:.3g}": (
-                lowest < self.lowest_lr * (1 - SAME_PEAK)
-            ),
-            f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks": (
-                not known_peak
-            ),
-            "fewer than three schedules: the error on another one was not measured and is not in the interval": (
-                spread.discrepancy is None
-            ),
-        }
-        return [words for words, holds in said.items() if holds]
+        if lowest < self.lowest_lr * (1 - SAME_PEAK):
+            yield f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {self.lowest_lr:.3g}"
+        if not any(abs(peak - one) <= SAME_PEAK * one for one in self.peak_lrs):
+            yield f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks"
+        if spread.discrepancy is None:
+            yield "fewer than three schedules: the error on another one was not measured and is not in the interval"

@@ -25,19 +25,21 @@ class Spread:
     """What resampled parameters do not show, in log loss.
 
     `discrepancy` is the error of the schedule that is predicted worst from the others, None where fewer than
-    three could be; `folds` how many were. `noise` are quantiles of the absolute residuals.
+    three could be, and `worst_run` a run of it; `folds` how many were predicted. `noise` are quantiles of the
+    absolute residuals.
     """
 
     discrepancy: float | None
     folds: int
     noise: tuple[float, ...]
+    worst_run: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Spread:
-        return cls(document["discrepancy"], document["folds"], tuple(document["noise"]))
+        return cls(**{**document, "noise": tuple(document["noise"])})
 
 
 def noise_quantiles(residuals: FloatArray) -> tuple[float, ...]:
@@ -45,8 +47,8 @@ def noise_quantiles(residuals: FloatArray) -> tuple[float, ...]:
     return tuple(float(q) for q in np.quantile(np.abs(residuals), NOISE_QUANTILES))
 
 
-def discrepancy(errors: list[list[FloatArray]], blocks: list[list[int]]) -> float:
-    """Return how far off, in log loss, the law is on a schedule that it has not seen.
+def discrepancy(errors: list[list[FloatArray]], blocks: list[list[int]]) -> tuple[float, int]:
+    """Return how far off, in log loss, the law is on a schedule that it has not seen, and the worst one's place.
 
     `errors` are, for each schedule, the log errors of its runs under the fit to the others. Averaging them over
     `blocks` of neighbouring points removes the noise of single points and keeps what the law gets wrong. It
@@ -54,13 +56,14 @@ def discrepancy(errors: list[list[FloatArray]], blocks: list[list[int]]) -> floa
     the larger counts of whole curves and last blocks, root mean square. The answer is the worst schedule's:
     the one that is asked for may be as unlike the fitted ones as that, however many of them are alike.
     """
-    worst = 0.0
+    each = []
     for runs, lengths in zip(errors, blocks, strict=True):
         means = [_block_means(error, block) for error, block in zip(runs, lengths, strict=True)]
         whole = np.mean([np.mean(mean**2) for mean in means])
         last = np.mean([mean[-1] ** 2 for mean in means])
-        worst = max(worst, float(np.sqrt(max(whole, last))))
-    return worst
+        each.append(float(np.sqrt(max(whole, last))))
+    worst = int(np.argmax(each))
+    return each[worst], worst
 
 
 def _block_means(values: FloatArray, block: int) -> FloatArray:
@@ -85,7 +88,10 @@ def interval_around(
     """
     tail = (1 - level) / 2
     if len(members):
-        low, high = np.nanquantile(members, [tail, 1 - tail], axis=0)
+        # A resample without a positive loss counts as a loss of 0: it must not shorten the tail.
+        ordered = np.sort(np.where(np.isfinite(members), members, -np.inf), axis=0)
+        beyond = int(tail * (len(members) - 1) + 1e-9)
+        low, high = ordered[beyond], ordered[-1 - beyond]
         below, above = np.maximum(centre - low, 0.0), np.maximum(high - centre, 0.0)
     else:
         below = above = np.zeros_like(centre)

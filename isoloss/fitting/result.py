@@ -20,6 +20,9 @@ FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["sound", "weak", "unidentified"]
 IntervalKind = Literal["mean", "new_run"]
 
+CHUNK_VALUES = 4_000_000
+"""Resamples times steps that are predicted at once; bounds the memory of a prediction."""
+
 PREDICTED_STEPS = 200
 """Points of a predicted curve where the caller asks for no steps."""
 
@@ -116,16 +119,12 @@ class Fit:
         self._require_identified()
         level, schedule = self._checked(level, interval, schedule)
         at = _steps(schedule, steps)
-        features = self.law.prepare_prediction(schedule, at, self._size(config or {}, n_params))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centre = np.log(self.law.predict(self.theta[None], features)[0])
-            members = np.log(self.law.predict(self.samples, features))
-        reach = self.fitted_range.reach(schedule, at)
-        below, above = interval_around(
-            centre, members, self.spread, reach, level, new_run=interval == "new_run"
-        )
-        if not np.all(np.isfinite(centre)):
-            raise Unidentified(reason="the law has no positive loss at some of these steps")
+        size = self._size(config or {}, n_params)
+        whole = [
+            self._interval(schedule, part, size, level, new_run=interval == "new_run")
+            for part in np.array_split(at, -(-at.size * (len(self.samples) + 1) // CHUNK_VALUES))
+        ]
+        centre, below, above = (np.concatenate(column) for column in zip(*whole, strict=True))
         return Prediction(
             quantity=self.law.quantity,
             unit=self.law.unit,
@@ -135,12 +134,34 @@ class Fit:
             upper=np.exp(above),
             level=level,
             interval=interval,
-            extrapolation=self.fitted_range.describe(schedule, at, self.spread),
+            extrapolation=self.fitted_range.describe(schedule, at, size, self.spread, len(self.samples)),
         )
+
+    def _interval(
+        self,
+        schedule: Schedule,
+        at: npt.NDArray[np.int64],
+        size: float | None,
+        level: float,
+        *,
+        new_run: bool,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the log prediction and the ends of its interval at some steps."""
+        features = self.law.prepare_prediction(schedule, at, size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            centre = np.log(self.law.predict(self.theta[None], features)[0])
+            members = np.log(self.law.predict(self.samples, features))
+        if not np.all(np.isfinite(centre)):
+            raise Unidentified(reason="the law has no positive loss at some of these steps")
+        reach = self.fitted_range.reach(schedule, at, size)
+        return centre, *interval_around(centre, members, self.spread, reach, level, new_run=new_run)
 
     def _require_identified(self) -> None:
         if self.verdict == "unidentified":
             raise Unidentified(reason="; ".join(self.reasons))
+        if not len(self.samples) and self.spread.discrepancy is None:
+            reason = "no resamples were drawn and no schedule left out: a prediction would have no interval"
+            raise Unidentified(reason=reason)
 
     def _checked(
         self, level: float | None, interval: str, schedule: Schedule | Mapping[str, Any]

@@ -13,6 +13,9 @@ from isoloss.observations import Curve
 
 LeftOut = list[dict[str, str]]
 
+LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
+"""Losses in nats per token outside of this are measured in something else, or broken."""
+
 
 def screen(
     curves: Sequence[Curve], options: FitOptions, unread: Sequence[dict[str, str]] = ()
@@ -31,15 +34,12 @@ def screen(
     left_out: LeftOut = list(unread)
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
-        twin = next((one for one in kept if _same_points(one, cut)), None)
-        if not cut.n_points:
-            left_out.append({"run_id": curve.run_id, "reason": "it has no points behind the skipped steps"})
-        elif twin is not None:
-            left_out.append(
-                {"run_id": curve.run_id, "reason": f"its points are those of run {twin.run_id!r}"}
-            )
+        own, reason = without_shared_points(cut, kept)
+        reason = reason or _unlikely_losses(cut)
+        if reason is None:
+            kept.append(own)
         else:
-            kept.append(cut)
+            left_out.append({"run_id": curve.run_id, "reason": reason})
     _check_sizes(kept)
     if not kept:
         why = f": {left_out[0]['reason']}" if left_out else ""
@@ -47,9 +47,49 @@ def screen(
     return kept, left_out
 
 
-def _same_points(one: Curve, other: Curve) -> bool:
-    """Return whether two runs are one run under two names: it would count twice."""
-    return np.array_equal(one.step, other.step) and np.array_equal(one.loss_nats, other.loss_nats)
+def screen_held(
+    held: Sequence[Curve], fitted: Sequence[Curve], options: FitOptions
+) -> tuple[list[Curve], LeftOut]:
+    """Return the curves to score, without the points that are fitted, and those that have no others."""
+    scored: list[Curve] = []
+    left_out: LeftOut = []
+    for curve in held:
+        own, reason = without_shared_points(curve.from_step(first_fitted_step(curve, options)), fitted)
+        if reason is None:
+            scored.append(own)
+        else:
+            left_out.append({"run_id": curve.run_id, "reason": f"held out, not scored: {reason}"})
+    return scored, left_out
+
+
+def without_shared_points(curve: Curve, others: Sequence[Curve]) -> tuple[Curve, str | None]:
+    """Return the curve without the points at its start that another has too, and why nothing is left of it.
+
+    Branches of one trunk all carry the trunk's points, and one run may stand under two names: no point may
+    count twice, nor be called held out while it is fitted.
+    """
+    if not curve.n_points:
+        return curve, "it has no points behind the skipped steps"
+    shared, twin = max(((_shared_points(curve, other), other.run_id) for other in others), default=(0, ""))
+    if shared == curve.n_points:
+        return curve, f"its points are those of run {twin!r}"
+    return (curve.from_step(int(curve.step[shared])) if shared else curve), None
+
+
+def _shared_points(curve: Curve, other: Curve) -> int:
+    """Return how many points at the start of a curve another one has, to the last bit."""
+    length = min(curve.n_points, other.n_points)
+    same = (curve.step[:length] == other.step[:length]) & (
+        curve.loss_nats[:length] == other.loss_nats[:length]
+    )
+    return int(np.argmin(np.append(same, False)))
+
+
+def _unlikely_losses(curve: Curve) -> str | None:
+    lowest, highest = float(curve.loss_nats.min()), float(curve.loss_nats.max())
+    if lowest >= LOWEST_LOSS and highest <= HIGHEST_LOSS:
+        return None
+    return f"its losses reach from {lowest:.3g} to {highest:.3g}: these are no nats per token"
 
 
 def first_fitted_step(curve: Curve, options: FitOptions) -> int:
@@ -59,7 +99,9 @@ def first_fitted_step(curve: Curve, options: FitOptions) -> int:
 
 
 def _check_sizes(curves: Sequence[Curve]) -> None:
-    kinds = sorted({curve.n_params_kind for curve in curves if curve.n_params_kind is not None})
+    kinds = sorted(
+        {curve.n_params_kind or "no stated kind" for curve in curves if curve.n_params is not None}
+    )
     if len(kinds) > 1:
         reason = f"the runs count their parameters in {' and '.join(kinds)}; ask for one by n_params_kind"
         raise InvalidInput(field="n_params_kind", reason=reason)

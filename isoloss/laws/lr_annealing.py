@@ -14,15 +14,19 @@ from isoloss.schedules import AnnealingArea, Schedule
 
 L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
 
+LEAST_FALL = 0.01
+"""A learning rate that has fallen by less than this share anywhere shows no annealing: logs jitter."""
+
 
 @dataclass(frozen=True)
 class Areas(Features):
-    """Forward areas S1 (points,), the annealing areas S2 of each run, peak LRs, last step, and N (points,)."""
+    """Forward areas S1 (points,), the annealing areas S2 of each run, last step, the largest
+    share by which the learning rate has fallen at a point, and N (points,)."""
 
     forward: FloatArray
     areas: tuple[AnnealingArea, ...]
-    peak_lrs: tuple[float, ...]
     last_step: int
+    fallen: float
     n_params: FloatArray
 
     def annealing(self, decay: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -77,15 +81,15 @@ class LRAnnealing(Law[Areas]):
         forward = np.concatenate([curve.schedule.area(curve.step) for curve in curves])
         sizes = [np.full(curve.n_points, curve.n_params or np.nan) for curve in curves]
         areas = tuple(curve.schedule.annealing(curve.step) for curve in curves)
-        peaks = tuple(curve.schedule.peak_lr for curve in curves)
         last = max(int(curve.step[-1]) for curve in curves)
-        return Areas(forward.size, forward, areas, peaks, last, np.concatenate(sizes))
+        fallen = max(_fallen(curve.schedule, curve.step) for curve in curves)
+        return Areas(forward.size, forward, areas, last, fallen, np.concatenate(sizes))
 
     def prepare_prediction(self, schedule: Schedule, steps: npt.ArrayLike, n_params: float | None) -> Areas:
         at = np.asarray(steps, dtype=np.int64)
         sizes = np.full(at.size, n_params or np.nan)
-        annealing = (schedule.annealing(at),)
-        return Areas(at.size, schedule.area(at), annealing, (schedule.peak_lr,), int(at.max()), sizes)
+        areas = (schedule.annealing(at),)
+        return Areas(at.size, schedule.area(at), areas, int(at.max()), _fallen(schedule, at), sizes)
 
     def basis(self, theta: FloatArray, features: Areas) -> FloatArray:
         """Return the columns of (L0, A, C, B)."""
@@ -117,8 +121,9 @@ class LRAnnealing(Law[Areas]):
 
     def grid(self, features: Areas) -> FloatArray:
         alpha = np.geomspace(0.1, 1.5, 9)
-        # Memories from a quarter of the longest run down to a four hundredth of it.
-        decay = 1 - np.clip(np.geomspace(400, 4, 5) / features.last_step, 2e-5, 0.4)
+        # Memories from a quarter of the longest run down to a four hundredth of it, and the usual ones.
+        shares = np.geomspace(400, 4, 5) / features.last_step
+        decay = 1 - np.unique(np.clip([*shares, 1e-2, 2e-3, 5e-4], 2e-5, 0.4))
         beta = np.geomspace(0.1, 1.0, 4) if _sizes(features) > 2 else np.array([0.34])
         mesh = np.meshgrid(alpha, decay, beta, indexing="ij")
         theta = np.zeros((mesh[0].size, 7))
@@ -134,9 +139,8 @@ class LRAnnealing(Law[Areas]):
 
     def undetermined(self, features: Areas, fixed: Collection[str] = ()) -> dict[str, str]:
         reasons: dict[str, str] = {}
-        annealing, _ = features.annealing(np.array([0.999]))
-        if np.abs(annealing).max() <= 1e-9 * max(features.peak_lrs):
-            why = "no run was annealed: the learning rate never falls where there are points"
+        if features.fallen < LEAST_FALL:
+            why = f"no run was annealed: the learning rate never falls by {LEAST_FALL:.0%} where there are points"
             reasons |= {"C": why, "lambda": why}
         if _sizes(features) == 2 and not {"B", "beta"} & set(fixed):
             why = "two model sizes give one difference, not a coefficient and an exponent"
@@ -162,6 +166,14 @@ class LRAnnealing(Law[Areas]):
     def _size(self, theta: FloatArray, features: Areas) -> FloatArray:
         known = np.isfinite(features.n_params)
         return np.where(known, np.exp(-theta[:, BETA, None] * self._log_size(features)), 0.0)
+
+
+def _fallen(schedule: Schedule, step: npt.NDArray[np.int64]) -> float:
+    """Return the largest share by which the learning rate lies below its height before, over the points."""
+    at = np.maximum(np.append(schedule.warmup_steps, step), 1)
+    lr = schedule.lr(at)
+    highest = np.maximum.accumulate(lr)
+    return float(np.max((highest - lr) / np.where(highest > 0, highest, 1.0)))
 
 
 def _sizes(features: Areas) -> int:

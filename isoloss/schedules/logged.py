@@ -12,6 +12,9 @@ from isoloss.schedules.schedule import Schedule
 AGREEMENT = 1e-6
 """Relative distance within which a logged rate confirms the declared one (design.md, the API contract)."""
 
+HIDDEN_SHARE = 0.005
+"""Largest share of a log's steps before its first entry in which a warm-up may be hidden."""
+
 
 def from_log(
     steps: npt.ArrayLike, lr: npt.ArrayLike, declared: Schedule | None = None
@@ -24,8 +27,8 @@ def from_log(
     """
     at, logged = np.asarray(steps, dtype=np.int64), np.asarray(lr, dtype=np.float64)
     if declared is None:
-        at, logged = _from_first_step(at, logged)
-        return _interpolated(at, logged, before=(), warmup_steps=rise_steps(at, logged)), None
+        at, logged, note = _from_first_step(at, logged)
+        return _interpolated(at, logged, before=(), warmup_steps=rise_steps(at, logged)), note
     disagreement = _disagreement(at, logged, declared)
     if disagreement is None:
         return declared, None
@@ -64,14 +67,20 @@ def _interpolated(at: IntArray, logged: FloatArray, before: tuple[Piece, ...], w
     return Schedule((*before, Polyline(offsets, np.append(logged[0], logged))), warmup_steps)
 
 
-def _from_first_step(at: IntArray, logged: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Reach back to step 1 over at most one logging interval; a longer silence is an unknown warm-up."""
+def _from_first_step(at: IntArray, logged: FloatArray) -> tuple[IntArray, FloatArray, str | None]:
+    """Reach back to step 1, with a note; a silence that could hide a warm-up that matters is refused.
+
+    Rates that rise at first are continued to step 1 with their slope. Rates that do not may hide a warm-up
+    before the first log, which may be at most `HIDDEN_SHARE` of the steps.
+    """
     if at[0] == 1:
-        return at, logged
+        return at, logged, None
     interval = int(np.median(np.diff(at))) if at.size > 1 else 1
-    if at[0] > interval + 1:
+    rise = (logged[1] - logged[0]) / (at[1] - at[0]) if at.size > 1 else 0.0
+    unknown = at[0] > interval + 1 or (rise <= 0 and at[0] - 1 > HIDDEN_SHARE * at[-1])
+    if unknown:
         reason = f"the log starts at step {at[0]} and no schedule is declared: its warm-up is unknown"
         raise InvalidSchedule(field="lr", reason=reason)
-    rise = max(0.0, (logged[1] - logged[0]) / (at[1] - at[0])) if at.size > 1 else 0.0
-    first = max(0.0, logged[0] - rise * (at[0] - 1))
-    return np.append(1, at), np.append(first, logged)
+    first = max(0.0, logged[0] - max(0.0, rise) * (at[0] - 1))
+    note = f"no learning rate was logged before step {at[0]}: it is taken to have been {first:.3g} at step 1"
+    return np.append(1, at), np.append(first, logged), note

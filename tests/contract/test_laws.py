@@ -120,7 +120,7 @@ def test_the_basis_times_the_linear_parameters_is_the_prediction(name: str) -> N
 @every_law
 def test_a_law_recovers_its_parameters_from_its_own_data(name: str) -> None:
     """Noiseless data give the true parameters back, and a sound verdict."""
-    found = fit(name, runs_of(name), bootstrap=20)
+    found = fit(name, runs_of(name), bootstrap=40)
     for parameter, truth in TRUTHS[name].items():
         assert found.parameters[parameter].value == pytest.approx(truth, rel=2e-3), parameter
     assert found.objective < 1e-12

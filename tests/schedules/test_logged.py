@@ -36,7 +36,8 @@ def test_a_log_that_disagrees_is_interpolated_and_reported() -> None:
 def test_without_a_declaration_the_log_tells_the_warmup() -> None:
     """A log from the first interval on is extended to step 1, and its rise is the warm-up."""
     schedule, note = from_log(LOGGED_STEPS, DECLARED.lr(LOGGED_STEPS))
-    assert note is None
+    assert note is not None
+    assert "no learning rate was logged before step 10" in note
     assert schedule.warmup_steps == 50
     np.testing.assert_allclose(schedule.lr(range(1, 11)), DECLARED.lr(range(1, 11)), rtol=1e-9)
     np.testing.assert_allclose(schedule.area([1000]), DECLARED.area([1000]), rtol=1e-4)
@@ -47,6 +48,16 @@ def test_a_log_that_starts_late_without_a_declaration_is_refused() -> None:
     late = LOGGED_STEPS[10:]
     with pytest.raises(InvalidSchedule, match="its warm-up is unknown"):
         from_log(late, DECLARED.lr(late))
+
+
+def test_a_warmup_that_the_first_interval_could_hide_is_not_guessed() -> None:
+    """Logged every 500 of 10,000 steps and flat from the first on: a warm-up may have come before it."""
+    steps = np.arange(500, 10_001, 500)
+    with pytest.raises(InvalidSchedule, match="its warm-up is unknown"):
+        from_log(steps, np.full(steps.size, 1e-3))
+    schedule, note = from_log(np.arange(10, 10_001, 10), np.full(1000, 1e-3))
+    assert note is not None
+    assert schedule.area([10_000])[0] == pytest.approx(10.0)
 
 
 def test_points_after_the_declared_end_are_reported() -> None:
