@@ -20,7 +20,7 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.resampling import Resampling, block_length, leave_out, schedule_groups
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import Scores, mean_scores, score
-from isoloss.fitting.screening import first_fitted_step, screen, screen_held, split
+from isoloss.fitting.screening import HeldOut, first_fitted_step, screen, screen_held, split
 from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
 from isoloss.fitting.verdicts import FOLDS_NEEDED, Evidence, condition_number, judge
@@ -58,9 +58,9 @@ def fit(
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     asked = _of_these(FitOptions.from_mapping(options), curves, options)
-    fitted, held = split(curves, asked)
+    fitted, kept_apart = split(curves, asked)
     fitted, dropped = screen(fitted, asked, left_out)
-    held, unscored = screen_held(held, fitted, asked)
+    held, unscored = screen_held(kept_apart, fitted, asked)
     work = _Work(LAWS[law], fitted, asked, progress or _silent)
     found = work.run()
     return replace(found, left_out=[*dropped, *unscored], holdout=_holdout(found, held, asked))
@@ -354,13 +354,24 @@ def _scores(law: Law[Any], theta: FloatArray, curves: Sequence[Curve]) -> dict[s
     return {"runs": runs, "mean": mean_scores(runs.values())}
 
 
-def _holdout(found: Fit, held: Sequence[Curve], options: FitOptions) -> dict[str, Any] | None:
-    """Score the runs that were held out, with the share of their points inside the interval of a new run."""
+def _holdout(found: Fit, held: Sequence[HeldOut], options: FitOptions) -> dict[str, Any] | None:
+    """Score the runs that were held out.
+
+    The usual scores are of whole curves, as published evaluations take them. A branch shares its trunk's points
+    with runs that were fitted: `unseen_mae` and `coverage`, the share of points inside the interval of a new
+    run, are of the other points alone.
+    """
     if not held or found.verdict == "unidentified":
         return None
-    scores = _scores(found.law, found.theta, held)
-    for curve in held:
-        scores["runs"][curve.run_id]["coverage"] = _coverage(found, curve, options.level)
+    scores = _scores(found.law, found.theta, [one.curve for one in held])
+    unseen = _scores(found.law, found.theta, [one.unseen for one in held])
+    for one in held:
+        name = one.curve.run_id
+        scores["runs"][name] |= {
+            "coverage": _coverage(found, one.unseen, options.level),
+            "unseen_mae": unseen["runs"][name]["mae"],
+            "unseen_points": one.unseen.n_points,
+        }
     return {**scores, "mean": mean_scores(scores["runs"].values()), "level": options.level}
 
 

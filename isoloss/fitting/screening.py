@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,16 +48,25 @@ def screen(
     return kept, left_out
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A curve to predict and score: `unseen` is it without the points at its start that were fitted."""
+
+    curve: Curve
+    unseen: Curve
+
+
 def screen_held(
     held: Sequence[Curve], fitted: Sequence[Curve], options: FitOptions
-) -> tuple[list[Curve], LeftOut]:
-    """Return the curves to score, without the points that are fitted, and those that have no others."""
-    scored: list[Curve] = []
+) -> tuple[list[HeldOut], LeftOut]:
+    """Return the curves to score, and those of which every point was fitted."""
+    scored: list[HeldOut] = []
     left_out: LeftOut = []
     for curve in held:
-        own, reason = without_shared_points(curve.from_step(first_fitted_step(curve, options)), fitted)
+        cut = curve.from_step(first_fitted_step(curve, options))
+        unseen, reason = without_shared_points(cut, fitted)
         if reason is None:
-            scored.append(own)
+            scored.append(HeldOut(cut, unseen))
         else:
             left_out.append({"run_id": curve.run_id, "reason": f"held out, not scored: {reason}"})
     return scored, left_out

@@ -429,9 +429,9 @@ def test_a_held_out_branch_is_scored_on_its_own_points() -> None:
     law = fit(LAW, runs[:-1], bootstrap=0)
     late = runs[-1].from_step(6_001)
     predicted = law.predict(schedule=late.schedule, steps=late.step).value
-    assert held["runs"]["branch-3"]["mae"] == pytest.approx(
-        np.abs(predicted - late.loss_nats).mean(), rel=1e-6
-    )
+    scores = held["runs"]["branch-3"]
+    assert scores["unseen_mae"] == pytest.approx(np.abs(predicted - late.loss_nats).mean(), rel=1e-6)
+    assert scores["unseen_points"] == late.n_points
 
 
 def test_a_blown_up_run_is_named_and_the_fit_is_not_sound() -> None:
