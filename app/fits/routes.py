@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
 from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
-from app.fits.schemas import FitDocument, NewFit, NewPrediction, PredictionDocument, QueuedFitDocument
+from app.fits.schemas import (
+    FitDocument,
+    Holdout,
+    NewFit,
+    NewPrediction,
+    PredictionDocument,
+    QueuedFitDocument,
+)
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
-from isoloss.errors import InvalidInput, UnusableData
+from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
 from isoloss.fitting import Fit, FitOptions
 from isoloss.laws import LAWS
 from isoloss.observations import n_params_of
+from isoloss.schedules import Schedule, schedule_from_spec
+from isoloss.schedules.pieces import SquareRoot
 from store import fits, queue, runs
 from store.pages import Asked
 from store.tables import Run
 
 router = APIRouter(prefix="/v1/projects/{project}/fits", tags=["fits"], route_class=StrictRoute)
+
+MAX_SUMMED_STEPS = 2_000_000
 
 
 @router.post(
@@ -53,12 +66,30 @@ def predict(fit_id: str, body: NewPrediction, access: Reading) -> PredictionDocu
     fit = Fit.from_document(fits.state(access.session, identifier("fit", fit_id), access.project_id))
     if body.schedule is None:
         raise InvalidInput(field="schedule", reason=f"the law {fit.law_name} predicts from one")
-    return PredictionDocument.model_validate(fit.predict(**body.keywords()).as_dict())
+    predicted = fit.predict(schedule=bounded(body.schedule), **body.keywords())
+    return PredictionDocument.model_validate(predicted.as_dict())
+
+
+def bounded(spec: Mapping[str, Any]) -> Schedule:
+    """The schedule of a prediction, which is made while the caller waits and others want their turn."""
+    listed = spec.get("lr")
+    _check_summed("lr", len(listed) if isinstance(listed, list) else 0)  # before a copy of the list is made
+    schedule = schedule_from_spec(spec)
+    roots = [piece.n_steps for piece in schedule.pieces if isinstance(piece, SquareRoot)]
+    _check_summed("decay_shape", sum(roots))
+    return schedule
+
+
+def _check_summed(field: str, n_steps: int) -> None:
+    if n_steps > MAX_SUMMED_STEPS:
+        reason = f"{n_steps} steps would have to be summed one by one; a prediction takes {MAX_SUMMED_STEPS}"
+        raise InvalidSchedule(field=field, reason=reason)
 
 
 def _queued(access: Access, body: NewFit) -> QueuedFitDocument:
     _check(access, body)
-    fit = fits.create(access.session, access.project_id, body.law, body.select.chosen(), body.options)
+    options = body.options.sent()
+    fit = fits.create(access.session, access.project_id, body.law, body.select.chosen(), options)
     fit.job.queue_id = queue.defer(access.session, "fit", {"job_id": str(fit.job_id)})
     return QueuedFitDocument(id=fit.id, job_id=fit.job_id, law=fit.law, status="queued")
 
@@ -67,32 +98,55 @@ def _check(access: Access, body: NewFit) -> None:
     """Refuse now what a worker would refuse later."""
     if body.law not in LAWS:
         raise InvalidInput(field="law", reason=f"{body.law!r} is not one of {', '.join(LAWS)}")
-    options = FitOptions.from_mapping(body.options)
-    options.constrain(LAWS[body.law])
-    chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
+    with _named("options"):
+        options = FitOptions.from_mapping(body.options.sent())
+        options.constrain(LAWS[body.law])
+    with _named("select"):
+        chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     _check_counts(chosen, options.n_params_kind)
-    _check_holdout(chosen, options)
-    if not any(_may_have_rates(run) for run in chosen):
+    usable = [run for run in chosen if _may_have_rates(run)]
+    if not usable:
         raise UnusableData(
             reason="no learning rate is known of any of these runs: declare a schedule or log lr"
         )
+    _check_holdout(chosen, usable, body.options.holdout)
+
+
+@contextmanager
+def _named(part: str) -> Iterator[None]:
+    """Fields at fault go by their path in the body, whatever they are called where they are checked."""
+    try:
+        yield
+    except InvalidInput as error:
+        field = str(error.fields.get("field"))
+        if field.split(".")[0] == part:
+            raise
+        raise type(error)(**{**error.fields, "field": f"{part}.{field}"}) from None
 
 
 def _check_counts(chosen: Sequence[Run], asked: str | None) -> None:
     counts = [n_params_of(run.config, asked) for run in chosen]
-    kinds = sorted({kind for kind, count in counts if kind is not None and count is not None})
+    kinds = {kind for kind, count in counts if count is not None}
+    if asked is not None and not kinds:
+        reason = f"none of the runs has n_params_{asked}, or n_params of the kind {asked}"
+        raise InvalidInput(field="options.n_params_kind", reason=reason)
     if len(kinds) > 1:
-        reason = f"the runs count their parameters in {' and '.join(kinds)}; ask for one kind"
+        named = " and ".join(sorted(kind or "no kind that is named" for kind in kinds))
+        reason = f"the runs count their parameters in {named}; ask for one kind that all have"
         raise InvalidInput(field="options.n_params_kind", reason=reason)
 
 
-def _check_holdout(chosen: Sequence[Run], options: FitOptions) -> None:
-    asked = (options.holdout or {}).get("run_ids", ())
-    unknown = sorted(set(asked) - {run.run_id for run in chosen})
+def _check_holdout(chosen: Sequence[Run], usable: Sequence[Run], holdout: Holdout | None) -> None:
+    if holdout is None:
+        return
+    unknown = sorted(set(holdout.run_ids or ()) - {run.run_id for run in chosen})
     if unknown:
         raise InvalidInput(
             field="options.holdout.run_ids", reason=f"run {unknown[0]!r} is not among the chosen"
         )
+    fitted = {run.run_id for run in usable} - set(holdout.run_ids or ())
+    if len(fitted) <= math.ceil((holdout.fraction or 0) * len(fitted)):
+        raise InvalidInput(field="options.holdout", reason="leaves no run to fit")
 
 
 def _may_have_rates(run: Run) -> bool:

@@ -6,11 +6,16 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from app.jobs.schemas import JobStatus
-from app.schemas import Document, Label, Name, Step, Time
+from app.runs.schemas import Config
+from app.schemas import Document, Label, Name, Positive, Step, Time
+from isoloss.fitting.objective import HUBER_DELTA
+from isoloss.fitting.options import MAX_BOOTSTRAP, MAX_STARTS
 from store.tables import Fit
+
+MAX_PREDICTED_STEPS = 10_000
 
 PARAMETER_EXAMPLE = {
     "name": "alpha",
@@ -23,11 +28,23 @@ PARAMETER_EXAMPLE = {
 }
 
 
+def _all_different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} stands there twice")
+    return names
+
+
+RunIds = Annotated[list[Name], Field(min_length=1, max_length=10_000), AfterValidator(_all_different)]
+Bounds = Annotated[list[int | float | None], Field(min_length=2, max_length=2)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
 class Select(Document):
     """The runs to fit: exactly one of these."""
 
-    run_ids: Annotated[list[Name], Field(min_length=1, max_length=10_000)] | None = Field(
-        None, description="The runs of these names.", examples=[["cosine-1", "constant-1"]]
+    run_ids: RunIds | None = Field(
+        None, description="The runs of these names, each once.", examples=[["cosine-1", "constant-1"]]
     )
     tags: Annotated[list[Label], Field(min_length=1, max_length=100)] | None = Field(
         None, description="The runs that have all of these tags.", examples=[["pilot"]]
@@ -49,17 +66,82 @@ class Select(Document):
         return self.model_dump(exclude_none=True)
 
 
+class Holdout(Document):
+    """What is predicted and scored instead of fitted: exactly one of these."""
+
+    run_ids: RunIds | None = Field(None, description="The runs of these names.", examples=[["wsd-1"]])
+    fraction: Share | None = Field(
+        None, description="This share of the runs, those that trained furthest.", examples=[0.2]
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Holdout:
+        if (self.run_ids is None) == (self.fraction is None):
+            raise ValueError("needs exactly one of run_ids, fraction")
+        return self
+
+
+class Options(Document):
+    """How to fit. Every option may be left out; the law's parameters go by their names in `GET /v1/laws`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}]}
+    )
+
+    target: Literal["loss", "val_loss", "reward"] = Field("loss", description="The column to fit.")
+    fix: dict[str, int | float] = Field(
+        default_factory=dict, description="Parameters that are given.", examples=[{"lambda": 0.999}]
+    )
+    bounds: dict[str, Bounds] = Field(
+        default_factory=dict,
+        description="[low, high] within the law's own bounds, null where open.",
+        examples=[{"alpha": [0.1, None]}],
+    )
+    expr: dict[str, str] = Field(
+        default_factory=dict,
+        description="Parameters that follow from others: numbers, + - * / **, sqrt, exp, log, min, max.",
+        examples=[{"C": "2 * A"}],
+    )
+    huber_delta: Positive = Field(
+        HUBER_DELTA, description="Residual of log loss from which the objective grows linearly."
+    )
+    skip_steps: Annotated[int, Field(ge=0, le=10**10)] | None = Field(
+        None,
+        description="Points up to this step are left out; null: those of the warm-up.",
+        examples=[1000],
+    )
+    starts: Annotated[int, Field(ge=1, le=MAX_STARTS)] = Field(
+        6, description="Starting points of the search.", examples=[6]
+    )
+    bootstrap: Annotated[int, Field(ge=0, le=MAX_BOOTSTRAP)] = Field(
+        200, description="Resamples that the intervals come from.", examples=[500]
+    )
+    level: Share = Field(0.9, description="Coverage of the intervals.", examples=[0.9])
+    holdout: Holdout | None = Field(
+        None, description="Runs to predict instead of fitting.", examples=[{"run_ids": ["wsd-1"]}]
+    )
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        0, description="Seed of everything random: the same seed gives the same numbers.", examples=[0]
+    )
+    n_params_kind: Literal["total", "non_embedding", "active"] | None = Field(
+        None,
+        description="Which count of parameters is meant; null: each run's own, which must be the same.",
+        examples=["non_embedding"],
+    )
+
+    def sent(self) -> dict[str, Any]:
+        """The options that were asked for, as the library takes them."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
+
+
 class NewFit(Document):
     """A law to fit to runs."""
 
     law: Label = Field(description="A name of `GET /v1/laws`.", examples=["lr_annealing"])
     select: Select = Field(description="The runs to fit.", examples=[{"tags": ["pilot"]}])
-    options: dict[str, Any] = Field(
-        default_factory=dict,
-        description="`target` (loss, val_loss, reward), `fix` {parameter: value}, "
-        "`bounds` {parameter: [low, high]}, "
-        "`expr` {parameter: expression}, `huber_delta`, `skip_steps`, `starts`, `bootstrap` (200), `level` (0.9), "
-        "`holdout` {run_ids} or {fraction}, `seed` (0), `n_params_kind`.",
+    options: Options = Field(
+        default_factory=Options,
+        description="How to fit.",
         examples=[{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}],
     )
 
@@ -140,15 +222,17 @@ class NewPrediction(Document):
         description="Its learning-rate schedule, for the laws of loss curves.",
         examples=[{"kind": "cosine", "total_steps": 20000, "warmup_steps": 500, "peak_lr": 6e-4}],
     )
-    config: dict[str, Any] = Field(
-        default_factory=dict, description="What else the law asks for.", examples=[{"n_params": 124_000_000}]
+    config: Config = Field(
+        default_factory=Config,
+        description="What else the law asks for.",
+        examples=[{"n_params": 124_000_000, "n_params_kind": "non_embedding"}],
     )
-    steps: Annotated[list[Step], Field(min_length=1, max_length=100_000)] | None = Field(
+    steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_PREDICTED_STEPS)] | None = Field(
         None,
-        description="The steps to predict; some over the whole run where left out.",
+        description=f"The steps to predict, at most {MAX_PREDICTED_STEPS}; some over the whole run where left out.",
         examples=[[10000, 20000]],
     )
-    level: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    level: Share | None = Field(
         None, description="Coverage of the interval; the fit's own where left out.", examples=[0.9]
     )
     interval: Literal["mean", "new_run"] = Field(
@@ -156,8 +240,10 @@ class NewPrediction(Document):
     )
 
     def keywords(self) -> dict[str, Any]:
-        """What the library's `predict` is to be called with."""
-        return {name: value for name, value in dict(self).items() if value is not None}
+        """What the library's `predict` is to be called with, beside the schedule."""
+        config = self.config.model_dump(exclude_unset=True, exclude_none=True)
+        given = {"steps": self.steps, "level": self.level, "interval": self.interval, "config": config}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class PredictionDocument(Document):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from typing import Any
 
@@ -9,12 +10,24 @@ import pytest
 import sqlalchemy as sa
 
 import isoloss.fitting
+from app.fits.routes import MAX_SUMMED_STEPS, bounded
+from app.fits.schemas import MAX_PREDICTED_STEPS, Options
+from isoloss.errors import InvalidSchedule
+from isoloss.fitting import FitOptions
 from isoloss.laws import LAWS
 from isoloss.observations import Curve
 from store import fits, jobs
 from tests.app.conftest import Api, fields, problem
 
 LAW = "lr_annealing"
+TOO_LONG = {
+    "kind": "wsd",
+    "total_steps": MAX_SUMMED_STEPS + 501,
+    "decay_start": 500,
+    "decay_shape": "sqrt",
+    "peak_lr": 1e-3,
+}
+NAMES = tuple(Options.model_fields)
 SCHEDULES = {
     "constant": {"kind": "constant", "total_steps": 2000, "warmup_steps": 100, "peak_lr": 1e-3},
     "cosine": {"kind": "cosine", "total_steps": 2000, "warmup_steps": 100, "peak_lr": 1e-3, "end_lr": 1e-4},
@@ -134,6 +147,17 @@ def test_a_finished_fit_shows_what_it_found_and_predicts(
         ({"schedule": SCHEDULES["wsd"], "level": 1.0}, "level"),
         ({"schedule": SCHEDULES["wsd"], "interval": "some"}, "interval"),
         ({"schedule": SCHEDULES["wsd"], "nope": 1}, "nope"),
+        ({"schedule": SCHEDULES["wsd"], "steps": [5] * (MAX_PREDICTED_STEPS + 1)}, "steps"),
+        (
+            {"schedule": {**SCHEDULES["wsd"], "decay_shape": "sqrt", "total_steps": 2_001_501}},
+            "schedule.decay_shape",
+        ),
+        ({"schedule": SCHEDULES["wsd"], "config": {"n_params": "x"}}, "config.n_params"),
+        ({"schedule": SCHEDULES["wsd"], "config": {"n_params": [1]}}, "config.n_params"),
+        ({"schedule": SCHEDULES["wsd"], "config": {"n_params": True}}, "config.n_params"),
+        ({"schedule": SCHEDULES["wsd"], "config": {"n_params_kind": "zz"}}, "config.n_params_kind"),
+        ({"schedule": SCHEDULES["wsd"], "config": [1]}, "config"),
+        ({"schedule": SCHEDULES["wsd"], "config": True}, "config"),
     ],
 )
 def test_a_prediction_that_cannot_be_is_refused(
@@ -142,6 +166,14 @@ def test_a_prediction_that_cannot_be_is_refused(
     """Steps outside the schedule, levels and schedules that are none: 422 by the field."""
     _finished(api, fit)
     assert fields(client.post(f"{project}/fits/{fit['id']}/predictions", json=body)) == [field]
+
+
+def test_a_table_of_rates_is_bounded_like_a_decay_that_is_summed() -> None:
+    """The longest table and the longest square root that a prediction takes are equally long."""
+    with pytest.raises(InvalidSchedule, match=str(MAX_SUMMED_STEPS)):
+        bounded({"kind": "values", "lr": [1e-3] * (MAX_SUMMED_STEPS + 1)})
+    longest = {**TOO_LONG, "total_steps": MAX_SUMMED_STEPS + 500}
+    assert bounded(longest).total_steps == MAX_SUMMED_STEPS + 500
 
 
 def test_an_unidentified_fit_predicts_nothing(
@@ -167,15 +199,41 @@ def test_an_unidentified_fit_predicts_nothing(
         ({"select": {"run_ids": ["gone"]}}, "select.run_ids"),
         ({"select": {"run_ids": []}}, "select.run_ids"),
         ({"select": {"tags": ["none"]}}, "select"),
-        ({"select": {"where": "nope = 1"}}, "where"),
+        ({"select": {"where": "nope = 1"}}, "select.where"),
+        ({"select": {"run_ids": ["r", "r"]}}, "select.run_ids"),
+        ({"options": []}, "options"),
+        ({"options": None}, "options"),
+        *(({"options": {name: []}}, f"options.{name}") for name in NAMES),
+        *(({"options": {name: "abc"}}, f"options.{name}") for name in NAMES),
+        *(({"options": {name: True}}, f"options.{name}") for name in NAMES),
+        *(({"options": {name: None}}, f"options.{name}") for name in ("fix", "bounds", "expr", "level")),
+        ({"options": {"fix": {"alpha": "0.5"}}}, "options.fix.alpha"),
+        ({"options": {"fix": {"alpha": None}}}, "options.fix.alpha"),
+        ({"options": {"bounds": {"alpha": 5}}}, "options.bounds.alpha"),
+        ({"options": {"bounds": {"alpha": [0.1]}}}, "options.bounds.alpha"),
+        ({"options": {"bounds": {"alpha": [0.1, "x"]}}}, "options.bounds.alpha.1"),
+        ({"options": {"expr": {"A": 3}}}, "options.expr.A"),
+        ({"options": {"expr": {"A": None}}}, "options.expr.A"),
+        ({"options": {"expr": {"nope": "A"}}}, "options.expr.nope"),
+        ({"options": {"level": 1}}, "options.level"),
+        ({"options": {"bootstrap": 10**9}}, "options.bootstrap"),
+        ({"options": {"holdout": {}}}, "options.holdout"),
+        ({"options": {"holdout": {"run_ids": ["r"], "fraction": 0.5}}}, "options.holdout"),
+        ({"options": {"holdout": {"fraction": 1}}}, "options.holdout.fraction"),
+        ({"options": {"holdout": {"run_ids": []}}}, "options.holdout.run_ids"),
+        ({"options": {"holdout": {"run_ids": ["gone"]}}}, "options.holdout.run_ids"),
+        ({"options": {"holdout": {"run_ids": ["r"]}}}, "options.holdout"),
+        ({"options": {"holdout": {"fraction": 0.1}}}, "options.holdout"),
+        ({"options": {"n_params_kind": "zz"}}, "options.n_params_kind"),
+        ({"options": {"n_params_kind": "active"}}, "options.n_params_kind"),
         ({"options": {"nope": 1}}, "options.nope"),
-        ({"options": {"bootstrap": True}}, "bootstrap"),
-        ({"options": {"level": "0.9"}}, "level"),
-        ({"options": {"fix": {"nope": 1}}}, "fix.nope"),
-        ({"options": {"bounds": {"alpha": [2, 1]}}}, "bounds.alpha"),
-        ({"options": {"expr": {"A": "open('/etc/passwd').read()"}}}, "expr.A"),
-        ({"options": {"expr": {"A": "[1 for _ in range(10**9)]"}}}, "expr.A"),
-        ({"options": {"expr": {"A": "1+" * 500 + "1"}}}, "expr.A"),
+        ({"options": {"bootstrap": True}}, "options.bootstrap"),
+        ({"options": {"level": "0.9"}}, "options.level"),
+        ({"options": {"fix": {"nope": 1}}}, "options.fix.nope"),
+        ({"options": {"bounds": {"alpha": [2, 1]}}}, "options.bounds.alpha"),
+        ({"options": {"expr": {"A": "open('/etc/passwd').read()"}}}, "options.expr.A"),
+        ({"options": {"expr": {"A": "[1 for _ in range(10**9)]"}}}, "options.expr.A"),
+        ({"options": {"expr": {"A": "1+" * 500 + "1"}}}, "options.expr.A"),
     ],
 )
 def test_a_fit_that_cannot_be_is_refused_before_it_is_queued(
@@ -201,6 +259,50 @@ def test_runs_that_cannot_be_fitted_together_are_refused(client: httpx.Client, p
     assert fields(client.post(f"{project}/fits", json=body)) == ["options.n_params_kind"]
     body["options"] = {"n_params_kind": "total"}
     assert client.post(f"{project}/fits", json=body).status_code == 202
+    body["options"] = {"n_params_kind": "non_embedding"}
+    refused = problem(client.post(f"{project}/fits", json=body), 422)
+    assert "n_params_non_embedding" in refused["detail"]
+    del body["options"]
+    client.put(
+        f"{project}/runs/b", json={"name": "b", "schedule": SCHEDULES["wsd"], "config": {"n_params": 1e8}}
+    )
+    assert fields(client.post(f"{project}/fits", json=body)) == ["options.n_params_kind"]
+    client.put(
+        f"{project}/runs/a", json={"name": "a", "schedule": SCHEDULES["wsd"], "config": {"n_params": 1e7}}
+    )
+    assert client.post(f"{project}/fits", json=body).status_code == 202  # neither names a kind
+
+
+def test_every_option_is_taken_shown_as_sent_and_described(client: httpx.Client, project: str) -> None:
+    """A fit with all the options is queued; OpenAPI gives each a type and a description."""
+    for name, schedule in SCHEDULES.items():
+        config = {"n_params": 10**8, "n_params_kind": "total"}
+        client.put(f"{project}/runs/{name}", json={"name": name, "schedule": schedule, "config": config})
+    options = {
+        "target": "val_loss",
+        "fix": {"lambda": 0.999},
+        "bounds": {"alpha": [0.1, None]},
+        "expr": {"C": "2 * A"},
+        "huber_delta": 0.01,
+        "skip_steps": 200,
+        "starts": 4,
+        "bootstrap": 20,
+        "level": 0.8,
+        "holdout": {"run_ids": ["wsd"]},
+        "seed": 7,
+        "n_params_kind": "total",
+    }
+    assert options.keys() == set(NAMES) == {field.name for field in dataclasses.fields(FitOptions)}
+    answer = client.post(f"{project}/fits", json={"law": LAW, "select": {"all": True}, "options": options})
+    assert answer.status_code == 202, answer.text
+    assert client.get(f"{project}/fits/{answer.json()['id']}").json()["options"] == options
+    described = client.get("/openapi.json").json()["components"]["schemas"]["Options"]["properties"]
+    assert all(one["description"] for one in described.values())
+    defaults = FitOptions()
+    assert {name: one["default"] for name, one in described.items() if one.get("default") is not None} == {
+        name: getattr(defaults, name)
+        for name in ("target", "huber_delta", "starts", "bootstrap", "level", "seed")
+    }
 
 
 def test_unknown_fits_and_jobs(client: httpx.Client, project: str) -> None:
