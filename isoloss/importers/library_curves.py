@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isoloss.errors import InvalidInput
+import numpy as np
+
+from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers.csv_files import read_table
 from isoloss.importers.curves import sendable_columns
 from isoloss.importers.plans import ImportPlan, plan_imports
-from isoloss.observations import Curve
+from isoloss.observations import Curve, FloatArray, IntArray, branch_learning_rates, learning_rates
+from isoloss.schedules import Schedule, schedule_from_spec
 
 WILDCARDS = frozenset("*?[")
 
@@ -31,7 +35,8 @@ def read_curves(
 
     `paths` is a file, a pattern such as `"curves/*.csv"`, or several of them; a run is called after its file.
     `schedule` and `config` hold for all files; `runs_file`, a JSON list as for `isoloss import csv --runs`,
-    says them for each. `map` names columns by field, as in `{"loss": "train nll"}`; usual names are known.
+    says them for each, parents of branches too. `map` names columns by field, as in `{"loss": "train nll"}`;
+    usual names are known.
     Raises InvalidInput for a file that cannot be read, UnusableData for one that is no curve.
 
     >>> curves = isoloss.read_curves("curves/*.csv", schedule={"kind": "constant", ...})
@@ -39,7 +44,37 @@ def read_curves(
     plans, doubles = plan_imports(expand(paths), runs_file, None, schedule)
     if doubles:
         raise InvalidInput(field=str(doubles[0].path), reason=doubles[0].reason)
-    return [_read(plan, map, target, config) for plan in plans]
+    runs: dict[str, _Run] = {}
+    curves = []
+    for plan in plans:  # parents come first
+        try:
+            runs[plan.run_id] = run = _read(plan, map, target, config, runs)
+            curves.append(run.curve(target))
+        except InvalidInput as error:
+            raise InvalidInput(field=str(plan.path), reason=str(error)) from error
+    return curves
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run as its file has it, its parent's part included: step and losses (n,), and the learning rates."""
+
+    run_id: str
+    step: IntArray
+    losses: FloatArray
+    schedule: Schedule
+    config: Mapping[str, Any]
+    note: str | None
+
+    def curve(self, target: str) -> Curve:
+        return Curve.from_columns(
+            self.run_id,
+            {"step": self.step, target: self.losses},
+            schedule=self.schedule,
+            config=self.config,
+            target=target,
+            notes=(self.note,) if self.note else (),
+        )
 
 
 def expand(paths: Paths) -> list[Path]:
@@ -59,18 +94,37 @@ def _matches(path: str | Path) -> list[Path]:
 
 
 def _read(
-    plan: ImportPlan, map: Mapping[str, str] | None, target: str, config: Mapping[str, Any] | None
-) -> Curve:
+    plan: ImportPlan,
+    map: Mapping[str, str] | None,
+    target: str,
+    config: Mapping[str, Any] | None,
+    runs: Mapping[str, _Run],
+) -> _Run:
     specification = plan.specification or {}
     masked, _ = sendable_columns(read_table(plan.path, map))
-    columns = {name: column if name == "step" else column.filled(math.nan) for name, column in masked.items()}
-    try:
-        return Curve.from_columns(
-            plan.run_id,
-            columns,
-            schedule=specification.get("schedule"),
-            config={**(specification.get("config") or {}), **(config or {})},
-            target=target,
+    if target not in masked:
+        raise UnusableData(reason=f"run {plan.run_id!r} has no {target}")
+    step = np.asarray(masked["step"], dtype=np.int64)
+    losses = masked[target].filled(math.nan)
+    lr = masked["lr"].filled(math.nan) if "lr" in masked else np.full(step.size, math.nan)
+    spec = specification.get("schedule")
+    declared = None if spec is None else schedule_from_spec(spec)
+    said = {**(specification.get("config") or {}), **(config or {})}
+    parent = specification.get("parent")
+    if parent is None:
+        schedule, note = learning_rates(plan.run_id, step, lr, declared)
+        return _Run(plan.run_id, step, losses, schedule, said, note)
+    trunk, at = _trunk(plan.run_id, parent, runs)
+    early, own = trunk.step <= at, step > at
+    schedule, note = branch_learning_rates(plan.run_id, trunk.schedule, at, step, lr, declared)
+    joined = np.append(trunk.step[early], step[own]), np.append(trunk.losses[early], losses[own])
+    return _Run(plan.run_id, *joined, schedule, said, note)
+
+
+def _trunk(run_id: str, parent: Mapping[str, Any], runs: Mapping[str, _Run]) -> tuple[_Run, int]:
+    """Return the parent's run and the step that a branch leaves it at."""
+    if parent["run_id"] not in runs:
+        raise InvalidInput(
+            field="parent", reason=f"run {run_id!r} branches off {parent['run_id']!r}: read it too"
         )
-    except InvalidInput as error:
-        raise InvalidInput(field=str(plan.path), reason=str(error)) from error
+    return runs[parent["run_id"]], int(parent["branch_step"])

@@ -55,3 +55,24 @@ def test_values_that_make_no_curve_are_told_with_their_file(folder):
 def test_a_pattern_that_names_nothing_is_refused(folder):
     with pytest.raises(InvalidInput, match="no file matches"):
         read_curves(str(folder / "*.tsv"))
+
+
+def test_a_branch_has_its_parents_points_and_rates(tmp_path) -> None:
+    """A runs file that names a parent gives the branch the parent's curve up to the branch step."""
+    flat = {"kind": "constant", "total_steps": 100, "peak_lr": 1e-3}
+    falling = {"kind": "wsd", "total_steps": 100, "peak_lr": 1e-3, "decay_start": 60}
+    runs = [
+        {"file": "branch.csv", "schedule": falling, "parent": {"run_id": "trunk", "branch_step": 50}},
+        {"file": "trunk.csv", "schedule": flat},
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(runs))
+    (tmp_path / "trunk.csv").write_text("step,loss\n20,4\n40,3.5\n60,3.3\n80,3.2\n")
+    (tmp_path / "branch.csv").write_text("step,loss\n70,3.1\n90,2.9\n")
+    files = [tmp_path / "branch.csv", tmp_path / "trunk.csv"]
+    curves = {curve.run_id: curve for curve in read_curves(files, runs_file=tmp_path / "runs.json")}
+    branch = curves["branch"]
+    assert branch.step.tolist() == [20, 40, 70, 90]
+    assert branch.loss_nats.tolist() == [4, 3.5, 3.1, 2.9]
+    assert branch.schedule.lr([50, 80, 100]).tolist() == pytest.approx([1e-3, 5e-4, 0])
+    with pytest.raises(InvalidInput, match="read it too"):
+        read_curves(files[:1], runs_file=tmp_path / "runs.json")
