@@ -12,7 +12,9 @@ from scipy.optimize import minimize
 import isoloss
 from benchmarks.datasets import TRAIN, available, multi_power_curves
 from benchmarks.tables import print_table
+from isoloss.fitting import FitOptions
 from isoloss.fitting.objective import Problem, log_observed
+from isoloss.fitting.screening import screen
 from isoloss.laws import LAWS
 
 ROUNDS = 7
@@ -27,7 +29,7 @@ def main() -> None:
 
 
 def _rows(size: str) -> list[Mapping[str, object]]:
-    curves = [curve.from_step(2161) for curve in multi_power_curves(size, TRAIN)]  # behind the warm-up
+    curves, _ = screen(multi_power_curves(size, TRAIN), FitOptions())
     alone = _median(lambda: isoloss.fit("lr_annealing", curves, bootstrap=0))
     resampled = _median(lambda: isoloss.fit("lr_annealing", curves, bootstrap=500), rounds=3)
     scipy_time, scipy_objective = _scipy(curves)
