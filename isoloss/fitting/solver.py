@@ -33,7 +33,7 @@ FINE = 1e-11
 COARSE = 1e-7
 """The same for resamples, whose spread is known to a few percent at best."""
 
-PATIENCE = 3
+PATIENCE = 2
 """How many times the iterations of the first start to converge the other starts of a race may take."""
 
 FLAT_CURVATURE = 0.05

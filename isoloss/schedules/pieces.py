@@ -124,6 +124,9 @@ class Polyline:
         )
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
+        if not self._slopes.any():
+            zeros = np.zeros((len(lam), offsets.size))
+            return zeros, zeros
         index, inside = self._segment(offsets)
         state, state_slope = self._at_knots(lam)
         (kept, kept_slope), (fresh, fresh_slope) = _powers_sum(lam, inside)

@@ -131,10 +131,11 @@ class AnnealingArea:
         state, state_slope = np.zeros((2, len(lam), 1))
         for piece, offsets, inside, jump in self._parts:
             value, value_slope = piece.memory(offsets, lam)
-            kept, kept_slope = power(lam, offsets)
-            value = value + kept * (state + jump / lam)
-            value_slope = value_slope + kept_slope * (state + jump / lam)
-            value_slope += kept * (state_slope - jump / lam**2)
+            entering, entering_slope = state + jump / lam, state_slope - jump / lam**2
+            if entering.any() or entering_slope.any():
+                kept, kept_slope = power(lam, offsets)
+                value = value + kept * entering
+                value_slope = value_slope + kept_slope * entering + kept * entering_slope
             memory[:, inside], slope[:, inside] = value[:, :-1], value_slope[:, :-1]
             state, state_slope = value[:, -1:], value_slope[:, -1:]
         return memory, slope
