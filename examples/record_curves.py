@@ -38,7 +38,7 @@ PEAK_LR = 4e-3
 WEIGHT_DECAY = 0.1  # per step w *= 1 - eta * WEIGHT_DECAY: "lr_scaled"
 BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0
-STEPS = 2750  # no more than one pass over the text
+STEPS = 3000  # a little more than one pass over the text
 LOG_EVERY = 25  # steps
 EVALUATE_EVERY = 50  # steps
 VALIDATION_SEQUENCES = 512
@@ -199,7 +199,7 @@ class ByteTransformer(nn.Module):
 # The runs
 
 
-SMALL = Size("small", width=48, depth=2)
+SMALL = Size("small", width=32, depth=2)
 LARGE = Size("large", width=64, depth=2)
 
 
