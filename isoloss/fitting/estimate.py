@@ -58,7 +58,8 @@ def fit(
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     asked = _of_these(FitOptions.from_mapping(options), curves, options)
-    fitted, kept_apart = split(curves, asked)
+    in_order = sorted(curves, key=lambda curve: curve.run_id)  # the numbers must not hang on their order
+    fitted, kept_apart = split(in_order, asked, left_out)
     fitted, dropped = screen(fitted, asked, left_out)
     held, unscored = screen_held(kept_apart, fitted, asked)
     work = _Work(LAWS[law], fitted, asked, progress or _silent)

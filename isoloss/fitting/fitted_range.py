@@ -123,9 +123,11 @@ class FittedRange:
         self, steps: npt.NDArray[np.int64], n_params: float | None, factors: Mapping[str, float]
     ) -> Iterator[str]:
         if factors["area_factor"] > 1.001:
-            yield f"the sum of learning rates reaches {factors['area_factor']:.2g} times beyond the fitted runs"
+            yield f"the sum of learning rates is {factors['area_factor']:.3g} times the largest fitted one"
+        if factors["steps_factor"] > 1.001:
+            yield f"step {steps.max()} is {factors['steps_factor']:.3g} times the last fitted one, {self.last_step}"
         if factors["n_params_factor"] > 1.001:
-            yield f"the model is {factors['n_params_factor']:.2g} times outside the fitted sizes"
+            yield f"the model is {factors['n_params_factor']:.3g} times outside the fitted sizes"
         if n_params is not None and not self.n_params:
             yield "the fitted runs state no model size: the size that was asked for has no effect"
         if steps.min() < self.first_step:

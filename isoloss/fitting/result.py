@@ -70,7 +70,7 @@ class Prediction:
         return {**asdict(self), **{name: getattr(self, name).tolist() for name in columns}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fit:
     """The outcome of a fit. `public` is what the API shows; the rest is what predictions are made from.
 
@@ -95,6 +95,11 @@ class Fit:
     spread: Spread
     fitted_range: FittedRange
     missing: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Show the verdict and the parameters; a notebook has no use for thousands of resamples."""
+        rows = [f"  {_shown(one)}" for one in self.parameters.values()]
+        return "\n".join([f"Fit({self.law_name}, {self.verdict})", *rows])
 
     @property
     def law(self) -> Law[Any]:
@@ -239,6 +244,13 @@ class Fit:
 _SHOWN = (
     "objective", "metrics", "holdout", "groups", "diagnostics", "left_out", "verdict", "reasons", "provenance",
 )  # fmt: skip
+
+
+def _shown(one: ParameterEstimate) -> str:
+    if one.value is None:
+        return f"{one.name}: not determined"
+    interval = "" if one.interval is None else f" [{one.interval[0]:.6g}, {one.interval[1]:.6g}]"
+    return f"{one.name} = {one.value:.6g}{interval} {one.unit}"
 
 
 def _paired(estimate: Mapping[str, Any]) -> dict[str, Any]:

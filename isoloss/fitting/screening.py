@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ def screen(
             left_out.append({"run_id": curve.run_id, "reason": reason})
     _check_sizes(kept)
     if not kept:
-        why = f": {left_out[0]['reason']}" if left_out else ""
+        why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")
     return kept, left_out
 
@@ -121,8 +121,10 @@ def _check_sizes(curves: Sequence[Curve]) -> None:
         raise InvalidInput(field="config.n_params", reason=reason)
 
 
-def split(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], list[Curve]]:
-    """Return (runs to fit, runs to predict).
+def split(
+    curves: Sequence[Curve], options: FitOptions, unread: Sequence[dict[str, str]] = ()
+) -> tuple[list[Curve], list[Curve]]:
+    """Return (runs to fit, runs to predict); `unread` are runs that could not be read, with the reason.
 
     A fraction holds out the runs that trained furthest, by their sum of learning rates: the direction in which
     the law will be used.
@@ -131,11 +133,7 @@ def split(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], li
         return list(curves), []
     if "run_ids" in options.holdout:
         held = set(options.holdout["run_ids"])
-        unknown = sorted(held - {curve.run_id for curve in curves})
-        if unknown:
-            raise InvalidInput(
-                field="holdout.run_ids", reason=f"run {unknown[0]!r} is not among the runs to fit"
-            )
+        _check_named(held, curves, unread)
     else:
         count = int(np.ceil(options.holdout["fraction"] * len(curves)))
         furthest = sorted(
@@ -146,3 +144,11 @@ def split(curves: Sequence[Curve], options: FitOptions) -> tuple[list[Curve], li
     if not fitted:
         raise InvalidInput(field="holdout", reason="leaves no run to fit")
     return fitted, [curve for curve in curves if curve.run_id in held]
+
+
+def _check_named(held: Collection[str], curves: Sequence[Curve], unread: Sequence[dict[str, str]]) -> None:
+    """Refuse names of runs that are not among the selected ones, or that could not be read."""
+    why = {one["run_id"]: f"cannot be used: {one['reason']}" for one in unread}
+    for name in sorted(set(held) - {curve.run_id for curve in curves}):
+        reason = why.get(name, "is not among the selected runs; select it too")
+        raise InvalidInput(field="holdout.run_ids", reason=f"run {name!r} {reason}")

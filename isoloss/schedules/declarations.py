@@ -194,6 +194,8 @@ def _length(spec: Spec) -> tuple[int, int]:
 
 def _count(spec: Spec, name: str, lowest: int, default: int | None = None) -> int:
     value = spec.get(name, default)
+    if value is None:
+        raise InvalidSchedule(field=name, reason="is missing")
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidSchedule(field=name, reason=f"{value!r} is not a whole number of steps")
     if not lowest <= value <= MAX_STEPS:
@@ -213,6 +215,8 @@ def _rate(value: object, name: str) -> float:
 
 
 def _number(value: object, name: str) -> float:
+    if value is None:
+        raise InvalidSchedule(field=name, reason="is missing")
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
         raise InvalidSchedule(field=name, reason=f"{str(value)[:40]} is not a finite number")
     return float(min(max(value, -1e300), 1e300))  # an integer may be too large for a float

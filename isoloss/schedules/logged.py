@@ -79,7 +79,10 @@ def _from_first_step(at: IntArray, logged: FloatArray) -> tuple[IntArray, FloatA
     rise = (logged[1] - logged[0]) / (at[1] - at[0]) if at.size > 1 else 0.0
     unknown = at[0] > interval + 1 or (rise <= 0 and at[0] - 1 > HIDDEN_SHARE * at[-1])
     if unknown:
-        reason = f"the log starts at step {at[0]} and no schedule is declared: its warm-up is unknown"
+        reason = (
+            f"the log starts at step {at[0]} and no schedule is declared: its warm-up is unknown; "
+            "declare the run's schedule"
+        )
         raise InvalidSchedule(field="lr", reason=reason)
     first = max(0.0, logged[0] - max(0.0, rise) * (at[0] - 1))
     note = f"no learning rate was logged before step {at[0]}: it is taken to have been {first:.3g} at step 1"

@@ -59,6 +59,19 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(found: Fit
     assert other.parameters["C"].value == found.parameters["C"].value
 
 
+def test_the_order_of_the_runs_does_not_matter(found: Fit) -> None:
+    """Values and intervals are the same, whatever the order of the list."""
+    assert fit(LAW, three_runs()[::-1], bootstrap=100, seed=1).as_document() == found.as_document()
+
+
+def test_a_fit_prints_as_a_short_table(found: Fit) -> None:
+    """A notebook shows the verdict and the parameters, not thousands of numbers."""
+    shown = repr(found)
+    assert shown.startswith("Fit(lr_annealing, sound")
+    assert "alpha" in shown
+    assert len(shown) < 1000
+
+
 def test_a_fit_survives_its_document(found: Fit) -> None:
     """What is read back from JSON predicts the same numbers."""
     read = Fit.from_document(json.loads(json.dumps(found.as_document())))
@@ -98,7 +111,7 @@ def test_extrapolation_is_stated_and_widens_the_interval(found: Fit) -> None:
     far = found.predict(schedule=long, steps=[12_000, 48_000])
     assert far.extrapolation["is_extrapolation"]
     assert far.extrapolation["area_factor"] == pytest.approx(4.06, abs=0.02)
-    assert any("times beyond the fitted runs" in words for words in far.extrapolation["warnings"])
+    assert any("times the largest fitted one" in words for words in far.extrapolation["warnings"])
     width = np.log(far.upper) - np.log(far.lower)
     assert width[1] > 1.5 * width[0]
 
