@@ -67,6 +67,8 @@ def _document(report: ImportReport) -> dict[str, Any]:
 
 
 def _show(output: Output, report: ImportReport) -> None:
+    if report.created:
+        output.line(f"Project {report.project} was created.")
     rows = [
         [run.run_id, number(run.accepted), number(run.duplicates), ", ".join(run.fields.values())]
         for run in report.runs
@@ -79,4 +81,6 @@ def _show(output: Output, report: ImportReport) -> None:
         for note in run.notes:
             output.hint(f"{run.path}: {note}")
     for skipped in report.skipped:
-        output.hint(f"Skipped {skipped.path}: {skipped.reason}")
+        # Most reasons begin with the file already.
+        told = skipped.reason.startswith(str(skipped.path))
+        output.hint(f"Skipped {skipped.reason if told else f'{skipped.path}: {skipped.reason}'}")

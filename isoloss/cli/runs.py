@@ -131,4 +131,10 @@ def rewind(
 ) -> None:
     """Forget every point after a step."""
     answer = session.client.points.rewind(project, run_id, step)
-    session.output.show(answer, lambda: session.output.line(f"Run {run_id} ends at step {step:,} now."))
+    session.output.show(answer, lambda: session.output.line(_end(run_id, answer.get("last_step"))))
+
+
+def _end(run_id: str, last_step: int | None) -> str:
+    if last_step is None:
+        return f"Run {run_id} has no points now."
+    return f"Run {run_id} ends at step {last_step:,} now."

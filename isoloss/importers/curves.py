@@ -19,7 +19,7 @@ Progress = Callable[[int, int, str], None]
 
 
 class ProjectsRoom(Protocol):
-    def create(self, name: str, *, exist_ok: bool = False) -> Any: ...
+    def create(self, name: str) -> Any: ...
 
 
 class RunsRoom(Protocol):
@@ -63,9 +63,12 @@ class ImportedRun:
 
 @dataclass(frozen=True)
 class ImportReport:
+    """What an import did; `created` says whether it made the project."""
+
     project: str
     runs: tuple[ImportedRun, ...]
     skipped: tuple[SkippedFile, ...]
+    created: bool = False
 
 
 def import_curves(
@@ -83,14 +86,15 @@ def import_curves(
     """Send CSV files of curves to a project, one run a file; importing again changes nothing.
 
     `runs_file` is a JSON list with an entry a run (`file`, `run_id`, `name`, `recipe`, `config`, `schedule`,
-    `status`, ...), its files relative to itself; without `paths` all of its files are imported. A file
-    without an entry becomes a run called after the file, or by `run_ids` in the order of the files, with
-    `schedule`; a run that exists keeps its specification. A file that cannot be used is skipped and the
+    `status`, ...), its files relative to itself or known by their base names; without `paths` all of its
+    files are imported, and a file that it does not name is skipped. Without a runs file a file becomes a
+    run called after it, or by `run_ids` in the order of the files, with `schedule`; a run that exists keeps
+    its specification. A file that cannot be used is skipped and the
     report says why; InvalidInput is raised where the whole request makes no sense.
     `on_progress(done, total, file)` follows the files.
     """
     plans, skipped = plan_imports([Path(path) for path in paths], runs_file, run_ids, schedule)
-    service.projects.create(project, exist_ok=True)
+    created = bool(plans) and _create_project(service, project)
     imported: list[ImportedRun] = []
     for done, plan in enumerate(plans):
         if on_progress is not None:
@@ -101,7 +105,16 @@ def import_curves(
             skipped.append(SkippedFile(plan.path, str(error)))
     if on_progress is not None:
         on_progress(len(plans), len(plans), "")
-    return ImportReport(project, tuple(imported), tuple(skipped))
+    return ImportReport(project, tuple(imported), tuple(skipped), created)
+
+
+def _create_project(service: Service, project: str) -> bool:
+    """Whether the project had to be made."""
+    try:
+        service.projects.create(project)
+    except Conflict:
+        return False
+    return True
 
 
 def _import_one(

@@ -35,15 +35,15 @@ def read_curves(
 
     `paths` is a file, a pattern such as `"curves/*.csv"`, or several of them; a run is called after its file.
     `schedule` and `config` hold for all files; `runs_file`, a JSON list as for `isoloss import csv --runs`,
-    says them for each, parents of branches too. `map` names columns by field, as in `{"loss": "train nll"}`;
-    usual names are known.
+    says them for each, by its place or its base name, parents of branches too. `map` names columns by
+    field, as in `{"loss": "train nll"}`; usual names are known.
     Raises InvalidInput for a file that cannot be read, UnusableData for one that is no curve.
 
     >>> curves = isoloss.read_curves("curves/*.csv", schedule={"kind": "constant", ...})
     """
-    plans, doubles = plan_imports(expand(paths), runs_file, None, schedule)
-    if doubles:
-        raise InvalidInput(field=str(doubles[0].path), reason=doubles[0].reason)
+    plans, refused = plan_imports(expand(paths), runs_file, None, schedule)
+    if refused:
+        raise InvalidInput(field=str(refused[0].path), reason=refused[0].reason)
     runs: dict[str, _Run] = {}
     curves = []
     for plan in plans:  # parents come first

@@ -48,15 +48,29 @@ def plan_imports(
     if run_ids and len(run_ids) != len(files):
         raise InvalidInput(field="run_id", reason=f"{len(run_ids)} run ids were given for {len(files)} files")
     chosen: Sequence[str | None] = run_ids or [None] * len(files)
-    plans = [_plan_one(path, entries, run_id, schedule) for path, run_id in zip(files, chosen, strict=True)]
+    plans: list[ImportPlan] = []
+    unnamed: list[SkippedFile] = []
+    for path, run_id in zip(files, chosen, strict=True):
+        entry = _entry_of(path, entries)
+        if entry is None and runs_file is not None:
+            reason = f"no entry of {Path(runs_file).name} names {path.name}"
+            unnamed.append(SkippedFile(path, reason))
+        else:
+            plans.append(_plan_one(path, entry, run_id, schedule))
     kept, doubles = _without_doubles(plans)
-    return _parents_first(kept), doubles
+    return _parents_first(kept), unnamed + doubles
+
+
+def _entry_of(path: Path, entries: Mapping[Path, dict[str, Any]]) -> dict[str, Any] | None:
+    """The entry that names a file: by its place, else by its base name where only one entry has that."""
+    here = [entry for file, entry in entries.items() if _same_file(file, path)]
+    found = here or [entry for file, entry in entries.items() if file.name == path.name]
+    return found[0] if len(found) == 1 else None
 
 
 def _plan_one(
-    path: Path, entries: Mapping[Path, dict[str, Any]], run_id: str | None, schedule: Mapping[str, Any] | None
+    path: Path, entry: dict[str, Any] | None, run_id: str | None, schedule: Mapping[str, Any] | None
 ) -> ImportPlan:
-    entry = next((entry for file, entry in entries.items() if _same_file(file, path)), None)
     if entry is None:
         name = run_id or _run_id_of(path)
         return ImportPlan(path, name, {"name": name, "schedule": dict(schedule)} if schedule else None)

@@ -357,3 +357,18 @@ def test_a_service_that_is_not_ready_ends_with_code_1(invoke):
     result = invoke("health", routes={"GET /healthz": {}, "GET /readyz": httpx.Response(503)})
     assert result.exit_code == 1
     assert "not ready" in result.stdout
+
+
+@pytest.mark.parametrize(("last_step", "said"), [(100, "ends at step 100 now"), (None, "has no points now")])
+def test_a_rewound_run_ends_where_the_service_says(invoke, last_step, said):
+    routes = {"POST /v1/projects/p/runs/r/rewind": {"last_step": last_step}}
+    assert said in invoke("run", "rewind", "r", "150", "-p", "p", routes=routes).stdout
+
+
+def test_an_import_says_that_it_made_the_project_and_names_a_missing_file_once(invoke, tmp_path):
+    routes = {"POST /v1/projects": httpx.Response(201, json={"name": "nope2"})}
+    missing = str(tmp_path / "nofile.csv")
+    result = invoke("import", "csv", missing, "-p", "nope2", routes=routes)
+    assert result.exit_code == 1
+    assert "Project nope2 was created." in result.stdout
+    assert result.stderr.count("nofile.csv") == 1

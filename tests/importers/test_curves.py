@@ -23,7 +23,7 @@ class Recorder:
     refuse: str | None = None
 
     def __post_init__(self) -> None:
-        self.projects = SimpleNamespace(create=lambda name, *, exist_ok=False: {"name": name})
+        self.projects = SimpleNamespace(create=lambda name: {"name": name})
         self.runs = SimpleNamespace(get=self._get, put_document=self._put)
         self.points_room = SimpleNamespace(append=self._append)
 
@@ -185,3 +185,28 @@ def test_only_a_loss_may_be_no_number_and_what_is_left_out_is_told(tmp_path):
 def test_a_file_without_rows_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="no rows"):
         sendable_columns(read_table(curve(tmp_path / "a.csv", "step,loss\n")))
+
+
+def test_a_runs_file_elsewhere_names_a_file_by_its_base_name(service, recorder, tmp_path):
+    runs = tmp_path / "runs.json"
+    runs.write_text(json.dumps([{"file": "a.csv", "run_id": "first"}]))
+    import_curves(service, "p", [curve(tmp_path / "curves" / "a.csv")], runs)
+    assert list(recorder.points) == ["first"]
+
+
+def test_a_file_that_the_runs_file_does_not_name_is_skipped_with_that_reason(service, recorder, tmp_path):
+    runs = tmp_path / "runs.json"
+    runs.write_text(json.dumps([{"file": "x/a.csv"}, {"file": "y/a.csv"}, {"file": "b.csv"}]))
+    report = import_curves(service, "p", [curve(tmp_path / "a.csv"), curve(tmp_path / "b.csv")], runs)
+    assert list(recorder.points) == ["b"]
+    assert [skipped.reason for skipped in report.skipped] == ["no entry of runs.json names a.csv"]
+
+
+def test_the_report_says_whether_the_project_was_made(service, recorder, tmp_path):
+    assert import_curves(service, "p", [curve(tmp_path / "a.csv")]).created
+
+    def refuse(name: str) -> Any:
+        raise Conflict(reason=f"there is a project {name} already")
+
+    recorder.projects.create = refuse
+    assert not import_curves(service, "p", [curve(tmp_path / "a.csv")]).created

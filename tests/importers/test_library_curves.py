@@ -76,3 +76,9 @@ def test_a_branch_has_its_parents_points_and_rates(tmp_path) -> None:
     assert branch.schedule.lr([50, 80, 100]).tolist() == pytest.approx([1e-3, 5e-4, 0])
     with pytest.raises(InvalidInput, match="read it too"):
         read_curves(files[:1], runs_file=tmp_path / "runs.json")
+
+
+def test_a_file_that_the_runs_file_does_not_name_is_refused(folder):
+    (folder / "runs.json").write_text(json.dumps([{"file": "a.csv", "schedule": CONSTANT}]))
+    with pytest.raises(InvalidInput, match=r"no entry of runs\.json names b\.csv"):
+        read_curves(str(folder / "*.csv"), runs_file=folder / "runs.json")
