@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from isoloss.fitting.options import FitOptions
 from isoloss.observations import Curve
 
 LeftOut = list[dict[str, str]]
+
+MOST_POINTS = 20_000
+"""The most points of one run that enter a fit."""
 
 LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
 """Losses in nats per token outside of this are measured in something else, or broken."""
@@ -38,7 +41,7 @@ def screen(
         own, reason = without_shared_points(cut, kept)
         reason = reason or _unlikely_losses(cut)
         if reason is None:
-            kept.append(own)
+            kept.append(_thinned(own))
         else:
             left_out.append({"run_id": curve.run_id, "reason": reason})
     _check_sizes(kept)
@@ -93,6 +96,20 @@ def _shared_points(curve: Curve, other: Curve) -> int:
         curve.loss_nats[:length] == other.loss_nats[:length]
     )
     return int(np.argmin(np.append(same, False)))
+
+
+def _thinned(curve: Curve) -> Curve:
+    """Return the curve with at most `MOST_POINTS` points at even distances, and a note where some were dropped.
+
+    Neighbouring points of a longer curve say little that the others do not, and cost as much.
+    """
+    if curve.n_points <= MOST_POINTS:
+        return curve
+    chosen = np.linspace(0, curve.n_points - 1, MOST_POINTS).round().astype(np.int64)
+    note = f"{MOST_POINTS:,} of its {curve.n_points:,} points were fitted, at even distances"
+    return replace(
+        curve, step=curve.step[chosen], loss_nats=curve.loss_nats[chosen], notes=(*curve.notes, note)
+    )
 
 
 def _unlikely_losses(curve: Curve) -> str | None:

@@ -557,3 +557,18 @@ def test_options_that_belong_to_reading_must_agree_with_the_curves() -> None:
         fit(LAW, three_runs(), target="val_loss")
     with pytest.raises(InvalidInput, match="not read with 'total'"):
         fit(LAW, three_runs(), n_params_kind="total")
+
+
+def test_a_run_of_a_million_points_is_thinned_and_it_is_said() -> None:
+    """Such a run is fitted on evenly spaced points, to the same law, in seconds."""
+    long = CONSTANT | {"total_steps": 1_000_500}
+    step = np.arange(501, 1_000_501)
+    blank = curve("long", long, noise=0)
+    law = LAWS[LAW]
+    theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
+    exact = law.predict(theta, law.prepare_prediction(blank.schedule, step, None))[0]
+    runs = [*three_runs()[1:], Curve("long", step, exact, blank.schedule)]
+    fitted = fit(LAW, runs, bootstrap=4)
+    assert fitted.diagnostics["n_points"] < 21_000
+    assert any("20,000 of its 1,000,000 points" in reason for reason in fitted.reasons)
+    assert fitted.parameters["alpha"].value == pytest.approx(TRUTH["alpha"], rel=0.02)
