@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,16 +94,40 @@ def demo(
 
     folder = (data_dir or default_data_dir() / "demo").expanduser().absolute()
     try:
+        _check_writable("--figure", figure)
         with serving(Wanted(folder, "127.0.0.1", port, n_workers=2)) as service:
             _show_demo(service, figure, as_json)
             if not (leave or as_json):
-                typer.echo(f"\nThe service goes on at {service.url}; Ctrl-C stops it.")
+                typer.echo(f"\nThe service goes on at {service.url}; Ctrl-C stops it. To look around:")
+                typer.echo(f"ISOLOSS_DATA_DIR={shlex.quote(str(folder))} {_this_command()} project list")
                 service.keep_up()
     except StopAsked:
         typer.echo("Stopped.", err=as_json)
     except IsolossError as error:
         typer.echo(json.dumps({"error": str(error)}) if as_json else f"Error: {error}", err=not as_json)
         raise typer.Exit(1) from error
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Refuses before the work what could not be written after it; raises InvalidInput."""
+    from isoloss.errors import InvalidInput
+
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise InvalidInput(field=option, reason=f"there is no folder {folder}")
+    if path.is_dir():
+        raise InvalidInput(field=option, reason=f"{path} is a folder")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise InvalidInput(field=option, reason=f"{path} cannot be written")
+
+
+def _this_command() -> str:
+    """How to type this very command, from where the user stands."""
+    script = Path(sys.executable).with_name("isoloss")
+    if not script.exists():
+        return "isoloss"
+    here = Path.cwd()
+    return shlex.quote(str(script.relative_to(here) if script.is_relative_to(here) else script))
 
 
 def _show_demo(service: Service, figure: Path, as_json: bool) -> None:
@@ -116,7 +143,7 @@ def _show_demo(service: Service, figure: Path, as_json: bool) -> None:
         outcome = run_demo(client, tell, service.tend)
     draw(outcome, figure)
     if as_json:
-        typer.echo(json.dumps({"url": service.url, "figure": str(figure), "rows": list(rows(outcome))}))
+        typer.echo(json.dumps({"figure": str(figure), "rows": list(rows(outcome))}))
         return
     _demo_table(list(rows(outcome)))
     typer.echo(f"Figure: {figure.absolute()}")

@@ -58,8 +58,11 @@ def run_demo(client: Client, tell: Tell, tick: Tick) -> Outcome:
     """
     examples = read_examples()
     report = import_curves(client, PROJECT, sorted(EXAMPLES.glob("*.csv")), EXAMPLES / "runs.json")
-    points = sum(run.accepted + run.duplicates for run in report.runs)
-    tell(f"Imported {len(report.runs)} runs, {points:,} points, over HTTP into Postgres.")
+    new, known = (sum(getattr(run, count) for run in report.runs) for count in ("accepted", "duplicates"))
+    tell(
+        f"Imported {len(report.runs)} runs over HTTP into Postgres: "
+        f"{new:,} points new, {known:,} already there."
+    )
     fits: dict[str, Mapping[str, Any]] = {}
     forecasts: dict[str, list[Forecast]] = {}
     for model in sorted({example.model for example in examples}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import socket
@@ -18,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from app.credentials import ensure_admin_key, write_private
 from app.server import listen, url_of
 from app.supervisor import Child, open_log_dir, wait_before_restart
-from isoloss.errors import DatabaseFailed, ServiceFailed, Unavailable
+from isoloss.errors import DatabaseFailed, DataDirectoryRefused, ServiceFailed, Unavailable
 from store import migrate
 from store.embedded import EmbeddedPostgres
 from store.engine import create_engine, normalise_url
@@ -54,7 +55,7 @@ class Service:
         self._database: EmbeddedPostgres | None = None
         self._database_deaths = 0
         self._start_database_at = 0.0
-        listener = stack.enter_context(listen(wanted.host, wanted.port))
+        listener = stack.enter_context(_listen(wanted.host, wanted.port))
         self.url = url_of(listener)
         self.database_url = wanted.database_url or self._start_database(stack)
         self.api_key, self.key_is_new = self._prepare_database()
@@ -106,9 +107,20 @@ class Service:
             migrate.upgrade(normalise_url(self.database_url).render_as_string(hide_password=False))
             return ensure_admin_key(engine, self.credentials_path)
         except OperationalError as error:
-            raise Unavailable(service="The database", reason=str(error.orig)) from error
+            raise Unavailable(
+                service="The database", reason=self._why_unreachable(str(error.orig))
+            ) from error
         finally:
             engine.dispose()
+
+    def _why_unreachable(self, said: str) -> str:
+        # libpq adds indented lines that ask the user questions.
+        reason = " ".join(line for line in said.splitlines() if line[:1] not in ("", "\t"))
+        if self.wanted.database_url is None:
+            return reason
+        return (
+            f"{reason}; set ISOLOSS_DATABASE_URL to a server that runs, or leave it out for an embedded one"
+        )
 
     def _child(self, name: str, module: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Child:
         env = {"ISOLOSS_DATABASE_URL": self.database_url, "ISOLOSS_DATA_DIR": str(self.wanted.data_dir)}
@@ -151,8 +163,33 @@ def serving(wanted: Wanted) -> Iterator[Service]:
     Call it in the main thread. SIGINT and SIGTERM raise StopAsked there, once.
     """
     with _signals_raise(), ExitStack() as stack:
-        stack.enter_context(_logged(open_log_dir(wanted.data_dir) / "up.log"))
+        stack.enter_context(_logged(_log_dir(wanted.data_dir) / "up.log"))
         yield Service(wanted, stack)
+
+
+def _log_dir(data_dir: Path) -> Path:
+    try:
+        return open_log_dir(data_dir)
+    except OSError as error:
+        raise DataDirectoryRefused(
+            path=str(data_dir),
+            reason=f"it cannot be written ({error.strerror})",
+            remedy="Choose another one with --data-dir",
+        ) from error
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except ServiceFailed as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and (
+            isinstance(cause, socket.gaierror) or cause.errno == errno.EADDRNOTAVAIL
+        ):
+            raise ServiceFailed(
+                reason=f"{host} is no address of this machine; choose another with --host, such as 127.0.0.1"
+            ) from cause
+        raise
 
 
 @contextmanager
