@@ -1,7 +1,7 @@
 """Fitting laws to observations: `fit` is the way in, `Fit` what comes out."""
 
-from isoloss.fitting.estimate import fit
 from isoloss.fitting.options import FitOptions
+from isoloss.fitting.procedure import fit
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Prediction
 
 __all__ = ["Derived", "Fit", "FitOptions", "ParameterEstimate", "Prediction", "fit"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from isoloss.laws import Law
+from isoloss.observations import Curve
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -33,3 +37,12 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
     names = rows[0] if rows else {}
     columns = {name: [value for row in rows if (value := row[name]) is not None] for name in names}
     return {name: float(np.mean(column)) if column else None for name, column in columns.items()}
+
+
+def score_runs(law: Law[Any], theta: FloatArray, curves: Sequence[Curve]) -> dict[str, Any]:
+    """Return the scores of each curve by its run, and their mean."""
+    runs: dict[str, Scores] = {}
+    for curve in curves:
+        predicted = law.predict(theta[None], law.prepare([curve]))[0]
+        runs[curve.run_id] = score(curve.loss_nats, predicted)
+    return {"runs": runs, "mean": mean_scores(runs.values())}
