@@ -19,6 +19,10 @@ class BadArgument(InvalidInput):
     """{field}: {reason}"""
 
 
+class MissingArgument(BadArgument):
+    """{field} is needed: {reason}"""
+
+
 def pairs(option: str, entries: Sequence[str] | None, read: Callable[[str], Value]) -> dict[str, Value]:
     """`["a=1", "b=2"]` as a dictionary, each value read by `read`; raises BadArgument."""
     named: dict[str, Value] = {}
@@ -38,7 +42,10 @@ def bounds(text: str) -> list[float | None]:
     low, colon, high = text.partition(":")
     if not colon:
         raise ValueError("bounds are low:high")
-    return [float(side) if side.strip() else None for side in (low, high)]
+    sides = [float(side) if side.strip() else None for side in (low, high)]
+    if sides[0] is not None and sides[1] is not None and sides[0] > sides[1]:
+        raise ValueError(f"reversed; write {high.strip()}:{low.strip()}")
+    return sides
 
 
 def scalar(text: str) -> Any:

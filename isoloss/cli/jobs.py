@@ -43,7 +43,13 @@ def show(session: Session, job_id: JobId) -> None:
 def cancel(session: Session, job_id: JobId) -> None:
     """Ask a job to stop."""
     job = session.client.jobs.cancel(job_id) or session.client.jobs.get(job_id)
-    session.output.show(job, lambda: session.output.line(f"Job {job_id}: {job['status']}."))
+    session.output.show(job, lambda: session.output.line(f"Job {job_id}: {_cancelled(job['status'])}."))
+
+
+def _cancelled(status: str) -> str:
+    if status in ("queued", "running"):
+        return f"cancelling was asked for; it is {status} still"
+    return "cancelled" if status == "cancelled" else f"it has ended already, {status}"
 
 
 @command(app, "wait")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_OF_FILES = 160
+NOBODY_THERE = ("refused", "Name or service not known", "name or service not known")
 
 Advance = Callable[[float, str], None]
 
@@ -71,7 +72,7 @@ class Output:
 
     def fail(self, error: IsolossError) -> None:
         """Say in one sentence what went wrong, on stderr."""
-        text = json.dumps(problem_of(error)) if self.as_json else f"Error: {_one_line(str(error))}"
+        text = json.dumps(problem_of(error)) if self.as_json else f"Error: {_one_line(_with_remedy(error))}"
         sys.stderr.write(f"{text}\n")
 
     @contextmanager
@@ -102,6 +103,20 @@ def problem_of(error: IsolossError) -> dict[str, Any]:
     if isinstance(error, ApiError):
         return error.problem()
     return {"type": "about:blank", "title": type(error).__name__, "detail": str(error)}
+
+
+def _with_remedy(error: IsolossError) -> str:
+    """What went wrong, in the words of the command line where the service speaks of its own protocol."""
+    from isoloss.client.errors import Unauthorized
+    from isoloss.errors import Unavailable
+
+    said = str(error)
+    if isinstance(error, Unauthorized):
+        said = said.partition(": send")[0].rstrip(".")
+        return f"{said}: set ISOLOSS_API_KEY, or name a file that holds the key with --api-key-file"
+    if isinstance(error, Unavailable) and said.endswith(NOBODY_THERE):
+        return f"{said}; start it with `isoloss up`, or set ISOLOSS_URL"
+    return said
 
 
 def number(value: object, digits: int = 4) -> str:

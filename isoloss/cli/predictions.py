@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import json_object, pairs, scalar
+from isoloss.cli.arguments import MissingArgument, json_object, pairs, scalar
 from isoloss.cli.arguments import steps as read_steps
-from isoloss.cli.output import Output, interval, number, print_fields
+from isoloss.cli.output import Output, interval, number
 from isoloss.cli.session import Project, Session, command
+from isoloss.errors import InvalidInput
 
 if TYPE_CHECKING:
     from isoloss.client.documents import Prediction
 
 SHOWN_ROWS = 25
 DIGITS = 5
+FACTORS = {
+    "area_factor": "the sum of learning rates",
+    "steps_factor": "the steps",
+    "n_params_factor": "the model size",
+}
 
 
 class IntervalKind(StrEnum):
@@ -44,15 +51,21 @@ def predict(
     ] = None,
 ) -> None:
     """Predict a schedule or configuration that a fitted law has not seen."""
-    prediction = session.client.fits.predict(
-        project,
-        fit_id,
-        schedule=json_object("--schedule", schedule) if schedule else None,
-        config=pairs("--config", config, scalar) or None,
-        steps=read_steps(steps) if steps else None,
-        level=level,
-        interval=interval.value if interval else None,
-    )
+    try:
+        prediction = session.client.fits.predict(
+            project,
+            fit_id,
+            schedule=json_object("--schedule", schedule) if schedule else None,
+            config=pairs("--config", config, scalar) or None,
+            steps=read_steps(steps) if steps else None,
+            level=level,
+            interval=interval.value if interval else None,
+        )
+    except InvalidInput as error:
+        what, _, reason = str(error).partition(": ")
+        if what != "schedule" or schedule:
+            raise
+        raise MissingArgument(field="--schedule", reason=reason) from error
     session.output.show(prediction, lambda: _show(session.output, prediction))
 
 
@@ -74,9 +87,27 @@ def _show(output: Output, prediction: Prediction) -> None:
     output.table(columns, rows, right=["step"])
     if count > len(shown):
         output.line(f"{len(shown)} of {count:,} steps; --json writes them all.", style="dim")
-    if prediction.get("extrapolation"):
+    _show_reach(output, prediction.get("extrapolation") or {})
+
+
+def _show_reach(output: Output, reach: Mapping[str, Any]) -> None:
+    """How far the prediction lies beyond what was fitted, and what to mind about it."""
+    factors = [f"{number(value, 3)} times {FACTORS.get(name, name)}" for name, value in _beyond(reach)]
+    early = ["before the first fitted point"] if reach.get("before_first_point") else []
+    warnings = [str(warning) for warning in reach.get("warnings") or []]
+    if factors or early or warnings:
         output.line()
-        print_fields(output, prediction["extrapolation"])
+    if factors or early:
+        output.line(f"Beyond what was fitted: {', '.join([*factors, *early])}", style="yellow")
+    for warning in warnings:
+        output.line(f"  - {warning}")
+
+
+def _beyond(reach: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in reach.items():
+        # A factor of almost one is a matter of rounding.
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value - 1) > 1e-3:
+            yield name, float(value)
 
 
 def _interval_name(prediction: Prediction) -> str:

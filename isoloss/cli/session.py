@@ -49,8 +49,12 @@ class Session:
             return None
         try:
             return self._api_key_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadArgument(field="--api-key-file", reason=str(error)) from error
+        except OSError as error:
+            reason = f"{self._api_key_file}: {error.strerror}"
+            raise BadArgument(field="--api-key-file", reason=reason) from error
+        except UnicodeDecodeError as error:
+            reason = f"{self._api_key_file} is not UTF-8 text"
+            raise BadArgument(field="--api-key-file", reason=reason) from error
 
     def close(self) -> None:
         if self._client is not None:

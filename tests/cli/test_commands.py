@@ -159,7 +159,10 @@ def test_a_problem_in_json_is_the_services_own(invoke):
 def test_a_service_that_is_not_there_is_one_sentence(invoke):
     result = invoke("project", "list", routes={"GET /v1/projects": httpx.ConnectError("refused")})
     assert result.exit_code == 1
-    assert result.stderr == "Error: The service at http://service.test cannot be reached: refused\n"
+    assert result.stderr == (
+        "Error: The service at http://service.test cannot be reached: refused; "
+        "start it with `isoloss up`, or set ISOLOSS_URL\n"
+    )
 
 
 def test_the_key_comes_from_a_file_and_never_from_the_command_line(invoke, tmp_path):
@@ -255,7 +258,11 @@ def test_a_fit_that_failed_is_an_error(invoke):
         ("predict f -p p --schedule []", "JSON object"),
         ("predict f -p p --schedule @/nowhere/x.json", "No such file"),
         ("predict f -p p --interval wide", "--interval"),
-        ("laws --api-key-file /nowhere/key", "--api-key-file"),
+        (
+            "laws --api-key-file /nowhere/key",
+            "Error: --api-key-file: /nowhere/key: No such file or directory\n",
+        ),
+        ("fit create x -p p --all --bounds alpha=1:0", "'alpha=1:0': reversed; write 0:1"),
         ("fit create x --all", "--project"),
     ],
 )
@@ -372,3 +379,53 @@ def test_an_import_says_that_it_made_the_project_and_names_a_missing_file_once(i
     assert result.exit_code == 1
     assert "Project nope2 was created." in result.stdout
     assert result.stderr.count("nofile.csv") == 1
+
+
+@pytest.mark.parametrize("said", ["This needs a key", "The key is not known"])
+def test_a_key_that_does_not_open_is_told_in_the_words_of_the_command_line(invoke, said):
+    refused = httpx.Response(
+        401, json={"title": "x", "detail": f"{said}: send `Authorization: Bearer <key>`."}
+    )
+    result = invoke("project", "list", routes={"GET /v1/projects": refused})
+    assert result.stderr == (
+        f"Error: {said}: set ISOLOSS_API_KEY, or name a file that holds the key with --api-key-file\n"
+    )
+
+
+def test_a_law_that_predicts_from_a_schedule_asks_for_the_option(invoke):
+    problem = {"title": "x", "detail": "schedule: the law lr_annealing predicts from one"}
+    routes = {"POST /v1/projects/p/fits/f1/predictions": httpx.Response(422, json=problem)}
+    result = invoke("predict", "f1", "-p", "p", routes=routes)
+    assert result.exit_code == 2
+    assert result.stderr == "Error: --schedule is needed: the law lr_annealing predicts from one\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("running", "cancelling was asked for; it is running still"),
+        ("cancelled", "cancelled"),
+        ("succeeded", "it has ended already, succeeded"),
+    ],
+)
+def test_cancelling_a_job_says_what_came_of_it(invoke, status, said):
+    routes = {"POST /v1/jobs/j1/cancel": {"id": "j1", "status": status}}
+    assert invoke("job", "cancel", "j1", routes=routes).stdout == f"Job j1: {said}.\n"
+
+
+def test_a_prediction_says_in_words_how_far_it_reaches(invoke):
+    reach = {
+        "area_factor": 13.8246,
+        "steps_factor": 20.0,
+        "n_params_factor": 1.0,
+        "before_first_point": False,
+        "is_extrapolation": True,
+        "warnings": ["step 60000 is 20 times the last fitted one, 3000", "no fitted run has this peak"],
+    }
+    routes = {"POST /v1/projects/p/fits/f1/predictions": {**PREDICTION, "extrapolation": reach}}
+    result = invoke("predict", "f1", "-p", "p", routes=routes)
+    assert result.stdout.splitlines()[-3:] == [
+        "Beyond what was fitted: 13.8 times the sum of learning rates, 20.0 times the steps",
+        "  - step 60000 is 20 times the last fitted one, 3000",
+        "  - no fitted run has this peak",
+    ]
