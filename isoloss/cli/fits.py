@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isoloss.cli.arguments import BadArgument, bounds, pairs
-from isoloss.cli.fit_view import show_fit
+from isoloss.cli.fit_view import show_fit, show_fits
 from isoloss.cli.session import Project, Session, command
 
 if TYPE_CHECKING:
@@ -111,12 +111,7 @@ def _wait(session: Session, project: str, fit: Fit) -> Fit:
 def list_all(session: Session, project: Project) -> None:
     """List the fits of a project."""
     fits = list(session.client.fits.list(project))
-    rows = [
-        [fit["id"], fit["law"], fit["status"], fit.get("verdict") or "-", fit.get("created_at", "-")]
-        for fit in fits
-    ]
-    columns = ["fit", "law", "status", "verdict", "created"]
-    session.output.show(fits, lambda: session.output.table(columns, rows))
+    session.output.show(fits, lambda: show_fits(session.output, fits))
 
 
 @command(app, "show")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from isoloss.cli.output import print_fields
+from isoloss.cli.output import moment, print_fields
 from isoloss.cli.session import Session, command
 
 app = typer.Typer(name="job", help="Jobs: the work that goes on in the background.", no_args_is_help=True)
@@ -24,12 +24,14 @@ def list_all(session: Session) -> None:
             job["kind"],
             job["status"],
             f"{100 * (job.get('progress') or 0):.0f}%",
+            moment(job.get("created_at")),
             job.get("message") or "",
         ]
         for job in jobs
     ]
-    columns = ["job", "kind", "status", "progress", "message"]
-    session.output.show(jobs, lambda: session.output.table(columns, rows, right=["progress"]))
+    columns = ["job", "kind", "status", "done", "created", "note"]
+    whole = columns[:-1]
+    session.output.show(jobs, lambda: session.output.table(columns, rows, right=["done"], whole=whole))
 
 
 @command(app, "show")

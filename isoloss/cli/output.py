@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from isoloss.errors import IsolossError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 WIDTH_OF_FILES = 160
+LARGEST_IN_FULL = 1e9
 NOBODY_THERE = ("refused", "Name or service not known", "name or service not known")
 
 Advance = Callable[[float, str], None]
@@ -53,14 +55,22 @@ class Output:
         self.console.print(text, style=style or None, soft_wrap=True)
 
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        right: Sequence[str] = (),
+        whole: Sequence[str] = (),
     ) -> None:
-        """Print a narrow table; the columns in `right` hold numbers."""
+        """Print a narrow table; the columns in `right` hold numbers, those in `whole` are never folded."""
         from rich.table import Table
 
-        table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim", show_edge=False)
-        for column in columns:
-            table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+        for place, column in enumerate(columns):
+            widest = max((len(row[place]) for row in rows), default=0)
+            least = max(widest, len(column)) if column in whole else None
+            justify: Literal["left", "right"] = "right" if column in right else "left"
+            table.add_column(column, justify=justify, overflow="fold", min_width=least)
         for row in rows:
             table.add_row(*row)
         self.console.print(table)
@@ -127,16 +137,37 @@ def number(value: object, digits: int = 4) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if 1e-4 <= abs(value) < 10.0**digits:
-        return f"{value:#.{digits}g}".rstrip(".")
+    rounded = float(f"{value:.{digits}g}")
+    if 1e-4 <= abs(rounded) < 10.0**digits:
+        return f"{rounded:#,.{digits}g}".rstrip(".")
+    if 10.0**digits <= abs(rounded) < LARGEST_IN_FULL:
+        return f"{rounded:,.0f}"
     return f"{value:.{digits}g}"
 
 
-def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
-    """An interval as [low, high]."""
+def interval(bounds: Sequence[float] | None, digits: int = 4, like: str = "") -> str:
+    """An interval as [low, high], with as many decimals as the number `like`, where that is one in full."""
     if not bounds:
         return "-"
-    return f"[{', '.join(number(float(bound), digits) for bound in bounds)}]"
+    return f"[{', '.join(_bound(float(bound), digits, like) for bound in bounds)}]"
+
+
+def _bound(bound: float, digits: int, like: str) -> str:
+    decimals = len(like.partition(".")[2])
+    # Of a large count not every digit has a meaning.
+    aligned = f"{bound:,.{decimals}f}" if decimals else f"{float(f'{bound:.{digits}g}'):,.0f}"
+    # A bound far from the value has its own digits: rounded away, or longer than anyone reads.
+    if not like or "e" in like or abs(bound) >= LARGEST_IN_FULL or (bound and not aligned.strip("-0.,")):
+        return number(bound, digits)
+    return aligned
+
+
+def moment(written: str | None) -> str:
+    """A time as the service writes it, short, by the clock of this machine."""
+    if not written:
+        return "-"
+    at = datetime.fromisoformat(written).astimezone()
+    return f"{at:%m-%d %H:%M}" if at.year == datetime.now().astimezone().year else f"{at:%Y-%m-%d}"
 
 
 def print_fields(output: Output, fields: Mapping[str, object]) -> None:

@@ -33,8 +33,10 @@ def test_a_typed_value_is_the_number_that_it_spells_or_the_text(text, value):
         (5000, "5,000"),
         (3.14159265, "3.142"),
         (0.000012345, "1.234e-05"),
-        (1234.5, "1234"),
-        (123456.0, "1.235e+05"),
+        (1234.5, "1,234"),
+        (48720.3, "48,720"),
+        (9999.96, "10,000"),
+        (6.02e23, "6.02e+23"),
         (float("nan"), "nan"),
         (0.0, "0"),
     ],
@@ -49,8 +51,28 @@ def test_an_interval_is_low_and_high_in_brackets():
 
 
 @pytest.mark.parametrize(
+    ("bounds", "like", "text"),
+    [
+        ([0.25538, 6.18890], "0.362", "[0.255, 6.189]"),
+        ([10517.47, 274085.6], "188,900", "[10,520, 274,100]"),
+        ([0.00001, 0.5], "0.362", "[1e-05, 0.500]"),
+        ([1.5e-7, 2e-7], "1.8e-07", "[1.5e-07, 2e-07]"),
+    ],
+)
+def test_an_interval_has_the_decimals_of_its_value(bounds, like, text):
+    assert interval(bounds, like=like) == text
+
+
+@pytest.mark.parametrize(
     ("value", "spread", "digits"),
-    [(2.34567, 0.012, 4), (2.34567, 1.0, 3), (1.0, None, 4), (1e9, 1e-9, 8), (0.0, 1, 4)],
+    [
+        (2.34567, 0.012, 4),
+        (2.34567, 1.0, 3),
+        (1.0, None, 4),
+        (1e9, 1e-9, 8),
+        (0.0, 1, 4),
+        (0.99810243, 0.02, 6),
+    ],
 )
 def test_a_value_is_shown_as_far_as_its_standard_error_gives_it_a_meaning(value, spread, digits):
     assert meaningful_digits(value, spread) == digits

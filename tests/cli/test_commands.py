@@ -429,3 +429,57 @@ def test_a_prediction_says_in_words_how_far_it_reaches(invoke):
         "  - step 60000 is 20 times the last fitted one, 3000",
         "  - no fitted run has this peak",
     ]
+
+
+def test_a_fit_shows_what_was_fitted_how_well_and_every_digit_that_matters(invoke):
+    decay = {"name": "lambda", "unit": "1/step", "value": 0.99810243, "std_error": 0.02}
+    fit = {
+        **FIT,
+        "select": {"run_ids": ["a", "b", "c"]},
+        "options": {
+            "target": "val_loss",
+            "bootstrap": 200,
+            "bounds": {"alpha": [0.1, None]},
+            "holdout": {"run_ids": ["c"]},
+        },
+        "parameters": [{**decay, "interval": [0.99701, 0.99892]}],
+        "metrics": {
+            "mean": {"mae": 0.0066, "rmse": 0.009, "r2": 0.996, "max_relative_error": 0.018},
+            "runs": {"a": {"max_relative_error": 0.0256}, "b": {"max_relative_error": 0.01}},
+        },
+        "diagnostics": {"n_points": 171},
+        "holdout": {
+            "runs": {"c": {"mae": 0.004, "rmse": 0.005, "r2": 0.99, "coverage": 0.87}},
+            "mean": None,
+            "level": 0.9,
+        },
+    }
+    shown = invoke("fit", "show", "f1", "-p", "p", routes={"GET /v1/projects/p/fits/f1": fit}).stdout
+    for part in (
+        "Fitted val_loss of a, b\n  bounds: alpha 0.1, open\n  held out: c\n",
+        "0.998102  [0.997010, 0.998920]",
+        "Error on the 2 fitted runs, 171 points: MAE 0.00660, RMSE 0.00900, R2 0.996, worst point 2.56%",
+        "in 90% interval",
+        "87%",
+    ):
+        assert part in shown
+    assert "bootstrap" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_lists_of_fits_and_jobs_show_ids_whole_however_narrow(invoke, monkeypatch, width):
+    monkeypatch.setattr("isoloss.cli.output.WIDTH_OF_FILES", width)
+    name = "01a20764-f045-7cf9-aded-e4079e94a084"
+    fit = {"id": name, "law": "lr_annealing", "status": "succeeded", "verdict": "unidentified"}
+    fit |= {"created_at": "2001-11-23T12:53:05.338Z", "select": {"run_ids": ["a", "b", "c", "d"]}}
+    job = {"id": name, "kind": "fit", "status": "succeeded", "created_at": "2001-11-23T12:53:05.338Z"}
+    routes = {
+        "GET /v1/projects/p/fits": {"items": [fit], "next_cursor": None},
+        "GET /v1/jobs": {"items": [{**job, "message": "a long story " * 9}], "next_cursor": None},
+    }
+    fits, jobs = invoke("fit", "list", "-p", "p", routes=routes), invoke("job", "list", routes=routes)
+    for shown in (fits.stdout, jobs.stdout):
+        assert name in shown
+        assert "2001-11-23" in shown
+        assert max(map(len, shown.splitlines())) <= width
+    assert "loss of a, b, c and 1 more" in fits.stdout
