@@ -42,7 +42,7 @@ def show_fits(output: Output, fits: Sequence[Fit]) -> None:
 
 
 def _fitted(fit: Fit, shown: int = SHOWN_RUNS) -> str:
-    """The column and the runs that a fit was asked for, without those held out, as in: val_loss of a, b and 3 more."""
+    """The column and the runs of a fit, without those held out, as in: val_loss of a, b and 3 more."""
     target = (fit.get("options") or {}).get("target", "loss")
     chosen = fit.get("select") or {}
     held = _held_out(fit)
