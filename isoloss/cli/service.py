@@ -50,7 +50,7 @@ def _stand_in(app: typer.Typer, name: str, summary: str, reason: str) -> None:
     def say_how(context: typer.Context) -> None:
         typer.echo(
             f"Error: `isoloss {context.info_name}` needs the service, which the library alone does not bring "
-            f"({reason}); run `make demo` in a checkout of the repository, or use its container image.",
+            f"({reason}); run `make demo` in a checkout of the repository.",
             err=True,
         )
         raise typer.Exit(1)
