@@ -40,9 +40,9 @@ def fit(
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     asked = _of_these(FitOptions.from_mapping(options), curves, options)
     in_order = sorted(curves, key=lambda curve: curve.run_id)  # the numbers must not hang on their order
-    fitted, kept_apart = split(in_order, asked, left_out)
-    fitted, dropped = screen(fitted, asked, left_out)
-    held, unscored = screen_held(kept_apart, fitted, asked)
+    to_fit, to_predict = split(in_order, asked, left_out)
+    fitted, dropped = screen(to_fit, asked, left_out)
+    held, unscored = screen_held(to_predict, to_fit, asked)
     task = Task(LAWS[law], fitted, asked)
     found = describe(task, estimate(task, progress or _silent))
     return replace(found, left_out=[*dropped, *unscored], holdout=_holdout(found, held, asked))

@@ -35,13 +35,15 @@ def screen(
         if times > 1:
             raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
     kept: list[Curve] = []
+    whole: list[Curve] = []  # a kept curve may lack the points that the next one shares with it
     left_out: LeftOut = list(unread)
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
-        own, reason = without_shared_points(cut, kept)
+        own, reason = without_shared_points(cut, whole)
         reason = reason or _unlikely_losses(cut)
         if reason is None:
             kept.append(_thinned(own))
+            whole.append(cut)
         else:
             left_out.append({"run_id": curve.run_id, "reason": reason})
     _check_sizes(kept)
@@ -62,12 +64,13 @@ class HeldOut:
 def screen_held(
     held: Sequence[Curve], fitted: Sequence[Curve], options: FitOptions
 ) -> tuple[list[HeldOut], LeftOut]:
-    """Return the curves to score, and those of which every point was fitted."""
+    """Return the curves to score, and those of which every point is in `fitted`, the curves before screening."""
+    seen = [curve.from_step(first_fitted_step(curve, options)) for curve in fitted]
     scored: list[HeldOut] = []
     left_out: LeftOut = []
     for curve in held:
         cut = curve.from_step(first_fitted_step(curve, options))
-        unseen, reason = without_shared_points(cut, fitted)
+        unseen, reason = without_shared_points(cut, seen)
         if reason is None:
             scored.append(HeldOut(cut, unseen))
         else:
@@ -92,6 +95,8 @@ def without_shared_points(curve: Curve, others: Sequence[Curve]) -> tuple[Curve,
 def _shared_points(curve: Curve, other: Curve) -> int:
     """Return how many points at the start of a curve another one has, to the last bit."""
     length = min(curve.n_points, other.n_points)
+    if not length or curve.loss_nats[0] != other.loss_nats[0]:  # almost always, and cheap
+        return 0
     same = (curve.step[:length] == other.step[:length]) & (
         curve.loss_nats[:length] == other.loss_nats[:length]
     )

@@ -434,6 +434,22 @@ def test_the_points_of_a_trunk_count_once() -> None:
     assert fitted.diagnostics["n_runs"] == 9
 
 
+def test_the_points_of_a_branch_of_a_branch_count_once() -> None:
+    """What the second branch has from the first one is neither fitted twice nor scored as unseen."""
+    trunk, first = as_branches(1)
+    early = first.step <= 6_500
+    later = curve("later", WSD | {"decay_start": 6_000, "total_steps": 8_000}, seed=9).from_step(6_501)
+    step = np.append(first.step[early], later.step)
+    loss = np.append(first.loss_nats[early], later.loss_nats)
+    second = dataclasses.replace(later, run_id="branch-of-branch-0", step=step, loss_nats=loss)
+    runs = [trunk, first, second]
+    points = {(s, x) for run in runs for s, x in zip(run.step, run.loss_nats, strict=True)}
+    assert fit(LAW, runs, bootstrap=0).diagnostics["n_points"] == len(points)
+    held = fit(LAW, runs, bootstrap=0, holdout={"run_ids": [second.run_id]}).holdout
+    assert held is not None
+    assert held["runs"][second.run_id]["unseen_points"] == later.n_points
+
+
 def test_a_held_out_branch_is_scored_on_its_own_points() -> None:
     """The trunk was fitted: it says nothing of how well the branch is predicted."""
     runs = as_branches(4)
