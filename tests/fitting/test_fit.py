@@ -437,6 +437,7 @@ def test_the_points_of_a_trunk_count_once() -> None:
 def test_the_points_of_a_branch_of_a_branch_count_once() -> None:
     """What the second branch has from the first one is neither fitted twice nor scored as unseen."""
     trunk, first = as_branches(1)
+    trunk = dataclasses.replace(trunk, run_id="a-trunk")  # it comes first, and the branch loses its part
     early = first.step <= 6_500
     later = curve("later", WSD | {"decay_start": 6_000, "total_steps": 8_000}, seed=9).from_step(6_501)
     step = np.append(first.step[early], later.step)
