@@ -16,7 +16,6 @@ from isoloss.fitting.solver import Solution, huber
 
 FloatArray = npt.NDArray[np.float64]
 
-
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,13 @@ MOST_FOLDS = 40
 """The most schedules that are left out in turn; of more, so many at even distances in the order of their runs."""
 
 EXACT = 1e-15
+"""Tolerance of an optimum under expressions, which has no other polish."""
+
 BATCH = 50
+"""Resamples that are refitted together, and between two reports of progress."""
+
 BATCH_BYTES = 64 * 2**20
-"""Resamples between two reports of progress, fewer where their weights would take more memory than this."""
+"""Where the weights of a batch would take more memory than this, it is smaller."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,8 @@ def _spread(task: Task, theta: FloatArray, residuals: FloatArray, progress: Prog
         return Spread(None, len(kept), noise, None)
     found = _refit(task, theta, leave_out(task.lengths, kept))
     errors = task.problem.residuals(found.theta)
-    runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *task.lengths]))]
-    parts = [[errors[fold, runs[index]] for index in group] for fold, group in enumerate(kept)]
-    blocks = [[block_length(residuals[runs[index]]) for index in group] for group in kept]
+    parts = [[errors[fold, task.runs[index]] for index in group] for fold, group in enumerate(kept)]
+    blocks = [[block_length(residuals[task.runs[index]]) for index in group] for group in kept]
     worst, fold = discrepancy(parts, blocks)
     return Spread(worst, len(kept), noise, task.curves[kept[fold][0]].run_id)
 

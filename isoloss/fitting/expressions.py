@@ -15,8 +15,10 @@ from isoloss.errors import InvalidExpression
 
 MAX_CHARACTERS = 200
 MAX_NODES = 50
-FUNCTIONS = {"sqrt": 1, "exp": 1, "log": 1, "min": 2, "max": 2}
-"""The functions that an expression may use, with how many values each takes at least."""
+OF_ONE = ("sqrt", "exp", "log")
+OF_SEVERAL = ("min", "max")
+FUNCTIONS = (*OF_ONE, *OF_SEVERAL)
+"""The functions that an expression may use."""
 
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow)
 
@@ -74,15 +76,19 @@ def _safe(node: ast.expr, known: Mapping[str, str]) -> ast.expr:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return ast.UnaryOp(ast.USub(), _safe(operand, known))
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in FUNCTIONS:
-            if not FUNCTIONS[name] <= len(args) <= (1 if FUNCTIONS[name] == 1 else len(args)):
-                raise ValueError(
-                    f"{name} takes {'one value' if FUNCTIONS[name] == 1 else 'at least two values'}"
-                )
+            _check_count(name, len(args))
             return ast.Call(ast.Name(name), [_safe(part, known) for part in args], [])
         case ast.Name(id=name):
             raise ValueError(f"{name!r} is no parameter of this law")
         case _:
             raise ValueError(f"{ast.unparse(node)[:40]!r} is not plain arithmetic")
+
+
+def _check_count(name: str, n_values: int) -> None:
+    if name in OF_ONE and n_values != 1:
+        raise ValueError(f"{name} takes one value")
+    if name in OF_SEVERAL and n_values < 2:
+        raise ValueError(f"{name} takes at least two values")
 
 
 def _finite(value: float) -> float:

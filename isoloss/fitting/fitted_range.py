@@ -110,12 +110,8 @@ class FittedRange:
             "is_extrapolation": early or max(factors.values()) > 1,
             "warnings": [
                 *self._beyond(steps, n_params, factors),
-                *self._unlike(schedule, steps, spread),
-                *(
-                    []
-                    if resamples
-                    else ["no resamples were drawn: how noise moves the law is not in the interval"]
-                ),
+                *self._unlike(schedule, steps),
+                *_missing_parts(spread, resamples),
             ],
         }
 
@@ -133,11 +129,17 @@ class FittedRange:
         if steps.min() < self.first_step:
             yield f"steps before {self.first_step} come before the first fitted point"
 
-    def _unlike(self, schedule: Schedule, steps: npt.NDArray[np.int64], spread: Spread) -> Iterator[str]:
+    def _unlike(self, schedule: Schedule, steps: npt.NDArray[np.int64]) -> Iterator[str]:
         lowest, peak = float(schedule.lr(steps).min()), schedule.peak_lr
         if lowest < self.lowest_lr * (1 - SAME_PEAK):
             yield f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {self.lowest_lr:.3g}"
         if not any(abs(peak - one) <= SAME_PEAK * one for one in self.peak_lrs):
             yield f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks"
-        if spread.discrepancy is None:
-            yield "fewer than three schedules: the error on another one was not measured and is not in the interval"
+
+
+def _missing_parts(spread: Spread, resamples: int) -> Iterator[str]:
+    """Say what an interval lacks."""
+    if spread.discrepancy is None:
+        yield "fewer than three schedules: the error on another one was not measured and is not in the interval"
+    if not resamples:
+        yield "no resamples were drawn: how noise moves the law is not in the interval"

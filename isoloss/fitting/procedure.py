@@ -10,7 +10,6 @@ import numpy as np
 
 from isoloss.errors import InvalidInput
 from isoloss.fitting.estimate import Progress, estimate
-from isoloss.fitting.intervals import interval_around
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.report import describe
 from isoloss.fitting.result import Fit
@@ -87,10 +86,6 @@ def _holdout(found: Fit, held: Sequence[HeldOut], options: FitOptions) -> dict[s
 
 
 def _coverage(found: Fit, curve: Curve, level: float) -> float:
-    features = found.law.prepare([curve])
-    centre = np.log(found.law.predict(found.theta[None], features)[0])
-    members = np.log(found.law.predict(found.samples, features))
-    reach = found.fitted_range.reach(curve.schedule, curve.step, curve.n_params)
-    below, above = interval_around(centre, members, found.spread, reach, level, new_run=True)
+    _, below, above = found.log_interval(curve.schedule, curve.step, curve.n_params, level, new_run=True)
     observed = np.log(curve.loss_nats)
     return float(np.mean((observed >= below) & (observed <= above)))

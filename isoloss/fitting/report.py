@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -70,8 +69,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
 def _outliers(task: Task, theta: FloatArray) -> dict[str, float]:
     """Return the runs that lie far from the law, with their median relative error."""
     residuals = np.abs(task.problem.residuals(theta[None])[0])
-    runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *task.lengths]))]
-    medians = np.array([np.median(residuals[run]) for run in runs])
+    medians = np.array([np.median(residuals[run]) for run in task.runs])
     far = max(FAR_RUN, FAR_RUN_TIMES * float(np.median(medians)))
     return {
         curve.run_id: float(median)

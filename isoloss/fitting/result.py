@@ -125,11 +125,9 @@ class Fit:
         level, schedule = self._checked(level, interval, schedule)
         at = _steps(schedule, steps)
         size = self._size(config or {}, n_params)
-        whole = [
-            self._interval(schedule, part, size, level, new_run=interval == "new_run")
-            for part in np.array_split(at, -(-at.size * (len(self.samples) + 1) // CHUNK_VALUES))
-        ]
-        centre, below, above = (np.concatenate(column) for column in zip(*whole, strict=True))
+        centre, below, above = self.log_interval(schedule, at, size, level, new_run=interval == "new_run")
+        if not np.all(np.isfinite(centre)):
+            raise Unidentified(reason="the law has no positive loss at some of these steps")
         return Prediction(
             quantity=self.law.quantity,
             unit=self.law.unit,
@@ -142,23 +140,38 @@ class Fit:
             extrapolation=self.fitted_range.describe(schedule, at, size, self.spread, len(self.samples)),
         )
 
-    def _interval(
+    def log_interval(
         self,
         schedule: Schedule,
-        at: npt.NDArray[np.int64],
-        size: float | None,
+        steps: npt.NDArray[np.int64],
+        n_params: float | None,
         level: float,
         *,
         new_run: bool,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the log prediction and the ends of its interval at some steps."""
-        features = self.law.prepare_prediction(schedule, at, size)
+        """Return the log prediction and the ends of its interval, each (steps,); NaN where it has no logarithm."""
+        n_chunks = max(1, -(-steps.size * (len(self.samples) + 1) // CHUNK_VALUES))
+        parts = [
+            self._log_interval(schedule, part, n_params, level, new_run=new_run)
+            for part in np.array_split(steps, n_chunks)
+        ]
+        centre, below, above = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return centre, below, above
+
+    def _log_interval(
+        self,
+        schedule: Schedule,
+        steps: npt.NDArray[np.int64],
+        n_params: float | None,
+        level: float,
+        *,
+        new_run: bool,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        features = self.law.prepare_prediction(schedule, steps, n_params)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = np.log(self.law.predict(self.theta[None], features)[0])
             members = np.log(self.law.predict(self.samples, features))
-        if not np.all(np.isfinite(centre)):
-            raise Unidentified(reason="the law has no positive loss at some of these steps")
-        reach = self.fitted_range.reach(schedule, at, size)
+        reach = self.fitted_range.reach(schedule, steps, n_params)
         return centre, *interval_around(centre, members, self.spread, reach, level, new_run=new_run)
 
     def _require_identified(self) -> None:

@@ -87,34 +87,31 @@ def solve(
     members, n_parameters = start.shape
     n_points = weights.shape[1]
     size = max(1, CHUNK_BYTES // (8 * n_points * (n_parameters + 4)))
-    parts = [
-        _solve_chunk(model, start[part], weights[part], lower, upper, delta, race, max_iterations, tolerance)
-        for part in (slice(begin, begin + size) for begin in range(0, members, size))
-    ]
+    parts = []
+    for begin in range(0, members, size):
+        part = slice(begin, begin + size)
+        chunk = _Members(np.clip(start[part], lower, upper), model, weights[part], delta)
+        _work_on(chunk, lower, upper, _Race() if race else _Rules(), max_iterations, tolerance)
+        parts.append(chunk.solution())
     columns = ("theta", "objective", "converged", "iterations")
     return Solution(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
-def _solve_chunk(
-    model: Model,
-    start: FloatArray,
-    weights: FloatArray,
+def _work_on(
+    members: _Members,
     lower: FloatArray,
     upper: FloatArray,
-    delta: float,
-    race: bool,
+    rules: _Rules,
     max_iterations: int,
     tolerance: float,
-) -> Solution:
-    members = _Members(np.clip(start, lower, upper), model, weights, delta)
-    rules = _Race() if race else _Rules()
+) -> None:
+    """Step the members until the rules have retired them all, or say that it is over."""
     for turn in range(1, max_iterations + 1):
         if not members.live.size or rules.over(turn):
             break
         moved = np.clip(members.propose(lower, upper), lower, upper)
         members.move(moved, tolerance)
         members.retire(rules.finished(members, turn))
-    return members.solution()
 
 
 class _Members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 
 class Task:
-    """A law over curves under options.
+    """A law over curves under options; `runs` are the slices of all points that belong to each curve.
 
     `held` are the parameters that do not enter for these curves, `missing` those that they cannot determine,
     with the reason. Raises InvalidInput for options that name a parameter which does not enter.
@@ -27,6 +28,7 @@ class Task:
     def __init__(self, law: Law[Any], curves: list[Curve], options: FitOptions) -> None:
         self.law, self.curves, self.options = law, curves, options
         self.lengths = [curve.n_points for curve in curves]
+        self.runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
         self.features = law.prepare(curves)
         self.held = law.held(self.features, options.fix)
         self.missing = law.undetermined(self.features, options.fix)
