@@ -18,6 +18,8 @@ from store.tables import Run
 
 FloatArray = npt.NDArray[np.float64]
 LeftOut = list[dict[str, str]]
+Histories = dict[int, tuple[Schedule, str | None]]
+"""By the key of a run, the learning rates that it had and what is to be said of them."""
 
 
 def load_curves(
@@ -30,18 +32,19 @@ def load_curves(
     """
     curves: list[Curve] = []
     left_out: LeftOut = []
+    histories: Histories = {}
     for run in runs.chosen(session, project_id, select):
         try:
-            curves.append(_curve(session, run, options))
+            curves.append(_curve(session, run, options, histories))
         except (InvalidInput, UnusableData) as error:
             left_out.append({"run_id": run.run_id, "reason": str(error)})
     return curves, left_out
 
 
-def _curve(session: Session, run: Run, options: Mapping[str, Any]) -> Curve:
+def _curve(session: Session, run: Run, options: Mapping[str, Any], histories: Histories) -> Curve:
     target = options.get("target") or "loss"
-    schedule, note = _history(session, run)
-    found = points.read(session, run)
+    schedule, note = _history(session, run, histories)
+    found = points.read(session, run, [target])
     return Curve.from_columns(
         run.run_id,
         {"step": found.step, target: _logged(found[target])},
@@ -53,14 +56,23 @@ def _curve(session: Session, run: Run, options: Mapping[str, Any]) -> Curve:
     )
 
 
-def _history(session: Session, run: Run) -> tuple[Schedule, str | None]:
-    """Return the learning rates that a run had: of a branch its parent's up to the branch step, then its own."""
-    own = points.read(session, run, inherit=False)
+def _history(session: Session, run: Run, known: Histories) -> tuple[Schedule, str | None]:
+    """Return the learning rates that a run had: of a branch its parent's up to the branch step, then its own.
+
+    `known` keeps those that were worked out, since many branches have one trunk.
+    """
+    if run.id not in known:
+        known[run.id] = _read_history(session, run, known)
+    return known[run.id]
+
+
+def _read_history(session: Session, run: Run, known: Histories) -> tuple[Schedule, str | None]:
+    own = points.read(session, run, ["lr"], inherit=False)
     declared = None if run.schedule is None else schedule_from_spec(run.schedule)
     lr = own["lr"].with_nan()
     if run.parent_id is None or run.branch_step is None:
         return learning_rates(run.run_id, own.step, lr, declared)
-    parent, _ = _history(session, session.get_one(Run, run.parent_id))
+    parent, _ = _history(session, session.get_one(Run, run.parent_id), known)
     return branch_learning_rates(run.run_id, parent, run.branch_step, own.step, lr, declared)
 
 
