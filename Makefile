@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+NIST := $(VENV)/nist_strd
 WORKERS ?= 2
 
-.PHONY: help demo test test-postgres-15 setup check lint bench soak clean
+.PHONY: help demo nist test test-postgres-15 setup check lint bench soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -14,6 +15,8 @@ demo: $(VENV)/.server  ## start the service, fit real curves, predict unseen sch
 	$(BIN)/isoloss demo $(DEMO_FLAGS)
 
 setup: $(VENV)/.everything  ## make .venv with everything
+
+nist: $(NIST)/.unpacked  ## fetch the certified regression sets that the golden tests need
 
 test: $(VENV)/.everything  ## run the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not soak"
@@ -45,6 +48,16 @@ $(VENV)/.server: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[server]"
 	@touch $@
 
-$(VENV)/.everything: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.everything: $(VENV)/bin/python pyproject.toml constraints.txt $(NIST)/.unpacked
 	$(PIP) -e ".[server,proxy,hooks,dev]"
 	@touch $@ $(VENV)/.server
+
+# Only lmfit's source distribution carries the certified sets; of it nothing else is kept.
+$(NIST)/.unpacked: | $(VENV)/bin/python
+	@mkdir -p $(NIST)
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary lmfit -c constraints.txt \
+		--dest $(NIST)/source lmfit
+	tar --extract --gzip --file $(NIST)/source/lmfit-*.tar.gz --directory $(NIST) --strip-components 2 \
+		--wildcards '*/NIST_STRD/*.dat'
+	@rm -r $(NIST)/source
+	@touch $@
