@@ -28,4 +28,9 @@ def namespace(array: Any) -> Any:
 def float64_like(values: Any, array: Any) -> Any:
     """Return `values` as a float64 array of the same library, and on the same device, as `array`."""
     xp = namespace(array)
-    return xp.asarray(values, dtype=xp.float64, device=array_api_compat.device(array))
+    return xp.asarray(values, dtype=xp.float64, device=device(array))
+
+
+def device(array: Any) -> Any:
+    """Return where the array's memory is, as its library names it."""
+    return array_api_compat.device(array)

@@ -1,27 +1,24 @@
-"""The optimum of a law on its curves, its resamples, and its error on schedules that are left out."""
+"""The optimum of a law on its data, its resamples and profiles, and its error on runs predicted from others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed
 from isoloss.fitting.constrained import solve_constrained
-from isoloss.fitting.intervals import Spread, discrepancy, noise_quantiles
-from isoloss.fitting.resampling import Resampling, block_length, leave_out, schedule_groups
-from isoloss.fitting.solver import COARSE, Solution
+from isoloss.fitting.folds import Validation, validate
+from isoloss.fitting.profiles import Profile, profile_intervals
+from isoloss.fitting.resampling import Resampling
+from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
 from isoloss.fitting.task import Task
-from isoloss.fitting.verdicts import FOLDS_NEEDED
+from isoloss.fitting.verdicts import AGREEING
 
-FloatArray = npt.NDArray[np.float64]
 Progress = Callable[[float, str], None]
-
-MOST_FOLDS = 40
-"""The most schedules that are left out in turn; of more, so many at even distances in the order of their runs."""
 
 EXACT = 1e-15
 """Tolerance of an optimum under expressions, which has no other polish."""
@@ -32,44 +29,94 @@ BATCH = 50
 BATCH_BYTES = 64 * 2**20
 """Where the weights of a batch would take more memory than this, it is smaller."""
 
+BESIDE_WARM = 2
+"""Other starts that an earlier optimum is tried beside."""
+
+WIDENINGS = 4
+"""How many times a search is widened, each time to twice as many starts."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How the optimum was found: the starts that were tried, and how many reached the best objective."""
+
+    theta: FloatArray
+    objective: float
+    starts: int
+    agree: int
+
 
 @dataclass(frozen=True)
 class Estimate:
     """The optimum and what surrounds it: `samples` (resamples, parameters), `failed` the share without one."""
 
-    theta: FloatArray
-    objective: float
-    starts: Solution
+    search: Search
     resampling: Resampling
     samples: FloatArray
     failed: float
-    spread: Spread
+    validation: Validation
+    profiles: dict[str, Profile] = field(default_factory=dict)
+
+    @property
+    def theta(self) -> FloatArray:
+        return self.search.theta
+
+    @property
+    def objective(self) -> float:
+        return self.search.objective
 
 
-def estimate(task: Task, progress: Progress) -> Estimate:
-    """Search from several starts, predict each schedule from the others, and refit to resamples."""
+def estimate(task: Task, progress: Progress, warm: FloatArray | None = None) -> Estimate:
+    """Search from several starts, predict runs from others, and refit to resamples.
+
+    `warm` (parameters,) is an earlier optimum on similar data: it is tried beside a few other starts.
+    """
     progress(0.02, "searching from several starts")
-    starts = data_starts(task.problem, task.options.starts)
-    if not len(starts):
-        raise FitFailed(reason="the law gives no positive loss anywhere near these data")
-    found = _search(task, starts)
-    best = int(np.argmin(found.objective))
-    if not np.isfinite(found.objective[best]):
-        raise FitFailed(reason="no start reached a finite objective")
-    theta = found.theta[best]
-    residuals = task.problem.residuals(theta[None])[0]
-    spread = _spread(task, theta, residuals, progress)
-    resampling = Resampling.of(task.lengths, residuals, task.options.seed)
-    samples = _resamples(task, theta, resampling, progress)
+    search = find_optimum(task, warm)
+    residuals = task.problem.residuals(search.theta[None])[0]
+    progress(0.1, "predicting runs from the others")
+    validation = validate(task, search.theta, lambda theta, weights: _refit(task, theta, weights))
+    resampling = Resampling.of(task.data, residuals, task.options.seed, task.options.resample)
+    samples = _resamples(task, search.theta, resampling, progress)
     usable = samples[np.all(np.isfinite(samples), axis=1)]
     failed = 1 - len(usable) / len(samples) if len(samples) else 0.0
-    objective = float(found.objective[best])
-    return Estimate(theta, objective, found, resampling, usable, failed, spread)
+    return Estimate(search, resampling, usable, failed, validation, _profiles(task, search, progress))
+
+
+def find_optimum(task: Task, warm: FloatArray | None = None) -> Search:
+    """Search from the best starts; where they disagree, from twice as many others, and so on.
+
+    Raises FitFailed where no start has a finite objective.
+    """
+    theta, objective = np.empty((0, len(task.law.parameters))), np.empty(0)
+    for widening in range(WIDENINGS + 1):
+        found = _search(task, _starts(task, widening, warm))
+        theta, objective = np.concatenate([theta, found.theta]), np.concatenate([objective, found.objective])
+        agree = int(np.sum(same_optimum(objective, float(np.min(objective)), task.features.n_points)))
+        if agree >= min(AGREEING, task.options.starts):
+            break
+    best = int(np.argmin(objective))
+    if not np.isfinite(objective[best]):
+        raise FitFailed(reason="no start reached a finite objective")
+    return Search(theta[best], float(objective[best]), len(objective), agree)
+
+
+def _starts(task: Task, widening: int, warm: FloatArray | None) -> FloatArray:
+    """Return the starts (starts, parameters) of a search that was widened so many times."""
+    count = task.options.starts << widening
+    if warm is None or widening:
+        starts = data_starts(task.problem, count)
+    else:
+        inside = np.clip(warm, task.problem.lower, task.problem.upper)
+        starts = np.concatenate([inside[None], data_starts(task.problem, min(count, BESIDE_WARM))])
+    if not len(starts):
+        raise FitFailed(reason="the law gives no positive loss anywhere near these data")
+    return starts
 
 
 def _search(task: Task, theta: FloatArray) -> Solution:
     """Solve the whole problem from every start (starts, parameters)."""
-    ones = np.ones((len(theta), task.features.n_points))
+    ones = np.broadcast_to(1.0, (len(theta), task.features.n_points))
     if task.constraints.expressions:
         return solve_constrained(task.problem, theta, ones, task.constraints.expressions, EXACT)
     return task.problem.solve(theta, ones, race=True)
@@ -90,33 +137,17 @@ def _resamples(task: Task, theta: FloatArray, resampling: Resampling, progress: 
     batch = 1 if task.constraints.expressions else BATCH  # one refit under expressions takes a while
     size = max(1, min(batch, BATCH_BYTES // (8 * task.features.n_points)))
     for begin in range(0, count, size):
-        progress(0.2 + 0.75 * begin / count, f"resample {begin} of {count}")
+        progress(0.2 + 0.7 * begin / count, f"resample {begin} of {count}")
         end = min(begin + size, count)
         found = _refit(task, theta, resampling.weights(begin, end))
         rows[begin:end] = np.where(np.isfinite(found.objective)[:, None], found.theta, np.nan)
     return rows
 
 
-def _spread(task: Task, theta: FloatArray, residuals: FloatArray, progress: Progress) -> Spread:
-    """Predict the runs of each schedule from the others; those that the law needs are passed over."""
-    progress(0.1, "predicting each schedule from the others")
-    noise = noise_quantiles(residuals)
-    groups = schedule_groups([curve.schedule for curve in task.curves])
-    groups = groups[:: -(-len(groups) // MOST_FOLDS)]
-    kept = [group for group in groups if _determined_without(task, group)]
-    if len(kept) < FOLDS_NEEDED:
-        return Spread(None, len(kept), noise, None)
-    found = _refit(task, theta, leave_out(task.lengths, kept))
-    errors = task.problem.residuals(found.theta)
-    parts = [[errors[fold, task.runs[index]] for index in group] for fold, group in enumerate(kept)]
-    blocks = [[block_length(residuals[task.runs[index]]) for index in group] for group in kept]
-    worst, fold = discrepancy(parts, blocks)
-    return Spread(worst, len(kept), noise, task.curves[kept[fold][0]].run_id)
-
-
-def _determined_without(task: Task, group: Sequence[int]) -> bool:
-    others = [curve for position, curve in enumerate(task.curves) if position not in group]
-    if not others or sum(curve.n_points for curve in others) <= task.n_varied:
-        return False
-    lost = task.law.undetermined(task.law.prepare(others), task.options.fix)
-    return set(lost) <= set(task.missing) | set(task.held)
+def _profiles(task: Task, search: Search, progress: Progress) -> dict[str, Profile]:
+    """Return profile-likelihood intervals where intervals are wanted at all; expressions have none."""
+    options = task.options
+    if not options.profile or not options.bootstrap or options.expr or task.missing:
+        return {}
+    progress(0.92, "profiling each parameter")
+    return profile_intervals(task, search.theta, search.objective, options.level)

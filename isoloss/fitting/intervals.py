@@ -2,7 +2,8 @@
 
 Resampling alone shows how the parameters move, not how far the law is from the truth on another schedule: on
 public curves a 90 percent interval of resamples held 2 to 60 percent of the points (benchmarks/RESULTS.md). So
-each schedule is also predicted from the others, and the error of that, the discrepancy, widens the interval.
+runs are also predicted from others, and the part of their error that noise does not explain, the discrepancy,
+widens the interval.
 """
 
 from __future__ import annotations
@@ -12,10 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-FloatArray = npt.NDArray[np.float64]
+from isoloss.arrays import FloatArray
 
 NOISE_QUANTILES = np.linspace(0, 1, 201)
 
@@ -24,51 +24,49 @@ NOISE_QUANTILES = np.linspace(0, 1, 201)
 class Spread:
     """What resampled parameters do not show, in log loss.
 
-    `discrepancy` is the error of the schedule that is predicted worst from the others, None where fewer than
-    three could be, and `worst_run` a run of it; `folds` how many were predicted. `noise` are quantiles of the
-    absolute residuals.
+    `discrepancy` is what noise leaves unexplained of the error of the runs that are predicted worst from others:
+    0 where noise explains all of it, None where it could not be measured. `error` is that error, `explained` the
+    largest one that noise alone would give in 19 of 20 cases, `worst` the runs in words, `folds` how many times
+    runs were predicted from others. `noise` are quantiles of the absolute residuals, `run_noise` the standard
+    deviation between runs of one configuration, None where no two are alike. `conformal` (level, factor) widens
+    the interval of a new run so that it held its share of the held-out runs.
     """
 
     discrepancy: float | None
     folds: int
     noise: tuple[float, ...]
-    worst_run: str | None = None
+    error: float | None = None
+    explained: float | None = None
+    worst: str | None = None
+    run_noise: float | None = None
+    conformal: tuple[float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Spread:
-        return cls(**{**document, "noise": tuple(document["noise"])})
+        pair = document.get("conformal")
+        return cls(
+            **{**document, "noise": tuple(document["noise"]), "conformal": tuple(pair) if pair else None}
+        )
+
+    def of_new_run(self, level: float) -> float:
+        """Return how far, in log loss, a point of one more run lies from the mean, at this level."""
+        within = float(np.interp(level, NOISE_QUANTILES, self.noise))
+        between = float(stats.norm.ppf((1 + level) / 2)) * (self.run_noise or 0.0)
+        return max(within, between)  # the residuals hold what differs between runs as well
+
+    def widening(self, level: float) -> float:
+        """Return the factor of the conformal correction for an interval of a new run, at least 1."""
+        if self.conformal is None or level > self.conformal[0] + 1e-9:
+            return 1.0
+        return max(1.0, self.conformal[1])
 
 
 def noise_quantiles(residuals: FloatArray) -> tuple[float, ...]:
     """Return the quantiles of absolute residuals that `Spread` keeps."""
     return tuple(float(q) for q in np.quantile(np.abs(residuals), NOISE_QUANTILES))
-
-
-def discrepancy(errors: list[list[FloatArray]], blocks: list[list[int]]) -> tuple[float, int]:
-    """Return how far off, in log loss, the law is on a schedule that it has not seen, and the worst one's place.
-
-    `errors` are, for each schedule, the log errors of its runs under the fit to the others. Averaging them over
-    `blocks` of neighbouring points removes the noise of single points and keeps what the law gets wrong. It
-    errs most where the learning rate has fallen, at the end, which is also what is asked for: of each schedule
-    the larger counts of whole curves and last blocks, root mean square. The answer is the worst schedule's:
-    the one that is asked for may be as unlike the fitted ones as that, however many of them are alike.
-    """
-    each = []
-    for runs, lengths in zip(errors, blocks, strict=True):
-        means = [_block_means(error, block) for error, block in zip(runs, lengths, strict=True)]
-        whole = np.mean([np.mean(mean**2) for mean in means])
-        last = np.mean([mean[-1] ** 2 for mean in means])
-        each.append(float(np.sqrt(max(whole, last))))
-    worst = int(np.argmax(each))
-    return each[worst], worst
-
-
-def _block_means(values: FloatArray, block: int) -> FloatArray:
-    edges = np.arange(0, values.size, block)
-    return np.add.reduceat(values, edges) / np.diff(np.append(edges, values.size))
 
 
 def interval_around(
@@ -78,13 +76,14 @@ def interval_around(
     reach: FloatArray,
     level: float,
     *,
+    inflation: float,
     new_run: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends (points,) of an interval of `level` around log predictions `centre` (points,).
 
-    `members` (resamples, points) are the resamples' log predictions; `reach` (points,) at least 1 is how many
-    times beyond the data a point lies: the discrepancy is taken to grow like a random walk, with the square
-    root of the reach. It is read as one standard deviation. Independent parts add in quadrature.
+    `members` (resamples, points) are the resamples' log predictions, whose spread is widened by `inflation`;
+    `reach` (points,) at least 1 is by what factor the discrepancy has grown at a point beyond the data. It is
+    read as one standard deviation. Independent parts add in quadrature.
     """
     tail = (1 - level) / 2
     if len(members):
@@ -92,12 +91,24 @@ def interval_around(
         ordered = np.sort(np.where(np.isfinite(members), members, -np.inf), axis=0)
         beyond = int(tail * (len(members) - 1) + 1e-9)
         low, high = ordered[beyond], ordered[-1 - beyond]
-        below, above = np.maximum(centre - low, 0.0), np.maximum(high - centre, 0.0)
+        below, above = np.maximum(centre - low, 0.0) * inflation, np.maximum(high - centre, 0.0) * inflation
     else:
         below = above = np.zeros_like(centre)
     extra = np.zeros_like(centre)
     if spread.discrepancy is not None:
-        extra += (stats.norm.ppf(1 - tail) * spread.discrepancy) ** 2 * reach
+        extra += (stats.norm.ppf(1 - tail) * spread.discrepancy * reach) ** 2
     if new_run:
-        extra += np.interp(level, NOISE_QUANTILES, spread.noise) ** 2
-    return centre - np.sqrt(below**2 + extra), centre + np.sqrt(above**2 + extra)
+        extra += spread.of_new_run(level) ** 2
+    wider = spread.widening(level) if new_run else 1.0
+    return centre - wider * np.sqrt(below**2 + extra), centre + wider * np.sqrt(above**2 + extra)
+
+
+def conformal_factor(scores: FloatArray, level: float) -> float | None:
+    """Return the split-conformal factor of held-out scores |error| / half width, None where there are too few.
+
+    The ceil((n + 1) level)-th smallest of n scores: an interval widened by it holds a further run with at least
+    this probability, if held-out and further runs are exchangeable. Source: Lei et al. 2018, 'Distribution-Free
+    Predictive Inference for Regression', section 2.2.
+    """
+    rank = int(np.ceil((len(scores) + 1) * level))
+    return float(np.sort(scores)[rank - 1]) if 0 < rank <= len(scores) else None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import BoolArray, FloatArray, namespace
+from isoloss.fitting.backends import fetched, moved
 from isoloss.fitting.solver import FINE, Solution, huber, solve
-from isoloss.laws import Features, Law
+from isoloss.laws import Features, Law, Priors
 from isoloss.laws.law import Parameter
-
-FloatArray = npt.NDArray[np.float64]
 
 HUBER_DELTA = 1e-3
 """The Huber threshold on log loss of laws.md 1.3, shared by the published fits."""
@@ -22,18 +22,18 @@ HUBER_DELTA = 1e-3
 def to_solver(parameter: Parameter, value: FloatArray) -> FloatArray:
     """Return the solver's coordinate of a parameter's value."""
     if parameter.scale == "log":
-        return np.log(value)
+        return namespace(value).log(value)
     if parameter.scale == "log_complement":
-        return np.log1p(-value)
+        return namespace(value).log1p(-value)
     return value
 
 
 def from_solver(parameter: Parameter, coordinate: FloatArray) -> FloatArray:
     """Return the parameter's value at a coordinate of the solver."""
     if parameter.scale == "log":
-        return np.exp(coordinate)
+        return namespace(coordinate).exp(coordinate)
     if parameter.scale == "log_complement":
-        return -np.expm1(coordinate)
+        return -namespace(coordinate).expm1(coordinate)
     return coordinate
 
 
@@ -43,12 +43,12 @@ def stretch(parameter: Parameter, value: FloatArray) -> FloatArray:
         return value
     if parameter.scale == "log_complement":
         return value - 1.0
-    return np.ones_like(value)
+    return namespace(value).ones_like(value)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Residuals log(predicted) - log(observed) of a law over all its points.
+    """Residuals log(predicted) - log(observed) of a law over all its points, and what it expects beforehand.
 
     `log_observed` (points,); `lower`, `upper` (parameters,) bound the values, and are equal where one is held.
     """
@@ -59,32 +59,62 @@ class Problem:
     lower: FloatArray
     upper: FloatArray
     delta: float = HUBER_DELTA
+    priors: Priors = field(default_factory=Priors)
+    backend: str = "numpy"
 
     @property
-    def free(self) -> npt.NDArray[np.bool_]:
+    def free(self) -> BoolArray:
         return self.lower < self.upper
 
-    def solve(
-        self, theta: FloatArray, weights: FloatArray, *, race: bool = False, tolerance: float = FINE
-    ) -> Solution:
-        """Minimise sum_i w_i Huber(r_i) for every member; theta (members, parameters), weights (members, points).
+    @cached_property
+    def prior(self) -> tuple[FloatArray, FloatArray]:
+        """The priors' centres and precisions in the solver's coordinates, (parameters,) each."""
+        centre, precision = np.zeros((2, len(self.law.parameters)))
+        for name, (value, sd) in self.priors.centres.items():
+            index = self.law.index(name)
+            if self.free[index]:
+                centre[index] = to_solver(self.law.parameters[index], np.array(value))
+                precision[index] = (self.priors.strength / sd) ** 2
+        return centre, precision
 
-        In a `race` the members are starts of one problem, see `solver.solve`.
+    def solve(
+        self,
+        theta: FloatArray,
+        weights: FloatArray,
+        *,
+        race: bool = False,
+        tolerance: float = FINE,
+        held: tuple[FloatArray, FloatArray] | None = None,
+    ) -> Solution:
+        """Minimise sum_i w_i Huber(r_i) + priors for every member; theta (members, parameters), weights (members, points).
+
+        In a `race` the members are starts of one problem, see `solver.solve`. `held` are other (lower, upper)
+        bounds of values, (members, parameters) each.
         """
-        bounds = np.sort(self._coordinates(np.stack([self.lower, self.upper])), axis=0)
+        lower, upper = (self.lower[None], self.upper[None]) if held is None else held
+        bounds = np.sort(np.stack([self.coordinates(lower), self.coordinates(upper)]), axis=0)
+        centre, precision = (moved(one, self.backend) for one in self.prior)
         solution = solve(
-            lambda coordinates: self._with_jacobian(self.values(coordinates)),
-            self._coordinates(theta),
-            weights,
-            lower=bounds[0],
-            upper=bounds[1],
+            self._model(),
+            moved(self.coordinates(theta), self.backend),
+            moved(weights, self.backend),
+            lower=moved(bounds[0], self.backend),
+            upper=moved(bounds[1], self.backend),
             delta=self.delta,
+            prior=(centre, precision),
             race=race,
             tolerance=tolerance,
+            work=self.features.n_terms * (len(self.law.parameters) + 4),
         )
-        return Solution(
-            self.values(solution.theta), solution.objective, solution.converged, solution.iterations
+        found, objective, converged, iterations = map(
+            fetched, (solution.theta, solution.objective, solution.converged, solution.iterations)
         )
+        return Solution(self.values(found), objective, converged, iterations)
+
+    def _model(self) -> Callable[[Any], tuple[Any, Any]]:
+        features = moved(self.features, self.backend)
+        observed = moved(self.log_observed, self.backend)
+        return lambda coordinates: self._with_jacobian(self.values(coordinates), features, observed)
 
     def residuals(self, theta: FloatArray) -> FloatArray:
         """Return log(predicted) - log(observed), (members, points); NaN where the prediction is not above 0."""
@@ -92,30 +122,33 @@ class Problem:
         return np.log(np.where(predicted > 0, predicted, np.nan)) - self.log_observed
 
     def objective(self, theta: FloatArray) -> FloatArray:
-        """Return the sum of Huber losses of each member, (members,)."""
-        return np.asarray(huber(self.residuals(theta), self.delta).sum(axis=1))
+        """Return the sum of Huber losses and priors of each member, (members,)."""
+        return np.asarray(huber(self.residuals(theta), self.delta).sum(axis=1)) + self.penalty(theta)
+
+    def penalty(self, theta: FloatArray) -> FloatArray:
+        """Return what the priors add to the objective of each member, (members,)."""
+        centre, precision = self.prior
+        away = np.where(precision > 0, self.coordinates(theta) - centre, 0.0)
+        return np.asarray((precision * away**2).sum(axis=1) / 2)
 
     def values(self, coordinates: FloatArray) -> FloatArray:
         columns = zip(self.law.parameters, coordinates.T, strict=True)
-        return np.stack([from_solver(parameter, column) for parameter, column in columns], axis=1)
+        xp = namespace(coordinates)
+        return xp.stack([from_solver(parameter, column) for parameter, column in columns], axis=1)  # type: ignore[no-any-return]
 
-    def _coordinates(self, theta: FloatArray) -> FloatArray:
+    def coordinates(self, theta: FloatArray) -> FloatArray:
         columns = zip(self.law.parameters, theta.T, strict=True)
         with np.errstate(divide="ignore"):
             return np.stack([to_solver(parameter, column) for parameter, column in columns], axis=1)
 
     def relative_jacobian(self, theta: FloatArray) -> FloatArray:
         """Return the derivatives of the residuals by the solver's coordinates: (members, points, parameters)."""
-        return self._with_jacobian(theta)[1]
+        return self._with_jacobian(theta, self.features, self.log_observed)[1]
 
-    def _with_jacobian(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-        predicted, jacobian = self.law.jacobian(theta, self.features)
+    def _with_jacobian(self, theta: Any, features: Features, observed: Any) -> tuple[Any, Any]:
+        xp = namespace(theta)
+        predicted, jacobian = self.law.jacobian(theta, features)
         columns = zip(self.law.parameters, theta.T, strict=True)
-        chain = np.stack([stretch(parameter, column) for parameter, column in columns], axis=1)
+        chain = xp.stack([stretch(parameter, column) for parameter, column in columns], axis=1)
         jacobian *= chain[:, None, :] / predicted[..., None]
-        return np.log(predicted) - self.log_observed, jacobian
-
-
-def log_observed(columns: Sequence[FloatArray]) -> FloatArray:
-    """Return the logarithm of the observed losses of several curves, one after another."""
-    return np.log(np.concatenate(columns))
+        return xp.log(predicted) - observed, jacobian

@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from isoloss.errors import InvalidInput
+from isoloss.fitting.backends import check_backend
 from isoloss.fitting.expressions import checked_expressions
 from isoloss.fitting.objective import HUBER_DELTA
-from isoloss.laws import Law
+from isoloss.laws import Features, Law, Priors
 from isoloss.observations import N_PARAMS_KINDS
+
+Unit = Literal["runs", "configurations", "blocks"]
+UNITS = ("runs", "configurations", "blocks")
+
+DEFAULT_STRENGTH = 0.005
+"""Weight, in log loss, of priors that a caller gives for a law that has none of its own (laws.md 1.4)."""
 
 TARGETS = ("loss", "val_loss", "reward")
 MAX_BOOTSTRAP = 20_000
@@ -25,7 +32,11 @@ class FitOptions:
     `fix` {parameter: value}, `bounds` {parameter: [low, high]} and `expr` {parameter: expression} constrain it.
     `skip_steps` leaves out the points up to that step; None leaves out those of the warm-up. `bootstrap` is the
     number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or
-    {"fraction": share} what is predicted and scored instead of fitted.
+    {"fraction": share} what is predicted and scored instead of fitted. `resample` is what is drawn: "runs",
+    "configurations" or "blocks"; None lets the data decide. `profile` asks for profile-likelihood intervals.
+    `convention` chooses a reading of the law, where it has several. `priors` {parameter: [centre, sd] or None}
+    replaces or removes the law's own, `prior_strength` their weight in log loss. `backend` is where the
+    arithmetic is done: "numpy", "torch" or "cuda".
     """
 
     target: str = "loss"
@@ -40,6 +51,12 @@ class FitOptions:
     holdout: Mapping[str, Any] | None = None
     seed: int = 0
     n_params_kind: str | None = None
+    resample: Unit | None = None
+    profile: bool = True
+    convention: str | None = None
+    priors: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    prior_strength: float | None = None
+    backend: str = "numpy"
 
     def __post_init__(self) -> None:
         _require(self.target in TARGETS, "target", f"must be one of {', '.join(TARGETS)}")
@@ -51,6 +68,12 @@ class FitOptions:
         _require(_is_number(self.level) and 0 < self.level < 1, "level", "must lie between 0 and 1")
         known = self.n_params_kind is None or self.n_params_kind in N_PARAMS_KINDS
         _require(known, "n_params_kind", f"must be one of {', '.join(N_PARAMS_KINDS)}")
+        _require(self.resample in (None, *UNITS), "resample", f"must be one of {', '.join(UNITS)}")
+        _require(isinstance(self.profile, bool), "profile", "must be true or false")
+        strength = self.prior_strength
+        allowed = strength is None or (_is_number(strength) and 0 <= strength < math.inf)
+        _require(allowed, "prior_strength", "must be a number, at least 0")
+        check_backend(self.backend)
         _check_holdout(self.holdout)
 
     @classmethod
@@ -81,7 +104,35 @@ class FitOptions:
         for name in self.expr:
             free = name not in self.fix and name not in self.bounds
             _require(free, f"expr.{name}", "a parameter has an expression, or a value and bounds, not both")
+        self._check_priors(law)
+        law.under(self.convention)
         return Constraints(narrowed, checked_expressions(self.expr, list(limits)))
+
+    def _check_priors(self, law: Law[Any]) -> None:
+        known = {parameter.name: parameter for parameter in law.parameters}
+        for name, pair in self.priors.items():
+            _require(name in known, f"priors.{name}", "the law has no such parameter")
+            if pair is None:
+                continue
+            shape = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_number, pair))
+            _require(
+                shape and 0 < pair[1] < math.inf, f"priors.{name}", "must be a pair [centre, sd], sd above 0"
+            )
+            low, high = known[name].lower, known[name].upper
+            inside = low <= pair[0] <= high and (known[name].scale == "linear" or pair[0] > 0)
+            _require(inside, f"priors.{name}", f"the centre must lie in [{low:g}, {high:g}]")
+
+    def priors_of(self, law: Law[Any], features: Features) -> Priors:
+        """Return the law's priors for these observations, as the caller has changed them."""
+        own = law.priors(features)
+        centres: dict[str, tuple[float, float]] = dict(own.centres)
+        for name, pair in self.priors.items():
+            if pair is None:
+                centres.pop(name, None)
+            else:
+                centres[name] = (float(pair[0]), float(pair[1]))
+        strength = own.strength or DEFAULT_STRENGTH
+        return Priors(centres, strength if self.prior_strength is None else self.prior_strength)
 
 
 @dataclass(frozen=True)

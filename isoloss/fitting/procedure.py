@@ -1,91 +1,132 @@
-"""Fitting a law to curves: screen, estimate, judge, predict what was held out."""
+"""Fitting a law to curves or to a table of runs: screen, estimate, judge, predict what was held out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput
+from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.estimate import Progress, estimate
+from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal
 from isoloss.fitting.options import FitOptions
+from isoloss.fitting.provenance import provenance
 from isoloss.fitting.report import describe
 from isoloss.fitting.result import Fit
-from isoloss.fitting.scores import mean_scores, score_runs
-from isoloss.fitting.screening import HeldOut, screen, screen_held, split
+from isoloss.fitting.screening import LeftOut, screen, screen_held, split
+from isoloss.fitting.table_screening import screen_table, split_table
 from isoloss.fitting.task import Task
-from isoloss.laws import LAWS
-from isoloss.observations import Curve
+from isoloss.laws import LAWS, CurveLaw, Law, TableLaw
+from isoloss.observations import Curve, RunTable
+
+Observations = Sequence[Curve] | RunTable
 
 
 def fit(
     law: str,
-    curves: Sequence[Curve],
+    observations: Observations,
     *,
     progress: Progress | None = None,
     left_out: Sequence[dict[str, str]] = (),
+    previous: Fit | None = None,
     **options: Any,
 ) -> Fit:
-    """Fit a law to curves and say what the data determine.
+    """Fit a law to curves, or to a table of finished runs, and say what the data determine.
 
     `options` are those of `FitOptions`, the same as the API's. `progress(fraction, message)` is called as the
-    work goes on; `left_out` lists runs that the caller could not read, for the record. The same curves, options
-    and seed give the same numbers. Raises InvalidInput for options and curves that contradict themselves,
-    UnusableData where no curve can be used, and FitFailed where the law has no optimum.
+    work goes on; `left_out` lists runs that the caller could not read, for the record. `previous` is an earlier
+    fit of the law: it is returned as it is where the data and options have not changed, and the search starts
+    from its optimum where they have. Otherwise the same observations, options and seed give the same numbers.
+    Raises InvalidInput for options and observations that contradict themselves, UnusableData where nothing can
+    be used, and FitFailed where the law has no optimum.
     """
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
-    asked = _of_these(FitOptions.from_mapping(options), curves, options)
+    asked = FitOptions.from_mapping(options)
+    read = LAWS[law].under(asked.convention)
+    asked = _of_these(asked, observations, options)
+    prepared = _prepare(read, observations, asked, left_out)
+    task = Task(read, prepared.data, asked)
+    if previous is not None and _unchanged(previous, task):
+        return previous
+    estimated = estimate(task, progress or _silent, _warm(previous, read))
+    found = replace(describe(task, estimated), left_out=prepared.left_out)
+    return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is fitted, what is held out and scored, and what is left out with its reason."""
+
+    data: Dataset
+    held: Held
+    left_out: LeftOut
+
+
+def _prepare(
+    law: Law[Any], observations: Observations, asked: FitOptions, unread: Sequence[dict[str, str]]
+) -> Prepared:
+    """Return the observations as the law takes them; raises InvalidInput for those of the other kind."""
+    if isinstance(law, TableLaw):
+        if not isinstance(observations, RunTable):
+            reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
+            raise InvalidInput(field="law", reason=reason)
+        return _prepare_table(law, observations, asked, unread)
+    assert isinstance(law, CurveLaw)
+    if isinstance(observations, RunTable):
+        reason = f"{law.name} is fitted to loss curves (isoloss.read_curves), not to a table of runs"
+        raise InvalidInput(field="law", reason=reason)
+    return _prepare_curves(law, observations, asked, unread)
+
+
+def _prepare_curves(
+    law: CurveLaw[Any], curves: Sequence[Curve], asked: FitOptions, unread: Sequence[dict[str, str]]
+) -> Prepared:
     in_order = sorted(curves, key=lambda curve: curve.run_id)  # the numbers must not hang on their order
-    to_fit, to_predict = split(in_order, asked, left_out)
-    fitted, dropped = screen(to_fit, asked, left_out)
+    to_fit, to_predict = split(in_order, asked, unread)
+    fitted, dropped = screen(to_fit, asked, law, unread)
     held, unscored = screen_held(to_predict, to_fit, asked)
-    task = Task(LAWS[law], fitted, asked)
-    found = describe(task, estimate(task, progress or _silent))
-    return replace(found, left_out=[*dropped, *unscored], holdout=_holdout(found, held, asked))
+    return Prepared(CurveDataset(fitted), HeldCurves(held), [*dropped, *unscored])
 
 
-def _of_these(asked: FitOptions, curves: Sequence[Curve], given: Mapping[str, Any]) -> FitOptions:
-    """Return the options as they hold for these curves, which were read with a target and a kind of count."""
-    targets = sorted({curve.target for curve in curves})
+def _prepare_table(
+    law: TableLaw[Any], table: RunTable, asked: FitOptions, unread: Sequence[dict[str, str]]
+) -> Prepared:
+    screened, dropped = screen_table(table, law, unread)
+    fitted, held = split_table(screened, law, asked, dropped)
+    return Prepared(TableDataset(fitted, law.columns), HeldRows(held), dropped)
+
+
+def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str, Any]) -> FitOptions:
+    """Return the options as they hold for these observations, read with a target and a kind of count."""
+    several = [observations] if isinstance(observations, RunTable) else list(observations)
+    targets = sorted({one.target for one in several})
     if len(targets) > 1 or ("target" in given and targets and targets != [asked.target]):
         reason = f"the curves hold {' and '.join(targets)}; read them with target={asked.target!r}"
         raise InvalidInput(field="target", reason=reason)
-    kinds = {curve.n_params_kind for curve in curves}
+    kinds = {one.n_params_kind for one in several}
     if asked.n_params_kind is not None and kinds - {asked.n_params_kind}:
-        reason = f"the curves were not read with {asked.n_params_kind!r} counts"
+        reason = f"the runs were not read with {asked.n_params_kind!r} counts"
         raise InvalidInput(field="n_params_kind", reason=reason)
     return replace(asked, target=targets[0]) if targets else asked
 
 
+def _unchanged(previous: Fit, task: Task) -> bool:
+    before = previous.provenance
+    now = provenance(task.data, task.options)
+    return previous.law_name == task.law.name and before == now
+
+
+def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:
+    """Return where an earlier fit ended, if it was one of this law that determined all of it."""
+    if previous is None or previous.law_name != law.name or not np.all(np.isfinite(previous.theta)):
+        return None
+    return previous.theta
+
+
 def _silent(fraction: float, message: str) -> None:
     """Report progress to nobody."""
-
-
-def _holdout(found: Fit, held: Sequence[HeldOut], options: FitOptions) -> dict[str, Any] | None:
-    """Score the runs that were held out.
-
-    The usual scores are of whole curves, as published evaluations take them. A branch shares its trunk's points
-    with runs that were fitted: `unseen_mae` and `coverage`, the share of points inside the interval of a new
-    run, are of the other points alone.
-    """
-    if not held or found.verdict == "unidentified":
-        return None
-    scores = score_runs(found.law, found.theta, [one.curve for one in held])
-    unseen = score_runs(found.law, found.theta, [one.unseen for one in held])
-    for one in held:
-        name = one.curve.run_id
-        scores["runs"][name] |= {
-            "coverage": _coverage(found, one.unseen, options.level),
-            "unseen_mae": unseen["runs"][name]["mae"],
-            "unseen_points": one.unseen.n_points,
-        }
-    return {**scores, "mean": mean_scores(scores["runs"].values()), "level": options.level}
-
-
-def _coverage(found: Fit, curve: Curve, level: float) -> float:
-    _, below, above = found.log_interval(curve.schedule, curve.step, curve.n_params, level, new_run=True)
-    observed = np.log(curve.loss_nats)
-    return float(np.mean((observed >= below) & (observed <= above)))

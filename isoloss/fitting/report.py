@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import FloatArray
+from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
-from isoloss.fitting.fitted_range import FittedRange
+from isoloss.fitting.identifiability import Identifiability, identifiability
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import score_runs
-from isoloss.fitting.screening import first_fitted_step
-from isoloss.fitting.solver import same_optimum
 from isoloss.fitting.task import Task
-from isoloss.fitting.verdicts import Evidence, condition_number, judge
-from isoloss.observations import Curve
-
-FloatArray = npt.NDArray[np.float64]
+from isoloss.fitting.verdicts import Evidence, judge
 
 FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
 """A run is far from the law where its median relative error is above both: this, and so many times the usual."""
@@ -28,40 +23,44 @@ FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
 def describe(task: Task, estimate: Estimate) -> Fit:
     """Return the fit that an estimate makes, without its held-out scores."""
     parameters = _parameters(task, estimate)
-    agree = np.sum(same_optimum(estimate.starts.objective, estimate.objective, task.features.n_points))
-    fitted_range = FittedRange.of(task.curves)
+    told_apart = identifiability(task, estimate.theta)
+    validation = estimate.validation.document(task)
     evidence = Evidence(
         missing=task.missing,
         optional=task.law.optional,
         estimates=list(parameters.values()),
-        starts_agree=float(agree / len(estimate.starts.objective)),
+        starts=estimate.search.starts,
+        starts_agree=estimate.search.agree,
         failed_resamples=estimate.failed,
         resamples=len(estimate.samples),
         level=task.options.level,
-        spread=estimate.spread,
+        spread=estimate.validation.spread,
         outliers=_outliers(task, estimate.theta),
-        condition_number=_condition_number(task, estimate.theta),
-        peak_lrs=fitted_range.peak_lrs,
+        condition_number=told_apart.condition_number,
+        fitted_range=task.data.fitted_range(task.law),
         resampling=estimate.resampling,
+        profiles=estimate.profiles,
+        trade_offs=told_apart.in_words(task),
     )
     verdict, reasons = judge(evidence)
     return Fit(
         law_name=task.law.name,
         parameters=parameters,
         objective=estimate.objective,
-        metrics=score_runs(task.law, estimate.theta, task.curves),
-        holdout=None,
+        metrics=score_runs(task.law, estimate.theta, task.data),
+        holdout=validation,
         groups=[],
         derived=_derived(task, estimate),
-        diagnostics=_diagnostics(task, estimate, int(agree), evidence),
+        diagnostics=_diagnostics(task, estimate, evidence, told_apart),
         left_out=[],
         verdict=verdict,
-        reasons=[*reasons, *_notes(task.curves)],
-        provenance=provenance(task.curves, task.options),
+        reasons=[*reasons, *task.data.notes],
+        provenance=provenance(task.data, task.options),
         theta=estimate.theta,
         samples=estimate.samples,
-        spread=estimate.spread,
-        fitted_range=fitted_range,
+        inflation=estimate.resampling.inflation(task.n_varied, task.options.level),
+        spread=estimate.validation.spread,
+        fitted_range=evidence.fitted_range,
         missing=task.missing,
     )
 
@@ -69,20 +68,13 @@ def describe(task: Task, estimate: Estimate) -> Fit:
 def _outliers(task: Task, theta: FloatArray) -> dict[str, float]:
     """Return the runs that lie far from the law, with their median relative error."""
     residuals = np.abs(task.problem.residuals(theta[None])[0])
-    medians = np.array([np.median(residuals[run]) for run in task.runs])
+    medians = np.array([np.median(residuals[run]) for run in task.data.slices])
     far = max(FAR_RUN, FAR_RUN_TIMES * float(np.median(medians)))
     return {
-        curve.run_id: float(median)
-        for curve, median in zip(task.curves, medians, strict=True)
+        run_id: float(median)
+        for run_id, median in zip(task.data.run_ids, medians, strict=True)
         if median > far
     }
-
-
-def _condition_number(task: Task, theta: FloatArray) -> float:
-    names = [parameter.name for parameter in task.law.parameters]
-    determined = np.array([name not in task.missing for name in names])
-    inside = (theta > task.problem.lower) & (theta < task.problem.upper)
-    return condition_number(task.problem, theta, task.varied & determined & inside)
 
 
 def _parameters(task: Task, estimate: Estimate) -> dict[str, ParameterEstimate]:
@@ -101,51 +93,64 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     value = float(estimate.theta[index])
     if parameter.name in task.options.fix:
         return ParameterEstimate(*about, value, None, None, at_bound=False)
-    std_error, interval = _resampled(estimate.samples[:, index], task.options.level)
+    wider = estimate.resampling.inflation(task.n_varied, task.options.level)
+    std_error, interval = _resampled(estimate.samples[:, index], task.options.level, value, wider)
     low, high = task.problem.lower[index], task.problem.upper[index]
     expressed = parameter.name in task.constraints.expressions
-    return ParameterEstimate(
-        *about, value, std_error, interval, at_bound=not expressed and _near(value, low, high)
-    )
+    at_bound = not expressed and _near(value, low, high)
+    profile = estimate.profiles.get(parameter.name)
+    ends = None if profile is None else (profile.lower, profile.upper)
+    return ParameterEstimate(*about, value, std_error, interval, at_bound=at_bound, profile=ends)
 
 
 def _derived(task: Task, estimate: Estimate) -> list[Derived]:
-    found = task.law.derived(estimate.theta[None], task.curves)
-    resampled = task.law.derived(estimate.samples, task.curves)
+    found = task.data.derived(task.law, estimate.theta[None])
+    resampled = task.data.derived(task.law, estimate.samples)
+    wider = estimate.resampling.inflation(task.n_varied, task.options.level)
     derived = []
     for name, (unit, value, needs) in found.items():
         if any(one in task.missing for one in needs):
             derived.append(Derived(name, unit, None, None))
         else:
-            interval = _resampled(resampled[name][1], task.options.level)[1]
-            derived.append(Derived(name, unit, float(value[0]), interval))
+            at = float(value[0])
+            interval = _resampled(resampled[name][1], task.options.level, at, wider)[1]
+            derived.append(Derived(name, unit, at, interval))
     return derived
 
 
-def _diagnostics(task: Task, estimate: Estimate, agree: int, evidence: Evidence) -> dict[str, Any]:
-    condition = evidence.condition_number
-    return {
+def _diagnostics(
+    task: Task, estimate: Estimate, evidence: Evidence, told_apart: Identifiability
+) -> dict[str, Any]:
+    condition = told_apart.condition_number
+    said: dict[str, Any] = {
         "condition_number": condition if np.isfinite(condition) else None,
-        "starts": len(estimate.starts.objective),
-        "starts_agree": agree,
+        "trade_offs": list(evidence.trade_offs),
+        "starts": estimate.search.starts,
+        "starts_agree": estimate.search.agree,
         "n_points": task.features.n_points,
-        "n_runs": len(task.curves),
-        "first_fitted_step": {curve.run_id: first_fitted_step(curve, task.options) for curve in task.curves},
+        "n_runs": task.data.n_runs,
+        "penalty": float(task.problem.penalty(estimate.theta[None])[0]),
         "resampling": {
             "unit": estimate.resampling.unit,
             "resamples": len(estimate.samples),
             "statement": evidence.statement,
         },
-        "discrepancy": {
-            "log_loss": estimate.spread.discrepancy,
-            "schedules": estimate.spread.folds,
-            "worst_run": estimate.spread.worst_run,
-        },
+        "discrepancy": _discrepancy(estimate),
     }
+    if isinstance(task.data, CurveDataset):
+        said["first_fitted_step"] = {curve.run_id: int(curve.step[0]) for curve in task.data.curves}
+    return said
 
 
-def _notes(curves: Sequence[Curve]) -> list[str]:
-    return [f"run {curve.run_id}: {note}" for curve in curves for note in curve.notes]
+def _discrepancy(estimate: Estimate) -> dict[str, Any]:
+    spread = estimate.validation.spread
+    return {
+        "log_loss": spread.discrepancy,
+        "error": spread.error,
+        "explained_by_noise": spread.explained,
+        "folds": spread.folds,
+        "worst": spread.worst,
+    }
 
 
 def _near(value: float, low: float, high: float) -> bool:
@@ -154,9 +159,12 @@ def _near(value: float, low: float, high: float) -> bool:
     )
 
 
-def _resampled(values: FloatArray, level: float) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the standard error and the interval that resampled values (resamples,) show."""
+def _resampled(
+    values: FloatArray, level: float, centre: float, wider: float
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Return the standard error and the interval that resampled values (resamples,) show around the estimate."""
     if len(values) < 2:
         return None, None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(np.std(values, ddof=1)), (float(low), float(high))
+    ends = centre + wider * (low - centre), centre + wider * (high - centre)
+    return float(np.std(values, ddof=1)), (float(ends[0]), float(ends[1]))

@@ -1,4 +1,4 @@
-"""Resampling as weights: whole runs where there are enough of them, else blocks of their curves.
+"""Resampling as weights: of whole runs or configurations where there are enough, else of blocks of curves.
 
 Neighbouring points of a curve are correlated, so single points are never resampled (laws.md 1.3).
 """
@@ -10,53 +10,74 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
+from scipy import stats
 
-from isoloss.schedules import Schedule
-
-FloatArray = npt.NDArray[np.float64]
+from isoloss.arrays import FloatArray
+from isoloss.fitting.datasets import Dataset
+from isoloss.fitting.options import Unit
 
 RUNS_NEEDED = 8
 """With fewer runs than this, drawing runs gives too few distinct samples: blocks of curves are drawn instead."""
 
-COMPARED_STEPS = 200
-SAME_LR = 1e-3
-"""Schedules whose rates differ by less than this share of the peak at `COMPARED_STEPS` steps are the same."""
-
 
 @dataclass(frozen=True)
 class Resampling:
-    """How resamples are drawn from runs of `run_lengths` points: whole `runs`, or `blocks` of so many points.
+    """How resamples are drawn: `groups` of runs that keep together, or blocks of `block_points` in each run.
 
-    Every resample has a seed of its own, so that it does not depend on how many are drawn together.
+    Runs and configurations get weights from an exponential distribution (Rubin 1981, the Bayesian bootstrap):
+    none is ever lost altogether, so that few runs of unlike schedules still determine the law in every
+    resample. Every resample has a seed of its own, so that it does not depend on how many are drawn together.
     """
 
     run_lengths: tuple[int, ...]
     seed: int
+    unit: Unit
+    groups: tuple[int, ...]
     block_points: tuple[int, ...] | None
 
     @classmethod
-    def of(cls, run_lengths: Sequence[int], residuals: FloatArray, seed: int) -> Resampling:
+    def of(cls, dataset: Dataset, residuals: FloatArray, seed: int, unit: Unit | None = None) -> Resampling:
         """Return the way for these runs; `residuals` (points,) of the fit set the length of blocks."""
-        if len(run_lengths) >= RUNS_NEEDED:
-            return cls(tuple(run_lengths), seed, None)
-        edges = np.cumsum([0, *run_lengths])
-        blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))
-        return cls(tuple(run_lengths), seed, blocks)
+        alike = dataset.alike()
+        chosen: Unit = unit if unit is not None else _usual(dataset, len(alike))
+        if chosen == "blocks":
+            edges = np.cumsum([0, *dataset.lengths])
+            blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))
+            return cls(dataset.lengths, seed, chosen, (), blocks)
+        groups = _labels(alike, dataset.n_runs) if chosen == "configurations" else range(dataset.n_runs)
+        return cls(dataset.lengths, seed, chosen, tuple(groups), None)
 
     @property
-    def unit(self) -> str:
-        return "runs" if self.block_points is None else "blocks"
+    def n_units(self) -> int:
+        """How many units vary independently."""
+        if self.block_points is None:
+            return len(set(self.groups))
+        pairs = zip(self.run_lengths, self.block_points, strict=True)
+        return sum(-(-length // block) for length, block in pairs)
 
     @property
     def statement(self) -> str:
         if self.block_points is None:
-            return "whole runs were resampled"
+            what = "whole runs" if self.unit == "runs" else "configurations with all their runs"
+            return f"{what} were resampled ({self.n_units})"
         lengths = f"{min(self.block_points)} to {max(self.block_points)}"
         return (
             f"blocks of {lengths} neighbouring points were resampled: with fewer than {RUNS_NEEDED} runs their "
             "spread does not show how one run differs from the next"
         )
+
+    def inflation(self, n_free: int, level: float) -> float:
+        """Return by how much the spread of resamples is too narrow for few units and `n_free` parameters.
+
+        Resampled residuals are smaller than errors by the parameters that were fitted to them, and the normal
+        quantile smaller than Student's.
+        """
+        n = self.n_units
+        left = n - n_free if self.unit != "runs" or max(self.run_lengths) == 1 else n - 1
+        if left < 1:
+            return 1.0
+        tail = (1 + level) / 2
+        return float(np.sqrt(n / left) * stats.t.ppf(tail, left) / stats.norm.ppf(tail))
 
     def weights(self, first: int, last: int) -> FloatArray:
         """Return the weights (resamples, points) of the resamples first..last, the last one excluded."""
@@ -66,18 +87,38 @@ class Resampling:
 
     def _row(self, random: np.random.Generator) -> FloatArray:
         if self.block_points is None:
-            n_runs = len(self.run_lengths)
-            drawn = random.multinomial(n_runs, np.full(n_runs, 1 / n_runs))
-            return np.repeat(drawn.astype(np.float64), self.run_lengths)
+            drawn = random.exponential(size=self.n_units)
+            return np.repeat((drawn / drawn.mean())[list(self.groups)], self.run_lengths)
         pairs = zip(self.run_lengths, self.block_points, strict=True)
         return np.concatenate([_block_weights(length, block, random) for length, block in pairs])
+
+
+def _usual(dataset: Dataset, n_alike: int) -> Unit:
+    if max(dataset.lengths) == 1:
+        return "configurations" if n_alike < dataset.n_runs and n_alike >= RUNS_NEEDED else "runs"
+    return "runs" if dataset.n_runs >= RUNS_NEEDED else "blocks"
+
+
+def _labels(groups: Sequence[Sequence[int]], n_runs: int) -> list[int]:
+    labels = [0] * n_runs
+    for label, positions in enumerate(groups):
+        for position in positions:
+            labels[position] = label
+    return labels
 
 
 def block_length(residuals: FloatArray) -> int:
     """Return how many neighbouring points belong together: twice the correlation time, within n^(1/3) and n/4."""
     n = residuals.size
-    shortest, longest = max(1, round(n ** (1 / 3))), max(1, n // 4)
-    return int(np.clip(np.ceil(2 * correlation_time(residuals)), shortest, max(shortest, longest)))
+    longest = max(1, n // 4)
+    return int(
+        np.clip(np.ceil(2 * correlation_time(residuals)), short_block(n), max(short_block(n), longest))
+    )
+
+
+def short_block(n_points: int) -> int:
+    """Return the length of blocks that keep the correlation of neighbouring points and nothing slower."""
+    return max(1, int(np.cbrt(n_points).round()))
 
 
 def correlation_time(residuals: FloatArray) -> float:
@@ -100,32 +141,3 @@ def _block_weights(n_points: int, block: int, random: np.random.Generator) -> Fl
     covered = (starts[:, None] + np.arange(block)) % n_points
     counts = np.bincount(covered.ravel(), minlength=n_points)
     return np.asarray(counts * (n_points / (n_blocks * block)), dtype=np.float64)
-
-
-def schedule_groups(schedules: Sequence[Schedule]) -> list[list[int]]:
-    """Return the positions of the schedules in groups that agree as far as the shorter one goes.
-
-    Seeds of one schedule, and constant runs of several lengths, are one group: to leave out one of them while
-    its twin stays would not show how far off a law is on a schedule that it has not seen.
-    """
-    groups: list[list[int]] = []
-    for position, schedule in enumerate(schedules):
-        home = next((group for group in groups if _agree(schedules[group[0]], schedule)), None)
-        if home is None:
-            groups.append([position])
-        else:
-            home.append(position)
-    return groups
-
-
-def _agree(one: Schedule, other: Schedule) -> bool:
-    shared = min(one.total_steps, other.total_steps)
-    steps = np.unique(np.linspace(1, shared, COMPARED_STEPS).astype(np.int64))
-    apart = np.abs(one.lr(steps) - other.lr(steps))
-    return bool(np.all(apart <= SAME_LR * max(one.peak_lr, other.peak_lr)))
-
-
-def leave_out(run_lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> FloatArray:
-    """Return weights (groups, points) that leave out one group of runs each."""
-    owner = np.repeat(np.arange(len(run_lengths)), run_lengths)
-    return np.stack([np.where(np.isin(owner, group), 0.0, 1.0) for group in groups])

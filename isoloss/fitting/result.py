@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
-from isoloss.fitting.fitted_range import FittedRange
 from isoloss.fitting.intervals import Spread, interval_around
-from isoloss.laws import LAWS, Law
-from isoloss.observations import n_params_of
-from isoloss.schedules import Schedule, schedule_from_spec
+from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
+from isoloss.laws import LAWS, Features, Law
+from isoloss.schedules import Schedule
 
-FloatArray = npt.NDArray[np.float64]
 Verdict = Literal["sound", "weak", "unidentified"]
 IntervalKind = Literal["mean", "new_run"]
 
 CHUNK_VALUES = 4_000_000
-"""Resamples times steps that are predicted at once; bounds the memory of a prediction."""
-
-PREDICTED_STEPS = 200
-"""Points of a predicted curve where the caller asks for no steps."""
+"""Resamples times terms that are predicted at once; bounds the memory of a prediction."""
 
 
 @dataclass(frozen=True)
 class ParameterEstimate:
-    """One parameter's value with its standard error and interval; all None where the data do not say."""
+    """One parameter's value with its standard error and interval; all None where the data do not say.
+
+    `interval` comes from resamples, `profile` from the profile likelihood, with None for a side without limit.
+    """
 
     name: str
     symbol: str
@@ -38,6 +37,7 @@ class ParameterEstimate:
     std_error: float | None
     interval: tuple[float, float] | None
     at_bound: bool
+    profile: tuple[float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,14 @@ class Derived:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A predicted curve: `value`, `lower`, `upper` at `steps`, and how far it reaches beyond the data."""
+    """Predictions `value`, `lower`, `upper`, and how far they reach beyond the data.
+
+    Of a curve at its `steps`; of a table's law (None) for each of the runs that were asked for.
+    """
 
     quantity: str
     unit: str
-    steps: npt.NDArray[np.int64]
+    steps: IntArray | None
     value: FloatArray
     lower: FloatArray
     upper: FloatArray
@@ -66,8 +69,9 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the prediction as plain JSON values."""
-        columns = ("steps", "value", "lower", "upper")
-        return {**asdict(self), **{name: getattr(self, name).tolist() for name in columns}}
+        columns = ("value", "lower", "upper")
+        steps = None if self.steps is None else self.steps.tolist()
+        return {**asdict(self), "steps": steps, **{name: getattr(self, name).tolist() for name in columns}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,7 +79,8 @@ class Fit:
     """The outcome of a fit. `public` is what the API shows; the rest is what predictions are made from.
 
     `theta` (parameters,) the optimum and `samples` (resamples, parameters) its resamples, in the law's order;
-    `spread` what resampling cannot show; `fitted_range` where the data lay.
+    `inflation` by how much few resampled units make their spread too narrow, `spread` what resampling cannot
+    show; `fitted_range` where the data lay.
     """
 
     law_name: str
@@ -92,6 +97,7 @@ class Fit:
     provenance: dict[str, Any]
     theta: FloatArray
     samples: FloatArray
+    inflation: float
     spread: Spread
     fitted_range: FittedRange
     missing: dict[str, str] = field(default_factory=dict)
@@ -103,76 +109,96 @@ class Fit:
 
     @property
     def law(self) -> Law[Any]:
-        return LAWS[self.law_name]
+        return LAWS[self.law_name].under(self.provenance["options"].get("convention"))
 
     def predict(
         self,
         *,
-        schedule: Schedule | Mapping[str, Any],
-        steps: Sequence[int] | npt.NDArray[np.int64] | None = None,
+        schedule: Schedule | Mapping[str, Any] | None = None,
+        steps: Sequence[int] | IntArray | None = None,
         config: Mapping[str, Any] | None = None,
-        n_params: float | None = None,
+        n_params: npt.ArrayLike | None = None,
+        n_tokens: npt.ArrayLike | None = None,
         level: float | None = None,
         interval: IntervalKind = "mean",
     ) -> Prediction:
-        """Return the loss that a run under `schedule` would have at `steps`, with an interval of `level`.
+        """Return what a run would show, with an interval of `level`.
 
-        Without `steps`, `PREDICTED_STEPS` of them from the end of warm-up to the end. `interval` 'mean' is for
-        the law's curve, 'new_run' for the points of one run. Raises Unidentified where the data did not
-        determine the law, or its size term, and InvalidInput for steps outside the schedule.
+        For a law of curves: the loss under `schedule` at `steps`, without them at some from the end of warm-up to
+        the end. For a law of tables: the outcome of runs with these columns, `n_params`, `n_tokens` or any in
+        `config`. `interval` 'mean' is for the law's own value, 'new_run' for one more run. Raises Unidentified
+        where the data did not determine the law, or a term of it, and InvalidInput for a question that the law
+        does not answer.
         """
         self._require_identified()
-        level, schedule = self._checked(level, interval, schedule)
-        at = _steps(schedule, steps)
-        size = self._size(config or {}, n_params)
-        centre, below, above = self.log_interval(schedule, at, size, level, new_run=interval == "new_run")
+        level = self._checked_level(level, interval)
+        asked = {
+            "schedule": schedule,
+            "steps": steps,
+            "config": config,
+            "n_params": n_params,
+            "n_tokens": n_tokens,
+        }
+        question = self.ask(asked)
+        centre, below, above = self.log_interval(question, level, new_run=interval == "new_run")
         if not np.all(np.isfinite(centre)):
             raise Unidentified(reason="the law has no positive loss at some of these steps")
         return Prediction(
             quantity=self.law.quantity,
             unit=self.law.unit,
-            steps=at,
+            steps=question.steps,
             value=np.exp(centre),
             lower=np.exp(below),
             upper=np.exp(above),
             level=level,
             interval=interval,
-            extrapolation=self.fitted_range.describe(schedule, at, size, self.spread, len(self.samples)),
+            extrapolation=self._extrapolation(question),
         )
 
+    def ask(self, asked: Mapping[str, Any]) -> Question:
+        """Return the question that `schedule`, `steps`, `config` and columns mean; raises as `predict` does."""
+        return self.fitted_range.ask(self.law, asked, self.missing)
+
     def log_interval(
-        self,
-        schedule: Schedule,
-        steps: npt.NDArray[np.int64],
-        n_params: float | None,
-        level: float,
-        *,
-        new_run: bool,
+        self, question: Question, level: float, *, new_run: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return the log prediction and the ends of its interval, each (steps,); NaN where it has no logarithm."""
-        n_chunks = max(1, -(-steps.size * (len(self.samples) + 1) // CHUNK_VALUES))
-        parts = [
-            self._log_interval(schedule, part, n_params, level, new_run=new_run)
-            for part in np.array_split(steps, n_chunks)
-        ]
-        centre, below, above = (np.concatenate(column) for column in zip(*parts, strict=True))
+        """Return the log prediction and the ends of its interval, each (points,); NaN where it has no logarithm."""
+        reach = question.reach()
+        n_chunks = max(1, -(-question.n_points * (len(self.samples) + 1) // CHUNK_VALUES))
+        parts = []
+        for part in np.array_split(np.arange(question.n_points), n_chunks):
+            within = slice(int(part[0]), int(part[-1]) + 1)
+            parts.append(self._log_interval(question, within, reach[within], level, new_run=new_run))
+        centre, below, above = (
+            question.in_order(np.concatenate(column)) for column in zip(*parts, strict=True)
+        )
         return centre, below, above
 
     def _log_interval(
-        self,
-        schedule: Schedule,
-        steps: npt.NDArray[np.int64],
-        n_params: float | None,
-        level: float,
-        *,
-        new_run: bool,
+        self, question: Question, part: slice, reach: FloatArray, level: float, *, new_run: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        features = self.law.prepare_prediction(schedule, steps, n_params)
+        features = question.features(self.law, part)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = np.log(self.law.predict(self.theta[None], features)[0])
-            members = np.log(self.law.predict(self.samples, features))
-        reach = self.fitted_range.reach(schedule, steps, n_params)
-        return centre, *interval_around(centre, members, self.spread, reach, level, new_run=new_run)
+            members = np.log(self._members(features))
+        ends = interval_around(
+            centre, members, self.spread, reach, level, inflation=self.inflation, new_run=new_run
+        )
+        return centre, *ends
+
+    def _members(self, features: Features) -> FloatArray:
+        """Return the resamples' predictions, (resamples, points)."""
+        size = max(1, CHUNK_VALUES // features.n_terms)
+        parts = [
+            self.law.predict(self.samples[begin : begin + size], features)
+            for begin in range(0, len(self.samples), size)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, features.n_points))
+
+    def _extrapolation(self, question: Question) -> dict[str, Any]:
+        """Return how far the question reaches, and what the interval lacks."""
+        said = question.describe()
+        return {**said, "warnings": [*said["warnings"], *_missing_parts(self.spread, len(self.samples))]}
 
     def _require_identified(self) -> None:
         if self.verdict == "unidentified":
@@ -181,32 +207,13 @@ class Fit:
             reason = "no resamples were drawn and no schedule left out: a prediction would have no interval"
             raise Unidentified(reason=reason)
 
-    def _checked(
-        self, level: float | None, interval: str, schedule: Schedule | Mapping[str, Any]
-    ) -> tuple[float, Schedule]:
+    def _checked_level(self, level: float | None, interval: str) -> float:
         level = float(self.provenance["options"]["level"]) if level is None else level
         if isinstance(level, bool) or not 0 < level < 1:
             raise InvalidInput(field="level", reason="must lie between 0 and 1")
         if interval not in ("mean", "new_run"):
             raise InvalidInput(field="interval", reason="must be 'mean' or 'new_run'")
-        return level, schedule if isinstance(schedule, Schedule) else schedule_from_spec(schedule)
-
-    def _size(self, config: Mapping[str, Any], n_params: float | None) -> float | None:
-        """Return the model size to predict for; where the fit knows one size only, that is what it predicts."""
-        kind = self.fitted_range.n_params_kind
-        asked = config.get("n_params_kind")
-        if (
-            asked is not None
-            and kind is not None
-            and asked != kind
-            and config.get(f"n_params_{kind}") is None
-        ):
-            reason = f"the fit counts {kind} parameters, the question {asked} ones"
-            raise InvalidInput(field="config.n_params_kind", reason=reason)
-        size = n_params if n_params is not None else n_params_of(config, kind)[1]
-        if size is None:
-            size = n_params_of(config)[1]
-        return self.fitted_range.size(size, self.missing.get("beta"))
+        return level
 
     def public(self) -> dict[str, Any]:
         """Return what the API shows of the fit, as plain JSON values."""
@@ -231,7 +238,8 @@ class Fit:
             "theta": self.theta.tolist(),
             "samples": self.samples.tolist(),
             "spread": self.spread.as_dict(),
-            "fitted_range": asdict(self.fitted_range),
+            "inflation": self.inflation,
+            "fitted_range": self.fitted_range.as_dict(),
             "missing": self.missing,
         }
         return {**self.public(), "private": private}
@@ -247,8 +255,9 @@ class Fit:
             derived=[Derived(**_paired(one)) for one in document["derived"]],
             theta=np.array(private["theta"]),
             samples=np.array(private["samples"]).reshape(-1, len(private["theta"])),
+            inflation=private.get("inflation", 1.0),
             spread=Spread.from_dict(private["spread"]),
-            fitted_range=FittedRange.from_dict(private["fitted_range"]),
+            fitted_range=range_from_dict(private["fitted_range"]),
             missing=private["missing"],
             **shown,
         )
@@ -267,18 +276,13 @@ def _shown(one: ParameterEstimate) -> str:
 
 
 def _paired(estimate: Mapping[str, Any]) -> dict[str, Any]:
-    interval = estimate["interval"]
-    return {**estimate, "interval": None if interval is None else tuple(interval)}
+    pairs = {name: estimate.get(name) for name in ("interval", "profile") if name in estimate}
+    return {**estimate, **{name: None if pair is None else tuple(pair) for name, pair in pairs.items()}}
 
 
-def _steps(schedule: Schedule, steps: Sequence[int] | npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
-    if steps is None:
-        first = max(1, schedule.warmup_steps)
-        return np.unique(np.linspace(first, schedule.total_steps, PREDICTED_STEPS).round().astype(np.int64))
-    at = np.atleast_1d(np.asarray(steps))
-    if not at.size or at.dtype.kind not in "iu":
-        raise InvalidInput(field="steps", reason="must be whole numbers, at least one")
-    if at.min() < 1 or at.max() > schedule.total_steps:
-        reason = f"must lie in 1..{schedule.total_steps}, the length of the schedule"
-        raise InvalidInput(field="steps", reason=reason)
-    return at.astype(np.int64)
+def _missing_parts(spread: Spread, resamples: int) -> Iterator[str]:
+    """Say what an interval lacks."""
+    if spread.discrepancy is None:
+        yield "too few schedules: the error on another one was not measured and is not in the interval"
+    if not resamples:
+        yield "no resamples were drawn: how noise moves the law is not in the interval"

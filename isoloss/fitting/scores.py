@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import FloatArray
+from isoloss.fitting.datasets import Dataset
 from isoloss.laws import Law
-from isoloss.observations import Curve
-
-FloatArray = npt.NDArray[np.float64]
 
 Scores = dict[str, float | None]
 
@@ -39,10 +37,11 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
     return {name: float(np.mean(column)) if column else None for name, column in columns.items()}
 
 
-def score_runs(law: Law[Any], theta: FloatArray, curves: Sequence[Curve]) -> dict[str, Any]:
-    """Return the scores of each curve by its run, and their mean."""
-    runs: dict[str, Scores] = {}
-    for curve in curves:
-        predicted = law.predict(theta[None], law.prepare([curve]))[0]
-        runs[curve.run_id] = score(curve.loss_nats, predicted)
+def score_runs(law: Law[Any], theta: FloatArray, data: Dataset) -> dict[str, Any]:
+    """Return the scores of each run by its name, and their mean."""
+    predicted = law.predict(theta[None], data.prepare(law))[0]
+    runs = {
+        name: score(data.observed[part], predicted[part])
+        for name, part in zip(data.run_ids, data.slices, strict=True)
+    }
     return {"runs": runs, "mean": mean_scores(runs.values())}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.options import FitOptions
+from isoloss.laws import CurveLaw
 from isoloss.observations import Curve
 
 LeftOut = list[dict[str, str]]
@@ -17,12 +19,18 @@ LeftOut = list[dict[str, str]]
 MOST_POINTS = 20_000
 """The most points of one run that enter a fit."""
 
+LEAST_POINTS = 20
+"""What every run may have, however many there are."""
+
 LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
 """Losses in nats per token outside of this are measured in something else, or broken."""
 
 
 def screen(
-    curves: Sequence[Curve], options: FitOptions, unread: Sequence[dict[str, str]] = ()
+    curves: Sequence[Curve],
+    options: FitOptions,
+    law: CurveLaw[Any],
+    unread: Sequence[dict[str, str]] = (),
 ) -> tuple[list[Curve], LeftOut]:
     """Return the curves to fit, cut to the asked steps, and what was left out with its reason.
 
@@ -35,22 +43,23 @@ def screen(
         if times > 1:
             raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
     kept: list[Curve] = []
-    whole: list[Curve] = []  # a kept curve may lack the points that the next one shares with it
+    whole = _Seen()  # a kept curve may lack the points that the next one shares with it
     left_out: LeftOut = list(unread)
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
-        own, reason = without_shared_points(cut, whole)
+        own, reason = whole.without_shared_points(cut)
         reason = reason or _unlikely_losses(cut)
         if reason is None:
-            kept.append(_thinned(own))
-            whole.append(cut)
+            kept.append(own)
+            whole.add(cut)
         else:
             left_out.append({"run_id": curve.run_id, "reason": reason})
     _check_sizes(kept)
     if not kept:
         why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")
-    return kept, left_out
+    most = min(MOST_POINTS, max(LEAST_POINTS, law.most_points // len(kept)))
+    return [_thinned(curve, most) for curve in kept], left_out
 
 
 @dataclass(frozen=True)
@@ -65,12 +74,14 @@ def screen_held(
     held: Sequence[Curve], fitted: Sequence[Curve], options: FitOptions
 ) -> tuple[list[HeldOut], LeftOut]:
     """Return the curves to score, and those of which every point is in `fitted`, the curves before screening."""
-    seen = [curve.from_step(first_fitted_step(curve, options)) for curve in fitted]
+    seen = _Seen()
+    for curve in fitted:
+        seen.add(curve.from_step(first_fitted_step(curve, options)))
     scored: list[HeldOut] = []
     left_out: LeftOut = []
     for curve in held:
         cut = curve.from_step(first_fitted_step(curve, options))
-        unseen, reason = without_shared_points(cut, seen)
+        unseen, reason = seen.without_shared_points(cut)
         if reason is None:
             scored.append(HeldOut(cut, unseen))
         else:
@@ -78,43 +89,60 @@ def screen_held(
     return scored, left_out
 
 
-def without_shared_points(curve: Curve, others: Sequence[Curve]) -> tuple[Curve, str | None]:
-    """Return the curve without the points at its start that another has too, and why nothing is left of it.
+class _Seen:
+    """Curves whose points count already, by their first point: two that share any share that one."""
 
-    Branches of one trunk all carry the trunk's points, and one run may stand under two names: no point may
-    count twice, nor be called held out while it is fitted.
-    """
-    if not curve.n_points:
-        return curve, "it has no points behind the skipped steps"
-    shared, twin = max(((_shared_points(curve, other), other.run_id) for other in others), default=(0, ""))
-    if shared == curve.n_points:
-        return curve, f"its points are those of run {twin!r}"
-    return (curve.from_step(int(curve.step[shared])) if shared else curve), None
+    def __init__(self) -> None:
+        self._by_first: dict[tuple[int, float], list[Curve]] = defaultdict(list)
+
+    def add(self, curve: Curve) -> None:
+        self._by_first[_first(curve)].append(curve)
+
+    def without_shared_points(self, curve: Curve) -> tuple[Curve, str | None]:
+        """Return the curve without the points at its start that another has too, and why nothing is left of it.
+
+        Branches of one trunk all carry the trunk's points, and one run may stand under two names: no point may
+        count twice, nor be called held out while it is fitted.
+        """
+        if not curve.n_points:
+            return curve, "it has no points behind the skipped steps"
+        others = self._by_first.get(_first(curve), [])
+        shared, twin = max(
+            ((_shared_points(curve, other), other.run_id) for other in others), default=(0, "")
+        )
+        if shared == curve.n_points:
+            return curve, f"its points are those of run {twin!r}"
+        return (curve.from_step(int(curve.step[shared])) if shared else curve), None
+
+
+def _first(curve: Curve) -> tuple[int, float]:
+    return int(curve.step[0]), float(curve.loss_nats[0])
 
 
 def _shared_points(curve: Curve, other: Curve) -> int:
     """Return how many points at the start of a curve another one has, to the last bit."""
     length = min(curve.n_points, other.n_points)
-    if not length or curve.loss_nats[0] != other.loss_nats[0]:  # almost always, and cheap
-        return 0
     same = (curve.step[:length] == other.step[:length]) & (
         curve.loss_nats[:length] == other.loss_nats[:length]
     )
     return int(np.argmin(np.append(same, False)))
 
 
-def _thinned(curve: Curve) -> Curve:
-    """Return the curve with at most `MOST_POINTS` points at even distances, and a note where some were dropped.
+def _thinned(curve: Curve, most: int) -> Curve:
+    """Return the curve with at most `most` points at even distances, and a note where some were dropped.
 
-    Neighbouring points of a longer curve say little that the others do not, and cost as much.
+    Of a curve of more than `MOST_POINTS`, each point is the mean of its neighbours, as many as lie between
+    `MOST_POINTS` of them: over so short a stretch the loss is straight, and the noise averages out.
     """
-    if curve.n_points <= MOST_POINTS:
+    if curve.n_points <= most:
         return curve
-    chosen = np.linspace(0, curve.n_points - 1, MOST_POINTS).round().astype(np.int64)
-    note = f"{MOST_POINTS:,} of its {curve.n_points:,} points were fitted, at even distances"
-    return replace(
-        curve, step=curve.step[chosen], loss_nats=curve.loss_nats[chosen], notes=(*curve.notes, note)
-    )
+    width = max(1, curve.n_points // MOST_POINTS)
+    first = np.linspace(0, curve.n_points - width, most).round().astype(np.int64)
+    total = np.concatenate([[0.0], np.cumsum(curve.loss_nats, dtype=np.longdouble)])
+    loss = ((total[first + width] - total[first]) / width).astype(np.float64)
+    averaged = f", each the mean of {width}" if width > 1 else ""
+    note = f"{most:,} of its {curve.n_points:,} points were fitted, at even distances{averaged}"
+    return replace(curve, step=curve.step[first + width // 2], loss_nats=loss, notes=(*curve.notes, note))
 
 
 def _unlikely_losses(curve: Curve) -> str | None:
@@ -153,24 +181,37 @@ def split(
     """
     if options.holdout is None:
         return list(curves), []
-    if "run_ids" in options.holdout:
-        held = set(options.holdout["run_ids"])
-        _check_named(held, curves, unread)
-    else:
-        count = int(np.ceil(options.holdout["fraction"] * len(curves)))
-        furthest = sorted(
-            curves, key=lambda curve: (float(curve.schedule.area(curve.step[-1:])[0]), curve.run_id)
-        )
-        held = {curve.run_id for curve in furthest[len(curves) - count :]}
+    names = [curve.run_id for curve in curves]
+    furthest = [float(curve.schedule.area(curve.step[-1:])[0]) for curve in curves]
+    held = held_names(names, furthest, options.holdout, unread)
     fitted = [curve for curve in curves if curve.run_id not in held]
-    if not fitted:
-        raise InvalidInput(field="holdout", reason="leaves no run to fit")
     return fitted, [curve for curve in curves if curve.run_id in held]
 
 
-def _check_named(held: Collection[str], curves: Sequence[Curve], unread: Sequence[dict[str, str]]) -> None:
-    """Refuse names of runs that are not among the selected ones, or that could not be read."""
+def held_names(
+    names: Sequence[str],
+    scales: Sequence[float],
+    holdout: Mapping[str, Any],
+    unread: Sequence[dict[str, str]] = (),
+) -> set[str]:
+    """Return the names of the runs to hold out: those that are listed, or the share of the largest `scales`.
+
+    Raises InvalidInput for names of runs that are not among the selected ones or could not be read, and where
+    no run would be left.
+    """
+    if "run_ids" in holdout:
+        held = set(holdout["run_ids"])
+        _check_named(held, names, unread)
+    else:
+        count = int(np.ceil(holdout["fraction"] * len(names)))
+        held = {name for _, name in sorted(zip(scales, names, strict=True))[len(names) - count :]}
+    if held >= set(names):
+        raise InvalidInput(field="holdout", reason="leaves no run to fit")
+    return held
+
+
+def _check_named(held: Collection[str], names: Sequence[str], unread: Sequence[dict[str, str]]) -> None:
     why = {one["run_id"]: f"cannot be used: {one['reason']}" for one in unread}
-    for name in sorted(set(held) - {curve.run_id for curve in curves}):
+    for name in sorted(set(held) - set(names)):
         reason = why.get(name, "is not among the selected runs; select it too")
         raise InvalidInput(field="holdout.run_ids", reason=f"run {name!r} {reason}")

@@ -5,43 +5,59 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import BoolArray, FloatArray, IntArray
 from isoloss.fitting.objective import Problem
 
-FloatArray = npt.NDArray[np.float64]
+GRID_VALUES = 8_000_000
+"""Values of the law's terms that are worked out at once while the grid is searched."""
 
 
 def data_starts(problem: Problem, count: int) -> FloatArray:
     """Return up to `count` starts (count, parameters), best first by the full objective.
 
     At each node of the law's grid the linear parameters follow by weighted least squares (weights 1/L^2, so
-    that relative errors count alike), within their bounds at 0.
+    that relative errors count alike), above 0 where they cannot be negative.
     """
-    theta = np.clip(problem.law.grid(problem.features), problem.lower, problem.upper)
+    theta = np.clip(problem.law.grid(problem.features, count), problem.lower, problem.upper)
     theta = np.unique(theta, axis=0)
+    size = max(1, GRID_VALUES // (problem.features.n_terms * len(problem.law.parameters)))
+    parts = [_projected(problem, theta[begin : begin + size]) for begin in range(0, len(theta), size)]
+    theta, objective = (np.concatenate(column) for column in zip(*parts, strict=True))
+    usable = np.flatnonzero(np.isfinite(objective))
+    return np.asarray(theta[usable[np.argsort(objective[usable], kind="stable")][:count]])
+
+
+def _projected(problem: Problem, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return theta (members, parameters) with its linear parameters solved for, and the objective there."""
     linear = np.array([parameter.enters_linearly for parameter in problem.law.parameters])
+    signed = np.array([parameter.lower < 0 for parameter in problem.law.parameters])[linear]
     observed = np.exp(problem.log_observed)
     basis = problem.law.basis(theta, problem.features)
-    theta[:, linear] = nonnegative_least_squares(basis, observed, 1 / observed**2, problem.free[linear])
-    theta = np.clip(theta, problem.lower, problem.upper)
+    # What is not free keeps its value: its part of the prediction is taken off what is left to explain.
+    fixed = np.where(problem.free[linear], 0.0, problem.lower[linear])
     with np.errstate(invalid="ignore"):
-        objective = problem.objective(theta)
-    usable = np.flatnonzero(np.isfinite(objective))
-    return theta[usable[np.argsort(objective[usable])][:count]]
+        left = observed - basis @ fixed if fixed.any() else observed[None]
+        weights = 1 / observed**2
+        solved = least_squares(basis, left, weights, problem.free[linear], signed)
+        theta = theta.copy()
+        theta[:, linear] = np.where(problem.free[linear], solved, fixed)
+        theta = np.clip(theta, problem.lower, problem.upper)
+        return theta, problem.objective(theta)
 
 
-def nonnegative_least_squares(
-    basis: FloatArray, observed: FloatArray, weights: FloatArray, free: npt.NDArray[np.bool_]
+def least_squares(
+    basis: FloatArray, observed: FloatArray, weights: FloatArray, free: BoolArray, signed: BoolArray
 ) -> FloatArray:
-    """Return coefficients >= 0 that minimise the weighted squares, (members, columns).
+    """Return coefficients that minimise the weighted squares, (members, columns), at least 0 unless `signed`.
 
-    `basis` (members, points, columns), `observed` and `weights` (points,); columns that are not `free` stay 0.
-    The few columns of a law allow the exact way: every subset is solved, the best feasible one is taken.
+    `basis` (members, points, columns), `observed` (members or 1, points), `weights` (points,); columns that are
+    not `free` stay 0. The few columns of a law allow the exact way: every subset is solved, and the best one
+    without a negative coefficient is taken.
     """
-    weighted = basis * weights[:, None]
-    normal = np.einsum("mip,miq->mpq", weighted, basis)
-    right = np.einsum("mip,i->mp", weighted, observed)
+    weighted = (basis * weights[:, None]).transpose(0, 2, 1)
+    normal = weighted @ basis
+    right = (weighted @ observed[..., None])[..., 0]
     best = np.zeros(right.shape)
     lowest = np.zeros(len(right))
     for chosen in product([False, True], repeat=basis.shape[2]):
@@ -51,12 +67,12 @@ def nonnegative_least_squares(
         found = _solve_subset(normal, right, columns)
         # Up to a constant the objective is c'Nc - 2 c'b.
         value = np.einsum("mp,mp->m", found, np.einsum("mpq,mq->mp", normal, found) - 2 * right)
-        better = np.all(found >= 0, axis=1) & (value < lowest)
+        better = np.all((found >= 0) | signed, axis=1) & (value < lowest)
         best[better], lowest[better] = found[better], value[better]
     return best
 
 
-def _solve_subset(normal: FloatArray, right: FloatArray, columns: npt.NDArray[np.int64]) -> FloatArray:
+def _solve_subset(normal: FloatArray, right: FloatArray, columns: IntArray) -> FloatArray:
     matrix = normal[:, columns[:, None], columns]
     scale = np.sqrt(np.maximum(np.einsum("mpp->mp", matrix), 1e-300))
     scaled = matrix / (scale[:, :, None] * scale[:, None, :]) + 1e-13 * np.eye(len(columns))

@@ -1,49 +1,52 @@
-"""What a fit has to do: the law, its curves, and which of its parameters may move."""
+"""What a fit has to do: the law, its data, and which of its parameters may move."""
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import BoolArray, FloatArray
 from isoloss.errors import InvalidInput
-from isoloss.fitting.objective import Problem, log_observed
+from isoloss.fitting.datasets import Dataset
+from isoloss.fitting.objective import Problem
 from isoloss.fitting.options import Constraints, FitOptions
 from isoloss.laws import Law
-from isoloss.observations import Curve
-
-FloatArray = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
 
 
 class Task:
-    """A law over curves under options; `runs` are the slices of all points that belong to each curve.
+    """A law over a dataset under options.
 
-    `held` are the parameters that do not enter for these curves, `missing` those that they cannot determine,
-    with the reason. Raises InvalidInput for options that name a parameter which does not enter.
+    `held` are the parameters that do not enter for these runs, `missing` those that they cannot determine, with
+    the reason. Raises InvalidInput for options that name a parameter which does not enter.
     """
 
-    def __init__(self, law: Law[Any], curves: list[Curve], options: FitOptions) -> None:
-        self.law, self.curves, self.options = law, curves, options
-        self.lengths = [curve.n_points for curve in curves]
-        self.runs = [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
-        self.features = law.prepare(curves)
+    def __init__(self, law: Law[Any], data: Dataset, options: FitOptions) -> None:
+        self.law, self.data, self.options = law, data, options
+        self.features = data.prepare(law)
         self.held = law.held(self.features, options.fix)
         self.missing = law.undetermined(self.features, options.fix)
         self._refuse_constraints_on_absent_parameters()
         self.constraints = options.constrain(law)
-        observed = log_observed([curve.loss_nats for curve in curves])
         lower, upper = self._limits(self.constraints)
-        self.problem = Problem(law, self.features, observed, lower, upper, options.huber_delta)
-        self._note_too_few_points()
+        self.problem = Problem(
+            law,
+            self.features,
+            np.log(data.observed),
+            lower,
+            upper,
+            options.huber_delta,
+            options.priors_of(law, self.features),
+            options.backend,
+        )
+        self._note_too_few_observations()
 
-    def _note_too_few_points(self) -> None:
+    def _note_too_few_observations(self) -> None:
         known = {**self.options.fix, **self.held}
-        n_free = self.n_varied
-        if self.features.n_points <= n_free:
-            why = f"{self.features.n_points} points for {n_free} parameters"
+        n_free, distinct = self.n_varied, self.data.distinct()
+        if distinct <= n_free:
+            what = "points" if distinct == self.features.n_points else "different configurations"
+            why = f"{distinct} {what} for {n_free} parameters"
             self.missing = {
                 parameter.name: why for parameter in self.law.parameters if parameter.name not in known
             }

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from isoloss.fitting.fitted_range import SAME_PEAK
 from isoloss.fitting.intervals import Spread
-from isoloss.fitting.objective import Problem
+from isoloss.fitting.profiles import Profile
+from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange
 from isoloss.fitting.resampling import Resampling
 from isoloss.fitting.result import ParameterEstimate, Verdict
 
-FloatArray = npt.NDArray[np.float64]
+AGREEING = 2
+"""Starts that must reach the best objective, or it may not be the best."""
 
 LOOSE_INTERVAL = 1.0
 """An interval as wide as the value itself leaves a parameter weakly determined."""
@@ -22,11 +22,8 @@ LOOSE_INTERVAL = 1.0
 FAILED_SHARE = 0.1
 """Share of resamples without an optimum above which their spread is not trusted."""
 
-FOLDS_NEEDED = 3
-"""Schedules that must be predicted from the others before their error says something of another one."""
-
 LARGE_DISCREPANCY = 0.02
-"""Error in log loss, on a schedule predicted from the others, above which no prediction is trusted."""
+"""Error in log loss, of runs predicted from others and beyond noise, above which no prediction is trusted."""
 
 RESAMPLES_BEYOND = 2
 """Resamples that must lie outside of an interval, or its ends are those of the few that were drawn."""
@@ -42,15 +39,18 @@ class Evidence:
     missing: dict[str, str]
     optional: tuple[str, ...]
     estimates: Sequence[ParameterEstimate]
-    starts_agree: float
+    starts: int
+    starts_agree: int
     failed_resamples: float
     resamples: int
     level: float
     spread: Spread
     outliers: dict[str, float]
     condition_number: float
-    peak_lrs: tuple[float, ...]
+    fitted_range: FittedRange
     resampling: Resampling
+    profiles: dict[str, Profile]
+    trade_offs: Sequence[str]
 
     @property
     def statement(self) -> str:
@@ -93,12 +93,21 @@ def _weak_parameters(evidence: Evidence) -> list[str]:
                 reasons.append(
                     f"{one.name} is loosely determined: {one.value:.3g} in [{low:.3g}, {high:.3g}]"
                 )
-    return reasons
+        reasons += _open_sides(one.name, evidence.profiles)
+    return [*reasons, *(evidence.trade_offs if reasons else ())]
+
+
+def _open_sides(name: str, profiles: dict[str, Profile]) -> Iterator[str]:
+    profile = profiles.get(name)
+    if profile is not None and profile.lower is None:
+        yield f"{name} has no lower limit: its profile never rises enough below"
+    if profile is not None and profile.upper is None:
+        yield f"{name} has no upper limit: its profile never rises enough above"
 
 
 def _weak_search(evidence: Evidence) -> Iterator[str]:
-    if evidence.starts_agree < 0.5:
-        yield f"only {evidence.starts_agree:.0%} of the starts reached the best objective"
+    if evidence.starts_agree < min(AGREEING, evidence.starts):
+        yield f"only {evidence.starts_agree} of {evidence.starts} starts reached the best objective"
     if evidence.failed_resamples > FAILED_SHARE:
         yield f"{evidence.failed_resamples:.0%} of the resamples found no optimum"
     if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND:
@@ -106,30 +115,25 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
 
 
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
-    lowest, highest = min(evidence.peak_lrs), max(evidence.peak_lrs)
+    yield from _several_peaks(evidence.fitted_range)
+    spread = evidence.spread
+    if spread.discrepancy is None:
+        yield (
+            "too few runs can be predicted from the others (three schedules are needed): the error on an unseen "
+            "one is not known"
+        )
+    elif spread.discrepancy > LARGE_DISCREPANCY:
+        yield f"predicted from the others, {spread.worst} is {np.expm1(spread.error or 0):.1%} off"
+    for run_id, median in evidence.outliers.items():
+        yield f"run {run_id!r} lies far from the law, by {np.expm1(median):.1%} in the middle"
+
+
+def _several_peaks(fitted: FittedRange) -> Iterator[str]:
+    if not isinstance(fitted, CurveRange) or fitted.carries_over_peaks:
+        return
+    lowest, highest = fitted.peak_lrs[0], fitted.peak_lrs[-1]
     if highest > lowest * (1 + SAME_PEAK):
         yield (
             f"the runs have peak learning rates from {lowest:.3g} to {highest:.3g}; this law does not carry over "
             "between peaks"
         )
-    spread = evidence.spread
-    if spread.discrepancy is None:
-        yield "fewer than three schedules can be predicted from the others: the error on an unseen one is not known"
-    elif spread.discrepancy > LARGE_DISCREPANCY:
-        error = np.expm1(spread.discrepancy)
-        yield f"run {spread.worst_run!r} is predicted {error:.1%} wrong from the other schedules"
-    for run_id, median in evidence.outliers.items():
-        yield f"run {run_id!r} lies far from the law, by {np.expm1(median):.1%} in the middle"
-
-
-def condition_number(problem: Problem, theta: FloatArray, free: npt.NDArray[np.bool_]) -> float:
-    """Return the condition number of the curvature in the free parameters, scaled to unit diagonal."""
-    if not free.any():
-        return 1.0
-    jacobian = problem.relative_jacobian(theta[None])[0][:, free]
-    norms = np.linalg.norm(jacobian, axis=0)
-    if not np.all(np.isfinite(norms)) or not np.all(norms > 0):
-        return float("inf")
-    values = np.linalg.svd(jacobian / norms, compute_uv=False)
-    with np.errstate(divide="ignore"):
-        return float((values[0] / values[-1]) ** 2)

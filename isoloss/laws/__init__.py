@@ -1,10 +1,12 @@
-"""Published laws, one file each; `LAWS` holds them by name."""
+"""Published laws and our own, one file each; `LAWS` holds them by name."""
 
 from typing import Any
 
-from isoloss.laws.law import Features, Law, Parameter
+from isoloss.laws.chinchilla import Chinchilla
+from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
 from isoloss.laws.lr_annealing import LRAnnealing
+from isoloss.laws.power_law import PowerLaw
 
-LAWS: dict[str, Law[Any]] = {law.name: law for law in (LRAnnealing(),)}
+LAWS: dict[str, Law[Any]] = {law.name: law for law in (LRAnnealing(), PowerLaw(), Chinchilla())}
 
-__all__ = ["LAWS", "Features", "Law", "Parameter"]
+__all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "TableLaw"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from isoloss.observations import Curve
-from isoloss.schedules import Schedule
+from isoloss.errors import InvalidInput
+from isoloss.observations import Trained
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -19,6 +19,8 @@ Scale = Literal["linear", "log", "log_complement"]
 """The coordinate that the solver moves in: the value, its logarithm, or log(1 - value)."""
 
 F = TypeVar("F", bound="Features")
+Derived = Mapping[str, tuple[str, FloatArray, tuple[str, ...]]]
+"""Quantities that follow: name -> (unit, values (members,), the parameters that they need)."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,29 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Features:
-    """What a law needs of its observations, worked out once before a fit; `n_points` rows."""
+    """What a law needs of its observations, worked out once before a fit.
+
+    `n_points` rows; `n_terms` values, at least one a point, that the predictions of one member are summed from.
+    """
 
     n_points: int
+    n_terms: int
+
+
+@dataclass(frozen=True)
+class Priors:
+    """Where a law expects parameters before it has seen data: adds strength^2/2 * ((x - centre) / sd)^2 each.
+
+    `centres` maps a parameter to (centre, sd): the centre is a value of the parameter, the standard deviation is
+    in the solver's coordinate, so of the logarithm where the parameter's scale is one. `strength` is in log loss.
+    """
+
+    centres: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    strength: float = 0.0
 
 
 class Law(ABC, Generic[F]):
-    """A published law: final methods only, one class a law.
+    """A law: what `CurveLaw` and `TableLaw` have in common, in terms of features alone.
 
     `theta` is always (members, len(parameters)), so that many starts and resamples are evaluated at once.
     """
@@ -59,13 +77,26 @@ class Law(ABC, Generic[F]):
     optional: ClassVar[tuple[str, ...]] = ()
     """Parameters without which the law still predicts runs like those that it was fitted to."""
 
-    @abstractmethod
-    def prepare(self, curves: Sequence[Curve]) -> F:
-        """Return the features of all points of the curves, in their order."""
+    remedy: ClassVar[str]
+    """What data would tell parameters apart that trade off."""
 
-    @abstractmethod
-    def prepare_prediction(self, schedule: Schedule, steps: npt.ArrayLike, n_params: float | None) -> F:
-        """Return the features of a run that need not have been trained."""
+    remedies: ClassVar[Mapping[frozenset[str], str]] = {}
+    """The same for pairs of parameters that need something else."""
+
+    conventions: ClassVar[Mapping[str, str]] = {}
+    """The readings of the law that a fit may choose from, with their meaning; the first is the usual one."""
+
+    def __init__(self, convention: str | None = None) -> None:
+        self.convention = convention if convention is not None else next(iter(self.conventions), None)
+
+    def under(self, convention: str | None) -> Self:
+        """Return the law read by another convention; raises InvalidInput where it has none of that name."""
+        if convention is None:
+            return self
+        if convention not in self.conventions:
+            known = ", ".join(self.conventions) or "it has none"
+            raise InvalidInput(field="convention", reason=f"{self.name} has no {convention!r} ({known})")
+        return type(self)(convention)
 
     @abstractmethod
     def basis(self, theta: FloatArray, features: F) -> FloatArray:
@@ -83,8 +114,11 @@ class Law(ABC, Generic[F]):
         """Return the prediction (members, points) and its derivatives (members, points, parameters)."""
 
     @abstractmethod
-    def grid(self, features: F) -> FloatArray:
-        """Return theta (k, parameters) that cover the nonlinear parameters where the data could put them."""
+    def grid(self, features: F, count: int) -> FloatArray:
+        """Return theta (k, parameters) that cover the nonlinear parameters where the data could put them.
+
+        k is `count` or more where so many starts make sense.
+        """
 
     @abstractmethod
     def held(self, features: F, fixed: Collection[str] = ()) -> dict[str, float]:
@@ -101,10 +135,8 @@ class Law(ABC, Generic[F]):
         """
 
     @abstractmethod
-    def derived(
-        self, theta: FloatArray, curves: Sequence[Curve]
-    ) -> Mapping[str, tuple[str, FloatArray, tuple[str, ...]]]:
-        """Return quantities that follow: name -> (unit, values (members,), the parameters they need)."""
+    def priors(self, features: F) -> Priors:
+        """Return what the law expects of its parameters for observations like these; usually nothing."""
 
     def index(self, name: str) -> int:
         """Return the position of a parameter by its name."""
@@ -120,6 +152,7 @@ class Law(ABC, Generic[F]):
             "unit": self.unit,
             "requires": list(self.requires),
             "reference": self.reference,
+            "conventions": dict(self.conventions),
             "parameters": [
                 {
                     "name": parameter.name,
@@ -132,3 +165,43 @@ class Law(ABC, Generic[F]):
                 for parameter in self.parameters
             ],
         }
+
+
+class CurveLaw(Law[F]):
+    """A law of whole loss curves under a learning-rate schedule."""
+
+    carries_over_peaks: ClassVar[bool] = False
+    """Whether runs of different peak learning rates may be fitted together."""
+
+    most_points: ClassVar[int] = 200_000
+    """The most points that a fit takes in all; longer runs are thinned."""
+
+    @abstractmethod
+    def prepare(self, runs: Sequence[Trained]) -> F:
+        """Return the features of all points of the runs, in their order.
+
+        Raises UnusableData where a run lacks what the law needs of it.
+        """
+
+    @abstractmethod
+    def derived(self, theta: FloatArray, runs: Sequence[Trained]) -> Derived:
+        """Return quantities that follow from the parameters."""
+
+
+class TableLaw(Law[F]):
+    """A law of the final losses of finished runs, by what they were: a row a run."""
+
+    columns: ClassVar[tuple[str, ...]]
+    """The columns that every run must have."""
+
+    @abstractmethod
+    def prepare(self, columns: Mapping[str, FloatArray]) -> F:
+        """Return the features of runs by their columns (runs,), which are finite and above 0."""
+
+    @abstractmethod
+    def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray:
+        """Return how large each run is (runs,), in the direction in which the law is extrapolated."""
+
+    @abstractmethod
+    def derived(self, theta: FloatArray) -> Derived:
+        """Return quantities that follow from the parameters."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from isoloss.laws.law import Features, FloatArray, Law, Parameter
-from isoloss.observations import Curve
+from isoloss.laws.law import CurveLaw, Derived, Features, FloatArray, Parameter, Priors
+from isoloss.observations import Trained
 from isoloss.schedules import AnnealingArea, Schedule
 
 L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
@@ -37,7 +38,7 @@ class Areas(Features):
         return (value[back], slope[back]) if len(decays) > 1 else (value, slope)
 
 
-class LRAnnealing(Law[Areas]):
+class LRAnnealing(CurveLaw[Areas]):
     """L(s) = L0 + A S1(s)^-alpha - C S2(s) + B N^-beta.
 
     S1 = sum_{i<=s} eta_i; S2 = sum_{i<=s} m_i with m_i = lambda m_{i-1} + (eta_{i-1} - eta_i), from the end of
@@ -52,6 +53,13 @@ class LRAnnealing(Law[Areas]):
     quantity = "loss"
     unit = "nats/token"
     optional = ("B", "beta")
+    remedy = "add runs whose schedules differ more"
+    remedies: ClassVar = {
+        frozenset(
+            ("C", "lambda")
+        ): "add a run whose learning rate jumps, which shows the memory of annealing",
+        frozenset(("B", "beta")): "add runs of more model sizes",
+    }
     requires = ("points.step", "points.loss", "schedule or points.lr")
     parameters = (
         Parameter("L0", "L_0", "nats/token", 0.0, np.inf, "loss that remains", enters_linearly=True),
@@ -77,19 +85,13 @@ class LRAnnealing(Law[Areas]):
         Parameter("beta", "\\beta", "1", 0.02, 3.0, "exponent of the model size N", "log"),
     )
 
-    def prepare(self, curves: Sequence[Curve]) -> Areas:
-        forward = np.concatenate([curve.schedule.area(curve.step) for curve in curves])
-        sizes = [np.full(curve.n_points, curve.n_params or np.nan) for curve in curves]
-        areas = tuple(curve.schedule.annealing(curve.step) for curve in curves)
-        last = max(int(curve.step[-1]) for curve in curves)
-        fallen = max(_fallen(curve.schedule, curve.step) for curve in curves)
-        return Areas(forward.size, forward, areas, last, fallen, np.concatenate(sizes))
-
-    def prepare_prediction(self, schedule: Schedule, steps: npt.ArrayLike, n_params: float | None) -> Areas:
-        at = np.asarray(steps, dtype=np.int64)
-        sizes = np.full(at.size, n_params or np.nan)
-        areas = (schedule.annealing(at),)
-        return Areas(at.size, schedule.area(at), areas, int(at.max()), _fallen(schedule, at), sizes)
+    def prepare(self, runs: Sequence[Trained]) -> Areas:
+        forward = np.concatenate([run.schedule.area(run.step) for run in runs])
+        sizes = [np.full(run.step.size, run.n_params or np.nan) for run in runs]
+        areas = tuple(run.schedule.annealing(run.step) for run in runs)
+        last = max(int(run.step[-1]) for run in runs)
+        fallen = max(_fallen(run.schedule, run.step) for run in runs)
+        return Areas(forward.size, forward.size, forward, areas, last, fallen, np.concatenate(sizes))
 
     def basis(self, theta: FloatArray, features: Areas) -> FloatArray:
         """Return the columns of (L0, A, C, B)."""
@@ -119,8 +121,8 @@ class LRAnnealing(Law[Areas]):
         prediction = theta[:, L0, None] + theta[:, A, None] * progress - theta[:, C, None] * annealing
         return prediction + theta[:, B, None] * size, out
 
-    def grid(self, features: Areas) -> FloatArray:
-        alpha = np.geomspace(0.1, 1.5, 9)
+    def grid(self, features: Areas, count: int) -> FloatArray:
+        alpha = np.geomspace(0.1, 1.5, max(9, -(-count // 8)))
         # Memories from a quarter of the longest run down to a four hundredth of it, and the usual ones.
         shares = np.geomspace(400, 4, 5) / features.last_step
         decay = 1 - np.unique(np.clip([*shares, 1e-2, 2e-3, 5e-4], 2e-5, 0.4))
@@ -147,13 +149,14 @@ class LRAnnealing(Law[Areas]):
             reasons |= {"B": why, "beta": why}
         return {name: why for name, why in reasons.items() if name not in fixed}
 
-    def derived(
-        self, theta: FloatArray, curves: Sequence[Curve]
-    ) -> Mapping[str, tuple[str, FloatArray, tuple[str, ...]]]:
+    def priors(self, features: Areas) -> Priors:  # noqa: ARG002 (it has none)
+        return Priors()
+
+    def derived(self, theta: FloatArray, runs: Sequence[Trained]) -> Derived:
         """Return the half-life of the annealing memory, in steps and, for one batch size, in tokens."""
         half_life = np.log(2) / (1 - theta[:, LAMBDA])
         found = {"memory_half_life_steps": ("steps", half_life, ("lambda",))}
-        batches = {curve.batch_tokens for curve in curves}
+        batches = {run.batch_tokens for run in runs}
         batch = batches.pop() if len(batches) == 1 else None
         if batch is not None:
             found["memory_half_life_tokens"] = ("tokens", half_life * batch, ("lambda",))

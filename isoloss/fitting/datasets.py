@@ -1,0 +1,253 @@
+"""What a law is fitted to: runs with their points, and which of them may be predicted from the others."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from isoloss.arrays import FloatArray
+from isoloss.fitting.ranges import CurveRange, FittedRange, TableRange
+from isoloss.fitting.schedule_groups import farthest_first, schedule_groups
+from isoloss.laws import CurveLaw, Features, Law, TableLaw
+from isoloss.laws.law import Derived
+from isoloss.observations import Curve, RunTable
+
+SIZES_NEEDED = 4
+"""Model sizes among curves from which on the largest is predicted from the smaller ones, not a schedule."""
+
+STAGES = 4
+"""How many times a table is cut by scale, to predict what is larger from what is smaller."""
+
+TENTH = 0.1
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Runs that are predicted from others, by their positions; `what` names them in words."""
+
+    fitted: tuple[int, ...]
+    predicted: tuple[int, ...]
+    what: str
+
+
+class Dataset(ABC):
+    """Runs that a law is fitted to. Points stand one run after another: `lengths` of them, `observed` (points,)."""
+
+    run_ids: tuple[str, ...]
+    lengths: tuple[int, ...]
+    observed: FloatArray
+    notes: tuple[str, ...]
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """The points of each run."""
+        return [slice(low, high) for low, high in pairwise(np.cumsum([0, *self.lengths]))]
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.run_ids)
+
+    @property
+    @abstractmethod
+    def folds_needed(self) -> int:
+        """How many folds must be predicted before their error says something of another run."""
+
+    @abstractmethod
+    def prepare(self, law: Law[Any]) -> Features:
+        """Return the law's features of all points."""
+
+    @abstractmethod
+    def only(self, positions: Collection[int]) -> Dataset:
+        """Return the runs at these positions."""
+
+    @abstractmethod
+    def alike(self) -> list[list[int]]:
+        """Return the positions of the runs in groups that differ by chance alone: one configuration each."""
+
+    @abstractmethod
+    def folds(self, law: Law[Any]) -> list[Fold]:
+        """Return who is predicted from whom; the first fold is the one whose score stands for the fit."""
+
+    @abstractmethod
+    def distinct(self) -> int:
+        """Return how many observations are not made under the same conditions as another one."""
+
+    @abstractmethod
+    def fitted_range(self, law: Law[Any]) -> FittedRange:
+        """Return where the data lie."""
+
+    @abstractmethod
+    def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
+        """Return what follows from the law's parameters theta (members, parameters) for these runs."""
+
+    @abstractmethod
+    def sha256(self) -> str:
+        """Return the hash of all that enters a fit; the order of the runs does not matter."""
+
+
+class CurveDataset(Dataset):
+    """Loss curves under their schedules."""
+
+    def __init__(self, curves: Sequence[Curve]) -> None:
+        self.curves = list(curves)
+        self.run_ids = tuple(curve.run_id for curve in curves)
+        self.lengths = tuple(curve.n_points for curve in curves)
+        self.observed = np.concatenate([curve.loss_nats for curve in curves])
+        self.notes = tuple(f"run {curve.run_id}: {note}" for curve in curves for note in curve.notes)
+
+    def prepare(self, law: Law[Any]) -> Features:
+        assert isinstance(law, CurveLaw)
+        features: Features = law.prepare(self.curves)
+        return features
+
+    def only(self, positions: Collection[int]) -> CurveDataset:
+        return CurveDataset([self.curves[position] for position in positions])
+
+    @cached_property
+    def _schedules(self) -> list[list[int]]:
+        return schedule_groups([curve.schedule for curve in self.curves])
+
+    def alike(self) -> list[list[int]]:
+        return [
+            [group[index] for index in same]
+            for group in self._schedules
+            for same in _equal([(self.curves[position].n_params,) for position in group])
+        ]
+
+    def folds(self, law: Law[Any]) -> list[Fold]:  # noqa: ARG002 (tables ask)
+        """Leave out every schedule in turn, the one that differs most first; or the largest model before all."""
+        order = farthest_first(self._schedules, [curve.schedule for curve in self.curves])
+        return [*self._by_size(), *(self._without(group) for group in order)]
+
+    def _by_size(self) -> list[Fold]:
+        sizes = sorted({curve.n_params for curve in self.curves if curve.n_params is not None})
+        if len(sizes) < SIZES_NEEDED:
+            return []
+        of = [curve.n_params for curve in self.curves]
+        cuts = sizes[-1:] + sizes[SIZES_NEEDED - 1 : -1][::-1][: STAGES - 1]
+        return [_split(of, size, f"the runs of {size:g} parameters, from smaller ones") for size in cuts]
+
+    def _without(self, group: Sequence[int]) -> Fold:
+        others = tuple(position for position in range(self.n_runs) if position not in set(group))
+        return Fold(others, tuple(group), f"the schedule of run {self.run_ids[group[0]]!r}")
+
+    @property
+    def folds_needed(self) -> int:
+        return 3
+
+    def distinct(self) -> int:
+        return len(self.observed)
+
+    def fitted_range(self, law: Law[Any]) -> CurveRange:
+        assert isinstance(law, CurveLaw)
+        return CurveRange.of(self.curves, carries_over_peaks=law.carries_over_peaks)
+
+    def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
+        assert isinstance(law, CurveLaw)
+        return law.derived(theta, self.curves)
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for curve in sorted(self.curves, key=lambda one: one.run_id):
+            said = (curve.run_id, curve.n_params, curve.n_params_kind, curve.weight_decay)
+            digest.update("\0".join(map(str, said)).encode())
+            rates = (curve.schedule.lr(curve.step), curve.schedule.area(curve.step))
+            _update(digest, (curve.step, curve.loss_nats, *rates))
+        return digest.hexdigest()
+
+
+class TableDataset(Dataset):
+    """Finished runs, a point each."""
+
+    def __init__(self, table: RunTable, columns: Sequence[str]) -> None:
+        self.table = table
+        self.columns = {name: table.columns[name] for name in columns}
+        self.run_ids, self.lengths = table.run_ids, (1,) * table.n_runs
+        self.observed, self.notes = table.outcome, table.notes
+
+    def prepare(self, law: Law[Any]) -> Features:
+        assert isinstance(law, TableLaw)
+        features: Features = law.prepare(self.columns)
+        return features
+
+    def only(self, positions: Collection[int]) -> TableDataset:
+        return TableDataset(self.table.only(list(positions)), list(self.columns))
+
+    def alike(self) -> list[list[int]]:
+        return _equal(list(zip(*self.columns.values(), strict=True)))
+
+    def folds(self, law: Law[Any]) -> list[Fold]:
+        """Predict the largest tenth from the rest, then, at several cuts by scale, the next from the smaller."""
+        assert isinstance(law, TableLaw)
+        scale = law.scale(self.columns)
+        order = np.argsort(scale, kind="stable")
+        edges = np.unique(scale)
+        tenth = min(max(1, round(TENTH * len(edges))), len(edges) - 1)
+        if not tenth:
+            return []
+        first = _between(scale, order, edges[-tenth], np.inf, "the largest tenth of the runs")
+        cuts = [edges[round(share * len(edges))] for share in np.linspace(0.4, 0.9, STAGES + 1)[:-1]]
+        ends = [*cuts[1:], edges[-tenth]]
+        rolling = [
+            _between(scale, order, low, high, "the next larger runs")
+            for low, high in zip(cuts, ends, strict=True)
+            if low < high
+        ]
+        return [first, *rolling]
+
+    @property
+    def folds_needed(self) -> int:
+        return 1
+
+    def distinct(self) -> int:
+        return len(self.alike())
+
+    def fitted_range(self, law: Law[Any]) -> TableRange:
+        assert isinstance(law, TableLaw)
+        return TableRange.of(self.columns, law.scale(self.columns), self.table.n_params_kind)
+
+    def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
+        assert isinstance(law, TableLaw)
+        return law.derived(theta)
+
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        order = np.argsort(self.run_ids)
+        for row in order:
+            digest.update(f"{self.run_ids[row]}\0".encode())
+        digest.update(f"{self.table.n_params_kind}\0{self.table.target}\0".encode())
+        for name, values in sorted(self.columns.items()):
+            digest.update(name.encode())
+            _update(digest, (values[order],))
+        _update(digest, (self.observed[order],))
+        return digest.hexdigest()
+
+
+def _update(digest: Any, columns: Iterable[np.ndarray[Any, Any]]) -> None:
+    for column in columns:
+        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+
+
+def _equal(keys: Sequence[tuple[object, ...]]) -> list[list[int]]:
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for position, key in enumerate(keys):
+        groups.setdefault(key, []).append(position)
+    return list(groups.values())
+
+
+def _split(sizes: Sequence[float | None], size: float, what: str) -> Fold:
+    smaller = tuple(position for position, one in enumerate(sizes) if one is not None and one < size)
+    return Fold(smaller, tuple(position for position, one in enumerate(sizes) if one == size), what)
+
+
+def _between(scale: FloatArray, order: Any, low: float, high: float, what: str) -> Fold:
+    """Predict the runs of scale low <= s < high from those below."""
+    smaller, next_ones = order[scale[order] < low], order[(scale[order] >= low) & (scale[order] < high)]
+    return Fold(tuple(map(int, smaller)), tuple(map(int, next_ones)), what)

@@ -1,0 +1,231 @@
+"""Runs predicted from others: scores, and how much of their error noise does not explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isoloss.arrays import BoolArray, FloatArray
+from isoloss.fitting.datasets import Fold
+from isoloss.fitting.intervals import Spread, noise_quantiles
+from isoloss.fitting.resampling import block_length, short_block
+from isoloss.fitting.scores import mean_scores, score
+from isoloss.fitting.solver import Solution
+from isoloss.fitting.task import Task
+
+Refit = Callable[[FloatArray, FloatArray], Solution]
+"""theta (parameters,), weights (members, points) -> the optimum of each member."""
+
+MOST_FOLDS = 40
+"""The most times that runs are predicted from others: the first, and of the rest so many at even distances."""
+
+SIMULATED = 100
+"""Draws of noise that tell which error of prediction it explains."""
+
+NOISE_VALUES = 4_000_000
+"""Values of noise that are held at once."""
+
+UNEXPLAINED = 0.95
+"""Share of the draws that an error must exceed before it counts as the law's and not as noise."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What prediction from other runs has shown: folds, errors of their runs (log loss), and the spread."""
+
+    folds: tuple[Fold, ...]
+    errors: list[list[FloatArray]]
+    spread: Spread
+
+    def document(self, task: Task) -> dict[str, Any] | None:
+        """Return the score of the first fold, and the means of the others, as plain values."""
+        if not self.folds:
+            return None
+        scored = [self._scores(task, number) for number in range(len(self.folds))]
+        first = {"predicted": self.folds[0].what, **scored[0]}
+        others = [
+            {"predicted": fold.what, "n_fitted": len(fold.fitted), "mean": one["mean"]}
+            for fold, one in zip(self.folds[1:], scored[1:], strict=True)
+        ]
+        return {**first, "others": others, "score": self.score()}
+
+    def score(self) -> float:
+        """Return the root mean square log error over the predicted runs of all folds, each fold counting once."""
+        means = [np.mean([np.mean(error**2) for error in runs]) for runs in self.errors]
+        return float(np.sqrt(np.mean(means)))
+
+    def _scores(self, task: Task, number: int) -> dict[str, Any]:
+        runs = {}
+        for position, error in zip(self.folds[number].predicted, self.errors[number], strict=True):
+            observed = task.data.observed[task.data.slices[position]]
+            runs[task.data.run_ids[position]] = score(observed, observed * np.exp(error))
+        return {"runs": runs, "mean": mean_scores(runs.values())}
+
+
+def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
+    """Predict runs from others, as the dataset says; folds whose runs the law needs are passed over."""
+    residuals = task.problem.residuals(theta[None])[0]
+    spread = Spread(None, 0, noise_quantiles(residuals), run_noise=_run_noise(task, residuals))
+    folds = [fold for fold in _some(task.data.folds(task.law)) if _determined(task, fold)]
+    if not folds:
+        return Validation((), [], spread)
+    found = refit(theta, np.stack([_weights(task, fold) for fold in folds]))
+    usable = np.flatnonzero(np.isfinite(found.objective))
+    folds = [folds[index] for index in usable]
+    errors = task.problem.residuals(found.theta[usable])
+    parts = [
+        [error[task.data.slices[position]] for position in fold.predicted]
+        for fold, error in zip(folds, errors, strict=True)
+    ]
+    finite = [index for index, runs in enumerate(parts) if all(np.all(np.isfinite(run)) for run in runs)]
+    folds, parts = [folds[index] for index in finite], [parts[index] for index in finite]
+    if len(folds) < task.data.folds_needed:
+        return Validation(tuple(folds), parts, spread)
+    return Validation(tuple(folds), parts, _discrepancy(task, theta, residuals, folds, parts, spread))
+
+
+def _some(folds: list[Fold]) -> list[Fold]:
+    return [*folds[:1], *folds[1 :: -(-len(folds) // MOST_FOLDS)]]
+
+
+def _determined(task: Task, fold: Fold) -> bool:
+    if not fold.fitted or not fold.predicted:
+        return False
+    others = task.data.only(fold.fitted)
+    if others.distinct() <= task.n_varied:
+        return False
+    lost = task.law.undetermined(others.prepare(task.law), task.options.fix)
+    return set(lost) <= set(task.missing) | set(task.held)
+
+
+def _weights(task: Task, fold: Fold) -> FloatArray:
+    fitted = np.zeros(task.data.n_runs)
+    fitted[list(fold.fitted)] = 1.0
+    return np.repeat(fitted, task.data.lengths)
+
+
+def _discrepancy(
+    task: Task,
+    theta: FloatArray,
+    residuals: FloatArray,
+    folds: Sequence[Fold],
+    errors: list[list[FloatArray]],
+    spread: Spread,
+) -> Spread:
+    """Return the spread with what noise leaves unexplained of the worst fold's error."""
+    blocks = [block_length(residuals[run]) for run in task.data.slices]
+    lengths = [[blocks[position] for position in fold.predicted] for fold in folds]
+    each = np.array(
+        [fold_error([run[None] for run in runs], of)[0] for runs, of in zip(errors, lengths, strict=True)]
+    )
+    noise = _noise_errors(task, theta, residuals, folds, lengths)
+    worst = int(np.argmax(each))
+    explained = float(np.quantile(noise.max(axis=1), UNEXPLAINED))
+    beyond = max(each[worst] ** 2 - float(np.mean(noise[:, worst] ** 2)), 0.0)
+    return Spread(
+        discrepancy=float(np.sqrt(beyond)) if each[worst] > explained else 0.0,
+        folds=len(folds),
+        noise=spread.noise,
+        error=float(each[worst]),
+        explained=explained,
+        worst=folds[worst].what,
+        run_noise=spread.run_noise,
+    )
+
+
+def fold_error(errors: Sequence[FloatArray], blocks: Sequence[int]) -> FloatArray:
+    """Return how far off, in log loss, runs are predicted: (draws,) from errors (draws, points) of each run.
+
+    Averaging over `blocks` of neighbouring points removes the noise of single points and keeps what the law
+    gets wrong. It errs most where the learning rate has fallen, at the end, which is also what is asked for: the
+    larger counts of whole curves and last blocks, root mean square over the runs.
+    """
+    means = [_block_means(error, block) for error, block in zip(errors, blocks, strict=True)]
+    whole = np.mean([np.mean(mean**2, axis=1) for mean in means], axis=0)
+    last = np.mean([mean[:, -1] ** 2 for mean in means], axis=0)
+    return np.asarray(np.sqrt(np.maximum(whole, last)))
+
+
+def _block_means(values: FloatArray, block: int) -> FloatArray:
+    edges = np.arange(0, values.shape[1], block)
+    return np.asarray(np.add.reduceat(values, edges, axis=1) / np.diff(np.append(edges, values.shape[1])))
+
+
+def _noise_errors(
+    task: Task, theta: FloatArray, residuals: FloatArray, folds: Sequence[Fold], lengths: list[list[int]]
+) -> FloatArray:
+    """Return the errors that noise alone gives each fold, (draws, folds), if the law were true.
+
+    Noise is the residuals with random signs on short blocks: what is smoother than those is not noise but
+    misfit. It moves the parameters by one step of the M-estimator's linear response.
+    """
+    free = task.varied
+    jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
+    scaled = residuals * np.sqrt(residuals.size / max(1, residuals.size - free.sum()))
+    responses = [_response(task, residuals, jacobian, free, fold) for fold in folds]
+    random = np.random.default_rng(task.options.seed)
+    batch = max(1, NOISE_VALUES // residuals.size)
+    found = []
+    for begin in range(0, SIMULATED, batch):
+        noise = scaled * _signs(task.data.lengths, min(batch, SIMULATED - begin), random)
+        push = np.clip(noise, -task.problem.delta, task.problem.delta) @ jacobian
+        columns = [
+            _noise_error(task, noise, push, jacobian, fold, response, blocks)
+            for fold, response, blocks in zip(folds, responses, lengths, strict=True)
+        ]
+        found.append(np.stack(columns, axis=1))
+    return np.concatenate(found)
+
+
+def _response(
+    task: Task, residuals: FloatArray, jacobian: FloatArray, free: BoolArray, fold: Fold
+) -> FloatArray:
+    """Return by how much the parameters move with the score of the fitted runs: the inverse curvature."""
+    known = jacobian[_weights(task, fold).astype(bool)]
+    inside = float((np.abs(residuals) <= task.problem.delta).mean())
+    precision = np.diag(task.problem.prior[1][free])
+    return np.linalg.pinv(inside * known.T @ known + precision, hermitian=True)
+
+
+def _noise_error(
+    task: Task,
+    noise: FloatArray,
+    push: FloatArray,
+    jacobian: FloatArray,
+    fold: Fold,
+    response: FloatArray,
+    blocks: Sequence[int],
+) -> FloatArray:
+    """Return the fold's error for each draw of noise (draws, points), of which `push` is the score of all runs."""
+    fitted = set(fold.fitted)
+    for position, run in enumerate(task.data.slices):
+        if position not in fitted:
+            push = push - np.clip(noise[:, run], -task.problem.delta, task.problem.delta) @ jacobian[run]
+    moved = push @ response
+    runs = [task.data.slices[position] for position in fold.predicted]
+    return fold_error([moved @ jacobian[run].T - noise[:, run] for run in runs], blocks)
+
+
+def _signs(lengths: Sequence[int], draws: int, random: np.random.Generator) -> FloatArray:
+    """Return random signs (draws, points) that are the same within short blocks of a run."""
+    columns = []
+    for length in lengths:
+        block = short_block(length)
+        drawn = random.choice([-1.0, 1.0], size=(draws, -(-length // block)))
+        columns.append(np.repeat(drawn, block, axis=1)[:, :length])
+    return np.concatenate(columns, axis=1)
+
+
+def _run_noise(task: Task, residuals: FloatArray) -> float | None:
+    """Return the standard deviation of log loss between runs of one configuration, None where none has two."""
+    offsets = [
+        [residuals[task.data.slices[position]].mean() for position in group] for group in task.data.alike()
+    ]
+    several = [np.array(group) for group in offsets if len(group) > 1]
+    if not several:
+        return None
+    squares = sum(float(np.sum((group - group.mean()) ** 2)) for group in several)
+    return float(np.sqrt(squares / sum(len(group) - 1 for group in several)))

@@ -1,0 +1,114 @@
+"""The Huber objective of many members at once: its value, gradient and curvature for each one's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from isoloss.arrays import BoolArray, FloatArray, float64_like, namespace
+
+Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
+"""theta (members, parameters) -> residuals (members, points), not finite where the model is undefined, and
+their Jacobian (members, points, parameters); arrays of the library that theta belongs to."""
+
+Prior = tuple[FloatArray, FloatArray]
+"""Centre and precision, (parameters,) each, in the solver's coordinates; precision 0 is no prior."""
+
+Shape = tuple[FloatArray, FloatArray, FloatArray]
+"""Objective (members,), gradient (members, parameters) and curvature (members, parameters, parameters)."""
+
+FLAT_CURVATURE = 0.05
+"""Share of its weight that a point keeps in the curvature where the Huber loss is linear (see `_shape`)."""
+
+
+def huber(residuals: FloatArray, delta: float) -> FloatArray:
+    """Return Huber(r) = r^2/2 for |r| <= delta, else delta (|r| - delta/2) (laws.md 1.3)."""
+    xp = namespace(residuals)
+    if delta == np.inf:
+        return residuals * residuals / 2
+    size = xp.abs(residuals)
+    inside = xp.where(size <= delta, size, delta)
+    return inside * (size - inside / 2)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What every member minimises for its own weights."""
+
+    model: Model
+    delta: float
+    prior: Prior | None
+
+    def local(self, theta: FloatArray, weights: FloatArray) -> Shape:
+        """Return each member's objective, gradient and curvature; objective infinite where one is undefined."""
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            residuals, jacobian = self.model(theta)
+            shape = _shape(residuals, jacobian, weights, self.delta)
+            undefined = ~_finite(shape)
+            if bool(namespace(theta).any(undefined)):
+                shape = _without_unweighted(shape, undefined, residuals, jacobian, weights, self.delta)
+            return self._with_prior(theta, shape)
+
+    def _with_prior(self, theta: FloatArray, shape: Shape) -> Shape:
+        if self.prior is None:
+            return shape
+        xp = namespace(theta)
+        objective, gradient, curvature = shape
+        centre, precision = self.prior
+        away = xp.where(precision > 0, theta - centre, 0.0)
+        total = objective + xp.sum(precision * away * away, axis=1) / 2
+        return total, gradient + precision * away, curvature + precision * identity(theta)
+
+
+def identity(theta: FloatArray) -> FloatArray:
+    """Return the unit matrix (parameters, parameters) for theta (members, parameters)."""
+    return float64_like(np.eye(theta.shape[1]), theta)  # type: ignore[no-any-return]
+
+
+def _shape(residuals: FloatArray, jacobian: FloatArray, weights: FloatArray, delta: float) -> Shape:
+    """Return the objective, and its shape as the linear model of the residuals has it.
+
+    The Huber loss is flat in curvature beyond delta. Newton's choice (nothing there) converges fast but may be
+    singular, the reweighting choice (delta/|r|) never is but converges slowly: a share of the second is kept.
+    """
+    xp = namespace(residuals)
+    if delta == np.inf:
+        influence, curved = weights * residuals, weights
+        objective = xp.sum(influence * residuals, axis=1) / 2
+    else:
+        clipped = residuals.clip(-delta, delta)
+        influence = weights * clipped
+        objective = xp.sum(influence * (residuals - clipped / 2), axis=1)
+        curved = xp.where(clipped == residuals, weights, FLAT_CURVATURE * influence / residuals)
+    gradient = xp.matmul(influence[:, None, :], jacobian)[:, 0, :]
+    return objective, gradient, xp.matmul(xp.matrix_transpose(jacobian), jacobian * curved[..., None])
+
+
+def _finite(shape: Shape) -> BoolArray:
+    objective, gradient, curvature = shape
+    xp = namespace(objective)
+    total = objective + xp.sum(gradient, axis=1) + xp.sum(curvature, axis=(1, 2))
+    return xp.isfinite(total)  # type: ignore[no-any-return]
+
+
+def _without_unweighted(
+    shape: Shape,
+    undefined: BoolArray,
+    residuals: FloatArray,
+    jacobian: FloatArray,
+    weights: FloatArray,
+    delta: float,
+) -> Shape:
+    """Work out the undefined members again without the points that have no weight; infinite if that fails."""
+    xp = namespace(residuals)
+    rows = xp.nonzero(undefined)[0]
+    weights = weights[rows]
+    counts = weights != 0
+    residuals = xp.where(counts, residuals[rows], 0.0)
+    again = _shape(residuals, xp.where(counts[..., None], jacobian[rows], 0.0), weights, delta)
+    objective, gradient, curvature = shape
+    objective[rows] = xp.where(_finite(again), again[0], xp.inf)
+    gradient[rows], curvature[rows] = again[1], again[2]
+    return objective, gradient, curvature

@@ -1,0 +1,366 @@
+"""Where the data of a fit lay, and what a question about another run reaches beyond them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from isoloss.arrays import FloatArray, IntArray
+from isoloss.errors import InvalidInput, Unidentified
+from isoloss.laws import CurveLaw, Features, Law, TableLaw
+from isoloss.observations import Curve, PlannedRun, n_params_of
+from isoloss.observations.curves import weight_decay_of
+from isoloss.schedules import Schedule, schedule_from_spec
+
+SAME_PEAK = 1e-3
+"""Peaks of the learning rate within this relative distance count as one."""
+
+BARELY = 1.001
+"""Factors below this are a matter of rounding."""
+
+PREDICTED_STEPS = 200
+"""Points of a predicted curve where the caller asks for no steps."""
+
+
+class Question(ABC):
+    """A run to predict: its `n_points` values, and how far each lies beyond the fitted runs."""
+
+    steps: IntArray | None
+    n_points: int
+
+    @abstractmethod
+    def features(self, law: Law[Any], part: slice) -> Features:
+        """Return the law's features of some of the values."""
+
+    @abstractmethod
+    def reach(self) -> FloatArray:
+        """Return by how much the error of the law has grown at each value, at least 1: see `growth`."""
+
+    @abstractmethod
+    def in_order(self, values: FloatArray) -> FloatArray:
+        """Return values (n_points,) as they were asked for."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return how far the prediction reaches, as factors and in `warnings`."""
+
+
+class FittedRange(ABC):
+    """Where the data of a fit lay; one kind for curves, one for tables."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> Question:
+        """Return the question that a caller's words mean; `missing` are parameters that are not determined.
+
+        Raises InvalidInput for words that mean none, Unidentified for one that the fit cannot answer.
+        """
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload,no-any-return]
+
+
+def range_from_dict(document: Mapping[str, Any]) -> FittedRange:
+    """Return the range that `as_dict` described."""
+    fields = dict(document)
+    kind = fields.pop("kind", "curves")
+    return TableRange(**fields) if kind == TableRange.kind else CurveRange.from_fields(fields)
+
+
+def _count(asked: Mapping[str, Any], kind: str | None) -> Any:
+    """Return the parameter count that is asked for, by name or in a configuration, in the fit's kind."""
+    config = asked.get("config") or {}
+    said = config.get("n_params_kind")
+    if said is not None and kind is not None and said != kind and config.get(f"n_params_{kind}") is None:
+        reason = f"the fit counts {kind} parameters, the question {said} ones"
+        raise InvalidInput(field="config.n_params_kind", reason=reason)
+    if asked.get("n_params") is not None:
+        return asked["n_params"]
+    own = n_params_of(config, kind)[1]
+    return own if own is not None else n_params_of(config)[1]
+
+
+@dataclass(frozen=True)
+class CurveRange(FittedRange):
+    """The steps, learning rates, areas and sizes of the curves that a fit has seen."""
+
+    kind: ClassVar[str] = "curves"
+
+    first_step: int
+    last_step: int
+    first_area: float
+    last_area: float
+    lowest_lr: float
+    peak_lrs: tuple[float, ...]
+    n_params: tuple[float, ...]
+    n_params_kind: str | None
+    batch_tokens: float | None = None
+    weight_decays: tuple[float, ...] = ()
+    carries_over_peaks: bool = False
+
+    @classmethod
+    def of(cls, curves: Sequence[Curve], *, carries_over_peaks: bool = False) -> CurveRange:
+        batches = {curve.batch_tokens for curve in curves}
+        return cls(
+            first_step=int(min(curve.step[0] for curve in curves)),
+            last_step=int(max(curve.step[-1] for curve in curves)),
+            first_area=float(min(curve.schedule.area(curve.step[:1])[0] for curve in curves)),
+            last_area=float(max(curve.schedule.area(curve.step[-1:])[0] for curve in curves)),
+            lowest_lr=float(min(curve.schedule.lr(curve.step).min() for curve in curves)),
+            peak_lrs=tuple(sorted({curve.schedule.peak_lr for curve in curves})),
+            n_params=_values(curve.n_params for curve in curves),
+            n_params_kind=next((curve.n_params_kind for curve in curves if curve.n_params_kind), None),
+            batch_tokens=batches.pop() if len(batches) == 1 else None,
+            weight_decays=_values(curve.weight_decay for curve in curves),
+            carries_over_peaks=carries_over_peaks,
+        )
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> CurveRange:
+        tuples = {name: tuple(fields.get(name, ())) for name in ("peak_lrs", "n_params", "weight_decays")}
+        return cls(**{**fields, **tuples})
+
+    def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> CurveQuestion:
+        if asked.get("schedule") is None:
+            raise InvalidInput(field="schedule", reason=f"the law {law.name} predicts from one")
+        if asked.get("n_tokens") is not None:
+            raise InvalidInput(
+                field="n_tokens", reason=f"the law {law.name} predicts from a schedule's steps"
+            )
+        schedule = asked["schedule"]
+        if not isinstance(schedule, Schedule):
+            schedule = schedule_from_spec(schedule)
+        steps = _steps(schedule, asked.get("steps"))
+        size = self.size(_count(asked, self.n_params_kind), missing.get("beta"))
+        at, back = np.unique(steps, return_inverse=True)
+        decay = weight_decay_of(asked.get("config") or {})
+        run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
+        return CurveQuestion(self, run, steps, back)
+
+    def _weight_decay(self, asked: float | None) -> float | None:
+        return asked if asked is not None else next(iter(self.weight_decays), None)
+
+    def size(self, asked: float | None, undetermined: str | None) -> float | None:
+        """Return the model size to predict for, (None where the fit has no size term).
+
+        Raises Unidentified for another size than the fitted ones where the fit cannot tell sizes apart, and
+        InvalidInput where the fit has several sizes and none is asked for.
+        """
+        if asked is not None and not (np.isfinite(asked) and asked > 0):
+            raise InvalidInput(field="config.n_params", reason="must be above 0")
+        if asked is None and len(self.n_params) > 1:
+            sizes = ", ".join(f"{size:g}" for size in self.n_params)
+            raise InvalidInput(
+                field="config.n_params", reason=f"is needed: the fit is over the sizes {sizes}"
+            )
+        alone = len(self.n_params) == 1 or undetermined is not None
+        if asked is not None and alone and self.n_params and not np.isclose(asked, self.n_params).any():
+            sizes = " and ".join(f"{size:g}" for size in self.n_params)
+            raise Unidentified(reason=f"the fit has seen runs of {sizes} parameters alone, not of {asked:g}")
+        return asked if asked is not None else next(iter(self.n_params), None)
+
+
+@dataclass(frozen=True)
+class CurveQuestion(Question):
+    """The losses of a run at `steps`; `run.step` are the same ones in order, each once, `back` their places."""
+
+    range: CurveRange
+    run: PlannedRun
+    steps: IntArray
+    back: IntArray
+
+    @property
+    def n_points(self) -> int:  # type: ignore[override]
+        return int(self.run.step.size)
+
+    def features(self, law: Law[Any], part: slice) -> Features:
+        assert isinstance(law, CurveLaw)
+        features: Features = law.prepare([replace(self.run, step=self.run.step[part])])
+        return features
+
+    def in_order(self, values: FloatArray) -> FloatArray:
+        return values[self.back]
+
+    def reach(self) -> FloatArray:
+        """Return how far beyond the fitted runs each step lies, at least 1, as the square root of the factors.
+
+        That is in the sum of learning rates, after the last fitted point or before the first, times how far
+        the model is from the fitted sizes: errors are taken to grow like a random walk.
+        """
+        area = self.run.schedule.area(self.run.step)
+        with np.errstate(divide="ignore"):
+            beyond = np.maximum(area / self.range.last_area, self.range.first_area / area)
+        return np.asarray(np.sqrt(np.maximum(beyond, 1.0) * self._size_factor()))
+
+    def _size_factor(self) -> float:
+        size, fitted = self.run.n_params, self.range.n_params
+        if size is None or not fitted:
+            return 1.0
+        return max(1.0, size / fitted[-1], fitted[0] / size)
+
+    def describe(self) -> dict[str, Any]:
+        factors = {
+            "area_factor": max(1.0, float(self.run.schedule.area(self.steps).max()) / self.range.last_area),
+            "steps_factor": max(1.0, float(self.steps.max()) / self.range.last_step),
+            "n_params_factor": self._size_factor(),
+        }
+        early = bool(self.steps.min() < self.range.first_step)
+        return {
+            **factors,
+            "before_first_point": early,
+            "is_extrapolation": early or max(factors.values()) > 1,
+            "warnings": [*self._beyond(factors), *self._unlike()],
+        }
+
+    def _beyond(self, factors: Mapping[str, float]) -> Iterator[str]:
+        if factors["area_factor"] > BARELY:
+            yield f"the sum of learning rates is {factors['area_factor']:.3g} times the largest fitted one"
+        if factors["steps_factor"] > BARELY:
+            times = f"{factors['steps_factor']:.3g} times the last fitted one, {self.range.last_step}"
+            yield f"step {self.steps.max()} is {times}"
+        if factors["n_params_factor"] > BARELY:
+            yield f"the model is {factors['n_params_factor']:.3g} times outside the fitted sizes"
+        if self.run.n_params is not None and not self.range.n_params:
+            yield "the fitted runs state no model size: the size that was asked for has no effect"
+        if self.steps.min() < self.range.first_step:
+            yield f"steps before {self.range.first_step} come before the first fitted point"
+
+    def _unlike(self) -> Iterator[str]:
+        range_, schedule = self.range, self.run.schedule
+        lowest, peak = float(schedule.lr(self.steps).min()), schedule.peak_lr
+        if lowest < range_.lowest_lr * (1 - SAME_PEAK):
+            yield f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {range_.lowest_lr:.3g}"
+        known = any(abs(peak - one) <= SAME_PEAK * one for one in range_.peak_lrs)
+        inside = range_.carries_over_peaks and range_.peak_lrs[0] <= peak <= range_.peak_lrs[-1]
+        if not known and not range_.carries_over_peaks:
+            yield f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks"
+        elif not known and not inside:
+            yield f"the peak learning rate {peak:.3g} lies outside the fitted ones"
+        decay = self.run.weight_decay
+        if (
+            range_.carries_over_peaks
+            and decay is not None
+            and not np.isclose(decay, range_.weight_decays).any()
+        ):
+            yield f"no fitted run has the weight decay {decay:g}: that it carries over is an assumption"
+
+
+@dataclass(frozen=True)
+class TableRange(FittedRange):
+    """The lowest and highest value of each column, and of the scale, of the runs that a fit has seen."""
+
+    kind: ClassVar[str] = "table"
+
+    columns: Mapping[str, tuple[float, float]]
+    scale: tuple[float, float]
+    n_params_kind: str | None
+
+    @classmethod
+    def of(
+        cls, columns: Mapping[str, FloatArray], scale: FloatArray, n_params_kind: str | None
+    ) -> TableRange:
+        ends = {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
+        return cls(ends, (float(scale.min()), float(scale.max())), n_params_kind)
+
+    def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> TableQuestion:  # noqa: ARG002
+        assert isinstance(law, TableLaw)
+        for word in ("schedule", "steps"):
+            if asked.get(word) is not None:
+                raise InvalidInput(field=word, reason=f"the law {law.name} knows no {word}")
+        given = {name: self._asked(name, asked) for name in law.columns}
+        for name, values in given.items():
+            if values is None:
+                raise InvalidInput(field=f"config.{name}", reason=f"the law {law.name} predicts from it")
+        columns = dict(zip(given, np.broadcast_arrays(*map(_positive_column, given.items())), strict=True))
+        return TableQuestion(self, columns, law.scale(columns))
+
+    def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
+        if name == "n_params":
+            return _count(asked, self.n_params_kind)
+        own = asked.get(name)
+        return own if own is not None else (asked.get("config") or {}).get(name)
+
+
+@dataclass(frozen=True)
+class TableQuestion(Question):
+    """The outcomes of runs with these columns (n,)."""
+
+    range: TableRange
+    columns: Mapping[str, FloatArray]
+    scale: FloatArray
+
+    steps = None
+
+    @property
+    def n_points(self) -> int:  # type: ignore[override]
+        return int(self.scale.size)
+
+    def features(self, law: Law[Any], part: slice) -> Features:
+        assert isinstance(law, TableLaw)
+        features: Features = law.prepare({name: values[part] for name, values in self.columns.items()})
+        return features
+
+    def in_order(self, values: FloatArray) -> FloatArray:
+        return values
+
+    def reach(self) -> FloatArray:
+        """Return 1 plus how far beyond the fitted scales each run lies, in units of their own spread.
+
+        In logarithms: a run as far beyond the largest as the largest is beyond the smallest has twice the error.
+        """
+        low, high = self.range.scale
+        with np.errstate(divide="ignore", invalid="ignore"):
+            beyond = np.log(np.maximum(np.maximum(self.scale / high, low / self.scale), 1.0))
+            spread = max(np.log(high / low), np.log(2.0))
+        return np.asarray(1 + beyond / spread)
+
+    def describe(self) -> dict[str, Any]:
+        factors = {f"{name}_factor": self._factor(name) for name in self.columns}
+        factors["scale_factor"] = max(1.0, float(self.scale.max()) / self.range.scale[1])
+        return {
+            **factors,
+            "is_extrapolation": max(factors.values()) > 1,
+            "warnings": [
+                f"{name} is {factors[f'{name}_factor']:.3g} times outside the fitted range {low:.3g} to {high:.3g}"
+                for name, (low, high) in self.range.columns.items()
+                if factors.get(f"{name}_factor", 1) > BARELY
+            ],
+        }
+
+    def _factor(self, name: str) -> float:
+        low, high = self.range.columns[name]
+        values = self.columns[name]
+        return max(1.0, float(values.max()) / high, low / float(values.min()))
+
+
+def _positive_column(given: tuple[str, Any]) -> FloatArray:
+    name, values = given
+    try:
+        column = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(field=f"config.{name}", reason="must be numbers") from error
+    if column.ndim != 1 or not column.size or not np.all(np.isfinite(column) & (column > 0)):
+        raise InvalidInput(field=f"config.{name}", reason="must be above 0")
+    return column
+
+
+def _values(found: Iterator[float | None] | Any) -> tuple[float, ...]:
+    return tuple(sorted({value for value in found if value is not None}))
+
+
+def _steps(schedule: Schedule, steps: Sequence[int] | IntArray | None) -> IntArray:
+    if steps is None:
+        first = max(1, schedule.warmup_steps)
+        return np.unique(np.linspace(first, schedule.total_steps, PREDICTED_STEPS).round().astype(np.int64))
+    at = np.atleast_1d(np.asarray(steps))
+    if not at.size or at.dtype.kind not in "iu":
+        raise InvalidInput(field="steps", reason="must be whole numbers, at least one")
+    if at.min() < 1 or at.max() > schedule.total_steps:
+        reason = f"must lie in 1..{schedule.total_steps}, the length of the schedule"
+        raise InvalidInput(field="steps", reason=reason)
+    return at.astype(np.int64)

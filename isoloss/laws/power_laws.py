@@ -1,0 +1,50 @@
+"""Sums of power laws over a table of finished runs: what their Jacobians and starting grids have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from isoloss.arrays import namespace
+from isoloss.laws.law import Features, FloatArray
+
+EXPONENTS = (0.05, 1.5)
+"""Exponents of published scaling laws lie well inside of these; the grid of starts covers them."""
+
+
+@dataclass(frozen=True)
+class LogColumns(Features):
+    """Natural logarithms of the columns that the law's terms are powers of: (terms, points)."""
+
+    logs: FloatArray
+
+
+def log_columns(*columns: FloatArray) -> LogColumns:
+    logs = np.log(np.stack(columns))
+    return LogColumns(n_points=logs.shape[1], n_terms=logs.size, logs=logs)
+
+
+def powers(exponents: FloatArray, logs: FloatArray) -> FloatArray:
+    """Return x^-exponent (members, points) for exponents (members,) and ln x (points,)."""
+    return namespace(exponents).exp(-exponents[:, None] * logs)
+
+
+def blank_jacobian(theta: FloatArray, n_points: int) -> Any:
+    """Return an empty Jacobian as (members, parameters, points), rows contiguous; its `.mT` is what laws return."""
+    return namespace(theta).empty((*theta.shape, n_points), dtype=theta.dtype, device=theta.device)
+
+
+def exponent_grid(count: int, n_exponents: int) -> FloatArray:
+    """Return at least `count` combinations of exponents, (k, n_exponents), at even distances of their logarithm."""
+    a_side = max(6, ceil(count ** (1 / n_exponents)))
+    axes = [np.geomspace(*EXPONENTS, a_side)] * n_exponents
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def constant_columns(names: Sequence[str], features: LogColumns) -> list[str]:
+    """Return the names of the columns that are the same for all runs."""
+    return [name for name, log in zip(names, features.logs, strict=True) if np.ptp(log) < 1e-9]

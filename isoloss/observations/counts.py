@@ -1,0 +1,18 @@
+"""Parameter counts, of which a run may state three kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+N_PARAMS_KINDS = ("total", "non_embedding", "active")
+
+
+def n_params_of(config: Mapping[str, Any], asked: str | None = None) -> tuple[str | None, float | None]:
+    """Return (kind, count) of the parameter count that a run's configuration means, or of the kind asked for."""
+    own = config.get("n_params_kind")
+    kind = asked or own
+    count = config.get(f"n_params_{kind}") if kind else None
+    if count is None and (asked is None or asked == own):
+        count = config.get("n_params")
+    return (kind, float(count)) if count is not None else (kind, None)

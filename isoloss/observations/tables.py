@@ -1,0 +1,117 @@
+"""A table of finished runs: what each was, and the one number that came of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from isoloss.errors import InvalidInput
+from isoloss.observations.counts import n_params_of
+from isoloss.observations.curves import FloatArray
+
+LeftOut = list[dict[str, str]]
+
+DIVERGED = "diverged"
+
+SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": "reward"}
+"""Where the summary of a finished run has what a fit is asked to target."""
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """Finished runs, one a row: `columns` of what they were, and the `outcome` (runs,) of each.
+
+    `columns` maps fields of a run's configuration (n_params, n_tokens, batch_tokens, peak_lr, ...) to (runs,)
+    values, NaN where a run does not say. `outcome` is what the runs' summaries say of the `target`, NaN where a
+    run says nothing; losses in nats per token. `n_params` counts parameters of the kind `n_params_kind`. `notes`
+    say in words what was changed or left out when the table was made.
+    """
+
+    run_ids: tuple[str, ...]
+    columns: Mapping[str, FloatArray]
+    outcome: FloatArray
+    target: str = "loss"
+    n_params_kind: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, values in {**self.columns, SUMMARY_FIELDS[self.target]: self.outcome}.items():
+            if values.shape != (self.n_runs,):
+                raise InvalidInput(field=name, reason=f"has {values.size} values for {self.n_runs} runs")
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.run_ids)
+
+    def column(self, name: str) -> FloatArray:
+        """Return a column, NaN throughout where no run has it."""
+        return self.columns.get(name, np.full(self.n_runs, np.nan))
+
+    def only(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> RunTable:
+        """Return the table of these rows, in their order."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        return RunTable(
+            tuple(self.run_ids[row] for row in chosen),
+            {name: values[chosen] for name, values in self.columns.items()},
+            self.outcome[chosen],
+            self.target,
+            self.n_params_kind,
+            self.notes,
+        )
+
+    @classmethod
+    def from_runs(
+        cls,
+        runs: Iterable[Mapping[str, Any]],
+        *,
+        target: str = "loss",
+        n_params_kind: str | None = None,
+    ) -> RunTable:
+        """Return the table of run specifications: `run_id`, `config`, `summary`, `status` as the API has them.
+
+        A run that diverged has no outcome, whatever its summary says. `n_params_kind` asks for another count of
+        parameters than the runs' own. Raises InvalidInput where runs count their parameters in several kinds.
+        """
+        rows = list(runs)
+        counts = [n_params_of(run.get("config") or {}, n_params_kind) for run in rows]
+        configs = [
+            numbers(run.get("config") or {}) | ({} if count is None else {"n_params": count})
+            for run, (_, count) in zip(rows, counts, strict=True)
+        ]
+        names = sorted({name for config in configs for name in config})
+        columns = {
+            name: np.array([config.get(name, math.nan) for config in configs], dtype=np.float64)
+            for name in names
+        }
+        outcome = np.array([_outcome(run, target) for run in rows], dtype=np.float64)
+        return cls(
+            tuple(str(run["run_id"]) for run in rows), columns, outcome, target, _kind(counts, n_params_kind)
+        )
+
+
+def numbers(config: Mapping[str, Any]) -> dict[str, float]:
+    """Return the fields of a configuration that are finite numbers."""
+    return {
+        name: float(value)
+        for name, value in config.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _outcome(run: Mapping[str, Any], target: str) -> float:
+    value = (run.get("summary") or {}).get(SUMMARY_FIELDS[target])
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and run.get("status") != DIVERGED else math.nan  # type: ignore[arg-type]
+
+
+def _kind(counts: Iterable[tuple[str | None, float | None]], asked: str | None) -> str | None:
+    kinds = {kind for kind, count in counts if count is not None}
+    if len(kinds) > 1:
+        named = " and ".join(sorted(kind or "no stated kind" for kind in kinds))
+        reason = f"the runs count their parameters in {named}; ask for one by n_params_kind"
+        raise InvalidInput(field="n_params_kind", reason=reason)
+    return next(iter(kinds), asked)
