@@ -117,8 +117,8 @@ class Members:
 
     def _is_exact(self) -> BoolArray:
         """Return whose residuals are rounding alone, as far as one can see."""
-        negligible = self.weights.shape[1] * NEGLIGIBLE**2 / 2
-        return self.objective <= negligible
+        exact: BoolArray = self.objective <= self.weights.shape[1] * NEGLIGIBLE**2 / 2
+        return exact
 
     def _step(self, damping: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return where a step of this damping leads, within the bounds, and the gain to expect of it."""

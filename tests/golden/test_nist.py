@@ -13,9 +13,8 @@ import pytest
 
 from isoloss.fitting.solver import Model, Solution, solve
 from isoloss.fitting.standard_errors import standard_errors
-
-from .nist_files import DIRECTORY, Certified, read_certified
-from .nist_models import FORMULAS, Formula
+from tests.golden.nist_files import DIRECTORY, Certified, read_certified
+from tests.golden.nist_models import FORMULAS, Formula
 
 MAX_ITERATIONS = 10_000
 """MGH10 winds through 5,266 from its first start; all others take fewer than 600."""
