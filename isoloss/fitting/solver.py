@@ -78,8 +78,9 @@ def solve(
     model is undefined at its start has an infinite objective and has not converged; one whose weights are all
     zero stays at its start and has not converged, because it has seen no data.
 
-    In a `race` the members are starts of one problem. One that settles where the best converged one has, as far
-    as `same_optimum` tells, is finished; one still above it after `PATIENCE` times as long is given up.
+    In a `race` the members are starts of one problem. One that settles at the height of the best converged one,
+    as far as `same_optimum` tells, is finished; one still above it after `PATIENCE` times as long as the first
+    that converged is given up, and has not converged. One below it goes on.
     Raises ValueError where a lower bound is above the upper one.
     """
     xp = namespace(start)
@@ -141,9 +142,9 @@ class _Race(_Rules):
     def decide(self, live: Members) -> tuple[BoolArray, BoolArray]:
         self.turn += 1
         level = same_optimum(live.objective, self.best, self.n_points)
-        # A start on its way to a lower optimum passes this height too, but it has more to gain.
-        agreed = level & same_optimum(live.expected + self.best, self.best, self.n_points)
-        return agreed, ~level & (self.turn >= self.last)
+        # A start on its way to a lower optimum passes this height too: it has more to gain, or is below already.
+        flat = same_optimum(live.expected + self.best, self.best, self.n_points)
+        return level & flat & (live.objective >= self.best), ~level & (self.turn >= self.last)
 
 
 class _Crew:
