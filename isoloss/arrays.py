@@ -34,3 +34,8 @@ def float64_like(values: Any, array: Any) -> Any:
 def device(array: Any) -> Any:
     """Return where the array's memory is, as its library names it."""
     return array_api_compat.device(array)
+
+
+def as_numpy(array: Any) -> npt.NDArray[Any]:
+    """Return an array of any library, on any device, as NumPy's."""
+    return array if isinstance(array, np.ndarray) else np.asarray(array_api_compat.to_device(array, "cpu"))

@@ -39,11 +39,6 @@ def moved(value: T, backend: str) -> T:
     return dataclasses.replace(value, **arrays)  # type: ignore[type-var]
 
 
-def fetched(array: Any) -> np.ndarray[Any, Any]:
-    """Return an array of any backend as NumPy's."""
-    return array if isinstance(array, np.ndarray) else np.asarray(array.detach().cpu())
-
-
 def _tensor(array: np.ndarray[Any, Any], backend: str) -> Any:
     import torch
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import BoolArray, FloatArray, namespace
-from isoloss.fitting.backends import fetched, moved
+from isoloss.arrays import BoolArray, FloatArray, as_numpy, namespace
+from isoloss.fitting.backends import moved
 from isoloss.fitting.solver import FINE, Solution, huber, solve
 from isoloss.laws import Features, Law, Priors
 from isoloss.laws.law import Parameter
@@ -107,7 +107,7 @@ class Problem:
             work=self.features.n_terms * (len(self.law.parameters) + 4),
         )
         found, objective, converged, iterations = map(
-            fetched, (solution.theta, solution.objective, solution.converged, solution.iterations)
+            as_numpy, (solution.theta, solution.objective, solution.converged, solution.iterations)
         )
         return Solution(self.values(found), objective, converged, iterations)
 

@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from isoloss.arrays import as_numpy, float64_like, namespace
 from isoloss.laws.law import CurveLaw, Derived, Features, FloatArray, Parameter, Priors
+from isoloss.laws.power_laws import blank_jacobian, powers
 from isoloss.observations import Trained
 from isoloss.schedules import AnnealingArea, Schedule
 
@@ -21,21 +23,29 @@ LEAST_FALL = 0.01
 
 @dataclass(frozen=True)
 class Areas(Features):
-    """Forward areas S1 (points,), the annealing areas S2 of each run, last step, the largest
-    share by which the learning rate has fallen at a point, and N (points,)."""
+    """ln of the forward areas S1 and of the sizes N (points,), `sized` 0 where there is no size, and the
+    annealing areas S2 of each run; the last step, the largest share by which the learning rate has fallen at a
+    point, and how many sizes there are."""
 
-    forward: FloatArray
+    log_forward: FloatArray
+    log_size: FloatArray
+    sized: FloatArray
     areas: tuple[AnnealingArea, ...]
     last_step: int
     fallen: float
-    n_params: FloatArray
+    n_sizes: int
 
     def annealing(self, decay: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return S2 and its derivative by lambda, (members, points), for lambda (members,)."""
-        decays, back = np.unique(decay, return_inverse=True)
+        """Return S2 and its derivative by lambda, (members, points), for lambda (members,).
+
+        The closed forms of the pieces are NumPy's; tensors are carried over and back.
+        """
+        decays, back = np.unique(as_numpy(decay), return_inverse=True)
         parts = [area(decays) for area in self.areas]
         value, slope = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
-        return (value[back], slope[back]) if len(decays) > 1 else (value, slope)
+        if len(decays) > 1:
+            value, slope = value[back], slope[back]
+        return float64_like(value, decay), float64_like(slope, decay)
 
 
 class LRAnnealing(CurveLaw[Areas]):
@@ -87,46 +97,54 @@ class LRAnnealing(CurveLaw[Areas]):
 
     def prepare(self, runs: Sequence[Trained]) -> Areas:
         forward = np.concatenate([run.schedule.area(run.step) for run in runs])
-        sizes = [np.full(run.step.size, run.n_params or np.nan) for run in runs]
-        areas = tuple(run.schedule.annealing(run.step) for run in runs)
-        last = max(int(run.step[-1]) for run in runs)
-        fallen = max(_fallen(run.schedule, run.step) for run in runs)
-        return Areas(forward.size, forward.size, forward, areas, last, fallen, np.concatenate(sizes))
+        sizes = np.concatenate([np.full(run.step.size, run.n_params or np.nan) for run in runs])
+        known = np.isfinite(sizes)
+        return Areas(
+            n_points=forward.size,
+            n_terms=forward.size,
+            log_forward=np.log(forward),
+            log_size=np.log(np.where(known, sizes, 1.0)),
+            sized=known.astype(np.float64),
+            areas=tuple(run.schedule.annealing(run.step) for run in runs),
+            last_step=max(int(run.step[-1]) for run in runs),
+            fallen=max(_fallen(run.schedule, run.step) for run in runs),
+            n_sizes=int(np.unique(sizes[known]).size),
+        )
 
     def basis(self, theta: FloatArray, features: Areas) -> FloatArray:
         """Return the columns of (L0, A, C, B)."""
+        xp = namespace(theta)
         annealing, _ = features.annealing(theta[:, LAMBDA])
-        progress = features.forward ** -theta[:, ALPHA, None]
-        columns = [np.ones_like(progress), progress, -annealing, self._size(theta, features)]
-        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+        progress = powers(theta[:, ALPHA], features.log_forward)
+        size = powers(theta[:, BETA], features.log_size) * features.sized
+        columns = [xp.ones_like(progress), progress, -annealing, size]
+        return xp.stack(xp.broadcast_arrays(*columns), axis=-1)
 
     def predict(self, theta: FloatArray, features: Areas) -> FloatArray:
         annealing, _ = features.annealing(theta[:, LAMBDA])
-        progress = theta[:, A, None] * features.forward ** -theta[:, ALPHA, None]
-        size = theta[:, B, None] * self._size(theta, features)
+        progress = theta[:, A, None] * powers(theta[:, ALPHA], features.log_forward)
+        size = theta[:, B, None] * powers(theta[:, BETA], features.log_size) * features.sized
         return theta[:, L0, None] + progress - theta[:, C, None] * annealing + size
 
     def jacobian(self, theta: FloatArray, features: Areas) -> tuple[FloatArray, FloatArray]:
         annealing, slope = features.annealing(theta[:, LAMBDA])
-        progress = features.forward ** -theta[:, ALPHA, None]
-        size = self._size(theta, features)
-        out = np.empty((*progress.shape, 7))
-        out[..., L0] = 1.0
-        out[..., A] = progress
-        out[..., ALPHA] = -theta[:, A, None] * progress * np.log(features.forward)
-        out[..., C] = -annealing
-        out[..., LAMBDA] = -theta[:, C, None] * slope
-        out[..., B] = size
-        out[..., BETA] = -theta[:, B, None] * size * self._log_size(features)
-        prediction = theta[:, L0, None] + theta[:, A, None] * progress - theta[:, C, None] * annealing
-        return prediction + theta[:, B, None] * size, out
+        out = blank_jacobian(theta, features.n_points)
+        out[:, L0] = 1.0
+        out[:, A] = progress = powers(theta[:, ALPHA], features.log_forward)
+        out[:, B] = size = powers(theta[:, BETA], features.log_size) * features.sized
+        out[:, C] = -annealing
+        out[:, LAMBDA] = -theta[:, C, None] * slope
+        progress, size = theta[:, A, None] * progress, theta[:, B, None] * size
+        out[:, ALPHA] = -progress * features.log_forward
+        out[:, BETA] = -size * features.log_size
+        return theta[:, L0, None] + progress - theta[:, C, None] * annealing + size, out.mT
 
     def grid(self, features: Areas, count: int) -> FloatArray:
         alpha = np.geomspace(0.1, 1.5, max(9, -(-count // 8)))
         # Memories from a quarter of the longest run down to a four hundredth of it, and the usual ones.
         shares = np.geomspace(400, 4, 5) / features.last_step
         decay = 1 - np.unique(np.clip([*shares, 1e-2, 2e-3, 5e-4], 2e-5, 0.4))
-        beta = np.geomspace(0.1, 1.0, 4) if _sizes(features) > 2 else np.array([0.34])
+        beta = np.geomspace(0.1, 1.0, 4) if features.n_sizes > 2 else np.array([0.34])
         mesh = np.meshgrid(alpha, decay, beta, indexing="ij")
         theta = np.zeros((mesh[0].size, 7))
         theta[:, [ALPHA, LAMBDA, BETA]] = np.stack([axis.ravel() for axis in mesh], axis=1)
@@ -134,7 +152,7 @@ class LRAnnealing(CurveLaw[Areas]):
 
     def held(self, features: Areas, fixed: Collection[str] = ()) -> dict[str, float]:
         """Hold the size term at nothing for one size; for two, its exponent at any value fits equally well."""
-        sizes = _sizes(features)
+        sizes = features.n_sizes
         if sizes < 2:
             return {"B": 0.0, "beta": 0.34}
         return {"beta": 0.34} if sizes == 2 and not {"B", "beta"} & set(fixed) else {}
@@ -144,7 +162,7 @@ class LRAnnealing(CurveLaw[Areas]):
         if features.fallen < LEAST_FALL:
             why = f"no run was annealed: the learning rate never falls by {LEAST_FALL:.0%} where there are points"
             reasons |= {"C": why, "lambda": why}
-        if _sizes(features) == 2 and not {"B", "beta"} & set(fixed):
+        if features.n_sizes == 2 and not {"B", "beta"} & set(fixed):
             why = "two model sizes give one difference, not a coefficient and an exponent"
             reasons |= {"B": why, "beta": why}
         return {name: why for name, why in reasons.items() if name not in fixed}
@@ -162,14 +180,6 @@ class LRAnnealing(CurveLaw[Areas]):
             found["memory_half_life_tokens"] = ("tokens", half_life * batch, ("lambda",))
         return found
 
-    @staticmethod
-    def _log_size(features: Areas) -> FloatArray:
-        return np.log(np.where(np.isfinite(features.n_params), features.n_params, 1.0))
-
-    def _size(self, theta: FloatArray, features: Areas) -> FloatArray:
-        known = np.isfinite(features.n_params)
-        return np.where(known, np.exp(-theta[:, BETA, None] * self._log_size(features)), 0.0)
-
 
 def _fallen(schedule: Schedule, step: npt.NDArray[np.int64]) -> float:
     """Return the largest share by which the learning rate lies below its height before, over the points."""
@@ -177,7 +187,3 @@ def _fallen(schedule: Schedule, step: npt.NDArray[np.int64]) -> float:
     lr = schedule.lr(at)
     highest = np.maximum.accumulate(lr)
     return float(np.max((highest - lr) / np.where(highest > 0, highest, 1.0)))
-
-
-def _sizes(features: Areas) -> int:
-    return int(np.unique(features.n_params[np.isfinite(features.n_params)]).size)
