@@ -43,13 +43,12 @@ class Objective:
 
     def local(self, theta: FloatArray, weights: FloatArray) -> Shape:
         """Return each member's objective, gradient and curvature; objective infinite where one is undefined."""
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            residuals, jacobian = self.model(theta)
-            shape = _shape(residuals, jacobian, weights, self.delta)
-            undefined = ~_finite(shape)
-            if bool(namespace(theta).any(undefined)):
-                shape = _without_unweighted(shape, undefined, residuals, jacobian, weights, self.delta)
-            return self._with_prior(theta, shape)
+        residuals, jacobian = self.model(theta)
+        shape = _shape(residuals, jacobian, weights, self.delta)
+        undefined = ~_finite(shape)
+        if bool(namespace(theta).any(undefined)):
+            shape = _without_unweighted(shape, undefined, residuals, jacobian, weights, self.delta)
+        return self._with_prior(theta, shape)
 
     def _with_prior(self, theta: FloatArray, shape: Shape) -> Shape:
         if self.prior is None:

@@ -93,9 +93,12 @@ def solve(
     size = max(1, CHUNK_BYTES // (8 * max(1, work or n_points * (n_parameters + 4))))
     objective = Objective(model, float(delta), _prior_like(prior, theta))
     crew = _Crew(objective, _Start(theta.clip(low, high), weights, low, high), max_iterations, tolerance)
-    for begin in range(0, members, size if race else max(1, members)):
-        numbers = range(begin, min(begin + size, members) if race else members)
-        crew.work(numbers, size, _Race(n_points) if race else _Rules())
+    with np.errstate(
+        invalid="ignore", divide="ignore", over="ignore"
+    ):  # objectives that are undefined say so
+        for begin in range(0, members, size if race else max(1, members)):
+            numbers = range(begin, min(begin + size, members) if race else members)
+            crew.work(numbers, size, _Race(n_points) if race else _Rules())
     return crew.solution
 
 
