@@ -8,7 +8,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 from isoloss.laws import LAWS
-from isoloss.observations import Curve
+from isoloss.observations import Curve, PlannedRun
 from isoloss.schedules import schedule_from_spec
 
 TRUTH = {"L0": 2.4, "A": 0.5, "alpha": 0.48, "C": 0.6, "lambda": 0.997, "B": 0.0, "beta": 0.34}
@@ -27,7 +27,7 @@ def curve(
     schedule = schedule_from_spec(spec)
     step = np.arange(600, schedule.total_steps + 1, 50)
     theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
-    exact = law.predict(theta, law.prepare_prediction(schedule, step, None))[0]
+    exact = law.predict(theta, law.prepare([PlannedRun(step, schedule)]))[0]
     white = np.random.default_rng(seed).standard_normal(step.size)
     correlated = lfilter([np.sqrt(1 - 0.5**2)], [1, -0.5], white)
     kind = None if n_params is None else "total"

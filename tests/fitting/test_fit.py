@@ -11,7 +11,7 @@ import pytest
 from isoloss.errors import FitFailed, InvalidExpression, InvalidInput, Unidentified, UnusableData
 from isoloss.fitting import Fit, fit
 from isoloss.laws import LAWS
-from isoloss.observations import Curve
+from isoloss.observations import Curve, PlannedRun
 from isoloss.schedules import from_log
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, TRUTH, WSD, curve, three_runs
 
@@ -147,7 +147,7 @@ def test_two_runs_leave_the_error_on_unseen_schedules_unknown() -> None:
     """Fewer than three schedules make a fit weak, and its predictions say what their interval lacks."""
     two = fit(LAW, three_runs()[:2], bootstrap=20)
     assert two.verdict == "weak"
-    assert any("fewer than three schedules" in reason for reason in two.reasons)
+    assert any("three schedules are needed" in reason for reason in two.reasons)
     said = two.predict(schedule=LINEAR).extrapolation["warnings"]
     assert any("was not measured" in words for words in said)
 
@@ -156,7 +156,7 @@ def test_seeds_of_one_schedule_say_nothing_of_another() -> None:
     """Five seeds of a cosine are one schedule: weak, and the interval's lack is said."""
     seeds = fit(LAW, [curve(f"seed-{seed}", COSINE, seed=seed) for seed in range(5)], bootstrap=20)
     assert seeds.verdict == "weak"
-    assert seeds.diagnostics["discrepancy"]["schedules"] == 0
+    assert seeds.diagnostics["discrepancy"]["folds"] == 0
     assert seeds.diagnostics["discrepancy"]["log_loss"] is None
     said = seeds.predict(schedule=CONSTANT).extrapolation["warnings"]
     assert any("was not measured" in words for words in said)
@@ -583,7 +583,7 @@ def test_a_run_of_a_million_points_is_thinned_and_it_is_said() -> None:
     blank = curve("long", long, noise=0)
     law = LAWS[LAW]
     theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
-    exact = law.predict(theta, law.prepare_prediction(blank.schedule, step, None))[0]
+    exact = law.predict(theta, law.prepare([PlannedRun(step, blank.schedule)]))[0]
     runs = [*three_runs()[1:], Curve("long", step, exact, blank.schedule)]
     fitted = fit(LAW, runs, bootstrap=4)
     assert fitted.diagnostics["n_points"] < 21_000
