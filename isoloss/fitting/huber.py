@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isoloss.arrays import BoolArray, FloatArray, float64_like, namespace
+from isoloss.arrays import BoolArray, FloatArray, device, namespace
 
 Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """theta (members, parameters) -> residuals (members, points), not finite where the model is undefined, and
@@ -30,7 +30,7 @@ def huber(residuals: FloatArray, delta: float) -> FloatArray:
         return residuals * residuals / 2
     size = xp.abs(residuals)
     inside = xp.where(size <= delta, size, delta)
-    return inside * (size - inside / 2)  # type: ignore[no-any-return]
+    return inside * (size - inside / 2)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Objective:
 
 def identity(theta: FloatArray) -> FloatArray:
     """Return the unit matrix (parameters, parameters) for theta (members, parameters)."""
-    return float64_like(np.eye(theta.shape[1]), theta)  # type: ignore[no-any-return]
+    xp = namespace(theta)
+    return xp.eye(theta.shape[1], dtype=xp.float64, device=device(theta))
 
 
 def _shape(residuals: FloatArray, jacobian: FloatArray, weights: FloatArray, delta: float) -> Shape:
@@ -89,7 +90,7 @@ def _finite(shape: Shape) -> BoolArray:
     objective, gradient, curvature = shape
     xp = namespace(objective)
     total = objective + xp.sum(gradient, axis=1) + xp.sum(curvature, axis=(1, 2))
-    return xp.isfinite(total)  # type: ignore[no-any-return]
+    return xp.isfinite(total)
 
 
 def _without_unweighted(

@@ -154,7 +154,7 @@ class Members:
         usable = better & (self.expected > 0)
         ratio = xp.where(usable, gain, 0.5) / xp.where(usable, self.expected, 1.0)
         shrink = (1 - (2 * ratio - 1) ** 3).clip(LEAST_SHRINK, 2.0)
-        return xp.where(better, shrink, self.growth)  # type: ignore[no-any-return]
+        return xp.where(better, shrink, self.growth)
 
 
 def _damped_step(
@@ -171,7 +171,7 @@ def _damped_step(
     free = xp.where(held, 0.0, 1.0 / xp.sqrt(square))
     added = xp.where(held, 1.0, damping[:, None] * (largest / square).clip(None, MAX_SCALE) + JITTER)
     matrix = curvature * (free[:, :, None] * free[:, None, :]) + added[:, None, :] * identity(gradient)
-    return xp.linalg.solve(matrix, -(gradient * free)[..., None])[..., 0] * free  # type: ignore[no-any-return]
+    return xp.linalg.solve(matrix, -(gradient * free)[..., None])[..., 0] * free
 
 
 def kept(members: Members, stay: BoolArray) -> Members | None:

@@ -74,9 +74,10 @@ def solve(
     member needs at once; without it, room for the residuals, the Jacobian and three arrays like the residuals.
     The answer is in arrays of the library of `start`, on its device.
 
-    A member has converged where an undamped step would gain less than `tolerance` of its objective. One whose
-    model is undefined at its start has an infinite objective and has not converged; one whose weights are all
-    zero stays at its start and has not converged, because it has seen no data.
+    A member has converged where an undamped step would gain less than `tolerance` of its objective; where no step
+    brings a gain, because of rounding, less than `STALLED_GAIN` is enough, and so are residuals that are
+    `NEGLIGIBLE`. One whose model is undefined at its start has an infinite objective and has not converged; one
+    whose weights are all zero stays at its start and has not converged, because it has seen no data.
 
     In a `race` the members are starts of one problem. One that settles at the height of the best converged one,
     as far as `same_optimum` tells, is finished; one still above it after `PATIENCE` times as long as the first
@@ -103,9 +104,11 @@ def solve(
 
 
 def _prior_like(prior: Prior | None, theta: FloatArray) -> Prior | None:
+    """Return the prior in arrays like theta, None where it says nothing."""
     if prior is None:
         return None
-    return float64_like(prior[0], theta), float64_like(prior[1], theta)
+    centre, precision = float64_like(prior[0], theta), float64_like(prior[1], theta)
+    return (centre, precision) if bool(namespace(theta).any(precision > 0)) else None
 
 
 @dataclass(frozen=True)
