@@ -1,0 +1,224 @@
+"""The norm of the weights and what follows from it: effective area, clock and noise, with their derivatives."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+from isoloss.arrays import FloatArray, namespace
+from isoloss.laws.memory import sum_runs_of
+from isoloss.laws.norm_blocks import NormBlocks
+
+IDLE = 1e-6
+"""The clock I never runs slower than this, so that a drop to nothing takes some of it too."""
+
+Slopes: TypeAlias = dict[str, FloatArray]
+"""Derivatives by the name of the parameter; empty where they are not asked for."""
+
+
+class Rates(NamedTuple):
+    """The parameters of laws.md 1.5 that act through the norm and the memory, each (members, 1)."""
+
+    C: FloatArray
+    b: FloatArray
+    g: FloatArray
+    p: FloatArray
+    c: FloatArray
+    l: FloatArray  # noqa: E741
+
+
+class Norms(NamedTuple):
+    """ln R at the end of each block, and ln of its mean over each block: (members, blocks)."""
+
+    log_end: FloatArray
+    log_mean: FloatArray
+    end_slopes: Slopes
+    mean_slopes: Slopes
+
+
+def norms(rates: Rates, features: NormBlocks, *, slopes: bool) -> Norms:
+    """Return ln R, by the recurrence R^2 -> exp(-x) R^2 + c v (1 - exp(-x))/x over a block of x = 2 l wd area.
+
+    It is exact where eta is constant in a block; v is the integral of eta^2. Over a block in which R^2 is linear
+    the mean of 1/R is 2 / (R before + R after), which is why the mean of R is theirs.
+    """
+    xp = namespace(rates.l)
+    x = rates.l * features.decay
+    share, share_slope = _mean_decay(x)
+    sources = [features.square * share]
+    if slopes:
+        sources.append(features.square * (share_slope * features.decay + share * features.elapsed))
+    keep = xp.where(features.first, 0.0, xp.exp(-x))
+    added = _recur(xp.stack(sources), keep, features.longest)
+    squared = xp.exp(-rates.l * features.elapsed) + rates.c * added[0]
+    end = xp.sqrt(squared)
+    mean = (xp.roll(end, 1, axis=-1) + end) / 2  # of an empty first block: anything, it has no area
+    found = Norms(xp.log(end), xp.log(mean), {}, {})
+    if slopes:
+        by = {"c": added[0], "l": rates.c * added[1] - features.elapsed * squared}
+        for name, slope in by.items():
+            slope = slope / (2 * end)
+            found.end_slopes[name] = slope / end
+            found.mean_slopes[name] = (xp.roll(slope, 1, axis=-1) + slope) / (2 * mean)
+    return found
+
+
+def effective_area(features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
+    """Return S at the points (members, points), and its derivatives by c and l."""
+    xp = namespace(found.log_mean)
+    share = features.area * xp.exp(-found.log_mean)
+    area = xp.clip(_in_run(_running(share), features), 1e-12)
+    by = {name: _in_run(_running(-share * slope), features) for name, slope in found.mean_slopes.items()}
+    return area, by
+
+
+def noise(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
+    """Return n at the points (members, points): what the present rate keeps up, and what earlier ones left."""
+    xp = namespace(rates.p)
+    log_e = features.log_eta - xp.take(found.log_end, features.at, axis=-1)
+    value = xp.exp(rates.p * log_e)
+    by = {
+        name: -rates.p * value * xp.take(slope, features.at, axis=-1)
+        for name, slope in found.end_slopes.items()
+    }
+    if by:
+        by |= {"p": value * log_e} | {name: xp.zeros_like(value) for name in ("C", "b", "g")}
+    if len(features.pair_corner):
+        left, left_by = _left_of_drops(rates, features, found)
+        value[:, features.annealed] += left
+        for name, slope in left_by.items():
+            by[name][:, features.annealed] += slope
+    return value, by
+
+
+def _left_of_drops(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
+    """Return what is left of the drops before each annealed point, (members, annealed).
+
+    A drop is spread evenly over the time I that it takes, so that what is left of it is its height times the mean
+    of (1 + x/b)^-b over its stretch of x = C (I(t) - I): a difference of F, the integral, between its corners.
+    """
+    xp = namespace(rates.C)
+    clock, clock_by = _clock(rates, features, found)
+    weight, weight_by = _corner_weights(rates, features, found, clock, clock_by)
+    corner = features.pair_corner
+    now = xp.take(features.at, features.annealed, axis=0)
+    then = xp.take(features.corner, corner, axis=0)
+    since = xp.take(clock, xp.take(now, features.pair_point, axis=0), axis=-1) - xp.take(clock, then, axis=-1)
+    total, kernel, by_b = _integral(rates.C * since, rates.b)
+    weight = xp.take(weight, corner, axis=-1)
+    value = _sum(weight * total, features) / rates.C
+    if not clock_by:
+        return value, {}
+    kernel = kernel * weight
+    by = {
+        "C": (_sum(kernel * since, features) - value) / rates.C,
+        "b": _sum(weight * by_b, features) / rates.C,
+        "p": _sum(xp.take(weight_by["p"], corner, axis=-1) * total, features) / rates.C,
+    }
+    reached = _sum(kernel, features)
+    total = total / rates.C
+    for name, slope in clock_by.items():
+        moved = xp.take(weight_by[name], corner, axis=-1) * total - xp.take(slope, then, axis=-1) * kernel
+        by[name] = _sum(moved, features) + reached * xp.take(slope, now, axis=-1)
+    return value, by
+
+
+def _corner_weights(
+    rates: Rates, features: NormBlocks, found: Norms, clock: FloatArray, clock_by: Slopes
+) -> tuple[FloatArray, Slopes]:
+    """Return by how much e^p drops per time I behind each corner, less than before it (members, corners)."""
+    xp = namespace(rates.p)
+    log_r = _middle(found.log_end, features)
+    high, low = (xp.exp(rates.p * (log - log_r)) for log in (features.log_high, features.log_low))
+    taken = _between(clock, features)
+    density = (high - low) / taken
+    by = {name: -density * _between(slope, features) / taken for name, slope in clock_by.items()}
+    for name, slope in found.end_slopes.items():
+        by[name] = by[name] - rates.p * density * _middle(slope, features)
+    if by:
+        by["p"] = (high * (features.log_high - log_r) - low * (features.log_low - log_r)) / taken
+    return _at_corners(density, features), {name: _at_corners(slope, features) for name, slope in by.items()}
+
+
+def _clock(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
+    """Return I at all edges (members, blocks), and its derivatives by c, l and g; only differences count."""
+    xp = namespace(rates.g)
+    log_e = features.log_mean - found.log_mean
+    passed = xp.where(features.resting, 0.0, features.duration * xp.exp((1 - rates.g) * log_e))
+    by = {name: _running((rates.g - 1) * passed * slope) for name, slope in found.mean_slopes.items()}
+    if by:
+        by["g"] = _running(-passed * log_e)
+    return _running(passed + IDLE * features.duration), by
+
+
+def _integral(x: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return F(x) = integral of (1 + u/b)^-b for u in 0..x, and its derivatives by x and by b, for x >= 0.
+
+    F = b ln(1 + x/b) (exp(v) - 1)/v with v = (1 - b) ln(1 + x/b), which is smooth at b = 1.
+    """
+    xp = namespace(x)
+    share = x / b
+    log = xp.log1p(share)
+    v = (1 - b) * log
+    grown = xp.expm1(v)
+    close = xp.abs(v) < 1e-3
+    safe = xp.where(close, 1.0, v)
+    mean = xp.where(close, 1 + v / 2 * (1 + v / 3 * (1 + v / 4)), grown / safe)
+    slope = xp.where(close, 0.5 + v / 3 * (1 + 3 * v / 8 * (1 + 4 * v / 15)), (grown + 1 - mean) / safe)
+    log_slope = -share / (b * (1 + share))
+    by_b = mean * (log + b * log_slope) + b * log * slope * ((1 - b) * log_slope - log)
+    return b * log * mean, (1 + grown) / (1 + share), by_b
+
+
+def _mean_decay(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (1 - exp(-x))/x, the mean of exp(-u) over 0..x, and its derivative, for x >= 0."""
+    xp = namespace(x)
+    small = x < 1e-2
+    safe = xp.where(small, 1.0, x)
+    fallen = -xp.expm1(-safe)
+    value = xp.where(small, 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5))), fallen / safe)
+    series = -0.5 + x * (1 / 3 - x * (1 / 8 - x * (1 / 30 - x / 144)))
+    return value, xp.where(small, series, ((1 - fallen) - fallen / safe) / safe)
+
+
+def _recur(added: FloatArray, keep: FloatArray, longest: int) -> FloatArray:
+    """Return y_j = keep_j y_{j-1} + added_j along the last axis, keep 0 where a run begins, by doubling.
+
+    No factor is above 1, so that a run of any length stays in the range of numbers.
+    """
+    value, keep = added + 0.0, keep + 0.0
+    shift = 1
+    while shift < longest:
+        value[..., shift:] += keep[..., shift:] * value[..., :-shift]
+        keep[..., shift:] = keep[..., shift:] * keep[..., :-shift]
+        shift *= 2
+    return value
+
+
+def _running(values: FloatArray) -> Any:
+    return namespace(values).cumulative_sum(values, axis=-1)
+
+
+def _sum(values: FloatArray, features: NormBlocks) -> FloatArray:
+    return sum_runs_of(values, features.pair_starts)
+
+
+def _in_run(total: FloatArray, features: NormBlocks) -> Any:
+    xp = namespace(total)
+    return xp.take(total, features.at, axis=-1) - xp.take(total, features.begin, axis=-1)
+
+
+def _between(values: FloatArray, features: NormBlocks) -> Any:
+    xp = namespace(values)
+    return xp.take(values, features.drop_end, axis=-1) - xp.take(values, features.drop_begin, axis=-1)
+
+
+def _middle(values: FloatArray, features: NormBlocks) -> Any:
+    xp = namespace(values)
+    return (xp.take(values, features.drop_begin, axis=-1) + xp.take(values, features.drop_end, axis=-1)) / 2
+
+
+def _at_corners(density: FloatArray, features: NormBlocks) -> FloatArray:
+    """Return the density of the drop that opens at each corner, less that of the one that closes there."""
+    xp = namespace(density)
+    padded = xp.concat([density, xp.zeros_like(density[:, :1])], axis=-1)  # position -1: no drop
+    return padded[:, features.opens] - padded[:, features.closes]
