@@ -21,9 +21,11 @@ _ROOMS = {
     "IsolossError": "isoloss.errors",
     "LAWS": "isoloss.laws",
     "Prediction": "isoloss.fitting",
+    "RunTable": "isoloss.observations",
     "Schedule": "isoloss.schedules",
     "fit": "isoloss.fitting",
     "read_curves": "isoloss.importers",
+    "read_runs": "isoloss.importers",
     "schedule_from_spec": "isoloss.schedules",
 }
 
@@ -35,10 +37,12 @@ __all__ = [
     "Fit",
     "IsolossError",
     "Prediction",
+    "RunTable",
     "Schedule",
     "__version__",
     "fit",
     "read_curves",
+    "read_runs",
     "schedule_from_spec",
 ]
 
@@ -46,9 +50,9 @@ if TYPE_CHECKING:
     from isoloss.client import ApiError, Client
     from isoloss.errors import IsolossError
     from isoloss.fitting import Fit, Prediction, fit
-    from isoloss.importers import read_curves
+    from isoloss.importers import read_curves, read_runs
     from isoloss.laws import LAWS
-    from isoloss.observations import Curve
+    from isoloss.observations import Curve, RunTable
     from isoloss.schedules import Schedule, schedule_from_spec
 
 

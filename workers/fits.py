@@ -1,35 +1,46 @@
-"""Fits: the law that was asked for, fitted to the curves that were chosen."""
+"""Fits: the law that was asked for, fitted to the runs that were chosen."""
 
 from __future__ import annotations
 
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
 
+from isoloss.laws import LAWS, TableLaw
+from isoloss.observations import Curve, RunTable
 from store import fits
 from store.curves import load_curves
+from store.run_tables import load_table
+from store.tables import Fit
 from workers.work import Work, carry_out
-
-if TYPE_CHECKING:
-    from isoloss.observations import Curve
 
 Documents = tuple[dict[str, Any], dict[str, Any]]
 
 
 def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
-    """What the fit was asked to be, and the curves that it chooses as they are now."""
-    fit = fits.of_job(session, job_id)
-    curves, left_out = load_curves(session, fit.project_id, fit.select, fit.options)
-    return {"law": fit.law, "curves": curves, "left_out": left_out, "options": dict(fit.options)}
+    """What the fit was asked to be, and the runs that it chooses as they are now."""
+    return observed(session, fits.of_job(session, job_id))
+
+
+def observed(session: Session, fit: Fit) -> dict[str, Any]:
+    """The fit's law and options, and its runs as the law takes them: their curves, or what came of each."""
+    load = load_table if isinstance(LAWS[fit.law], TableLaw) else load_curves
+    observations, left_out = load(session, fit.project_id, fit.select, fit.options)
+    return {
+        "law": fit.law,
+        "observations": observations,
+        "left_out": left_out,
+        "options": dict(fit.options),
+    }
 
 
 def compute(
     law: str,
-    curves: Sequence[Curve],
+    observations: Sequence[Curve] | RunTable,
     left_out: Sequence[dict[str, str]],
     options: Mapping[str, Any],
     progress: Callable[[float, str], None],
@@ -38,7 +49,7 @@ def compute(
     # Here, in the child process: the worker itself does without the numerical libraries of a fit.
     from isoloss.fitting import fit
 
-    fitted = fit(law, curves, progress=progress, left_out=left_out, **options)
+    fitted = fit(law, observations, progress=progress, left_out=left_out, **options)
     return fitted.public(), fitted.as_document()
 
 

@@ -23,12 +23,14 @@ from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
 from isoloss.fitting import Fit, FitOptions
-from isoloss.laws import LAWS
+from isoloss.fitting.table_screening import screen_table
+from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import n_params_of
 from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
 from store import fits, queue, runs
 from store.pages import Asked
+from store.run_tables import load_table
 from store.tables import Run
 
 router = APIRouter(prefix="/v1/projects/{project}/fits", tags=["fits"], route_class=StrictRoute)
@@ -62,11 +64,14 @@ def get_fit(fit_id: str, access: Reading) -> FitDocument:
 
 @router.post("/{fit_id}/predictions", responses=problems(400, 401, 403, 404, 409, 422, 503))
 def predict(fit_id: str, body: NewPrediction, access: Reading) -> PredictionDocument:
-    """Predict a run that need not have been trained; 409 where the fit has not succeeded or determines nothing."""
+    """Predict a run that need not have been trained.
+
+    A law of loss curves predicts the losses under a `schedule`, a law of finished runs the outcome of a `config`.
+    409 where the fit has not succeeded or determines nothing, 422 where what the law predicts from is missing.
+    """
     fit = Fit.from_document(fits.state(access.session, identifier("fit", fit_id), access.project_id))
-    if body.schedule is None:
-        raise InvalidInput(field="schedule", reason=f"the law {fit.law_name} predicts from one")
-    predicted = fit.predict(schedule=bounded(body.schedule), **body.keywords())
+    schedule = None if body.schedule is None else bounded(body.schedule)
+    predicted = fit.predict(schedule=schedule, **body.keywords())
     return PredictionDocument.model_validate(predicted.as_dict())
 
 
@@ -104,12 +109,22 @@ def _check(access: Access, body: NewFit) -> None:
     with _named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     _check_counts(chosen, options.n_params_kind)
-    usable = [run for run in chosen if _may_have_rates(run)]
+    _check_holdout(chosen, _usable(access, body, options, chosen), body.options.holdout)
+
+
+def _usable(access: Access, body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
+    """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
+    law = LAWS[body.law]
+    if isinstance(law, TableLaw):
+        sent = body.options.sent()
+        table, unread = load_table(access.session, access.project_id, body.select.chosen(), sent)
+        return set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
+    usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:
         raise UnusableData(
             reason="no learning rate is known of any of these runs: declare a schedule or log lr"
         )
-    _check_holdout(chosen, usable, body.options.holdout)
+    return usable
 
 
 @contextmanager
@@ -136,7 +151,7 @@ def _check_counts(chosen: Sequence[Run], asked: str | None) -> None:
         raise InvalidInput(field="options.n_params_kind", reason=reason)
 
 
-def _check_holdout(chosen: Sequence[Run], usable: Sequence[Run], holdout: Holdout | None) -> None:
+def _check_holdout(chosen: Sequence[Run], usable: set[str], holdout: Holdout | None) -> None:
     if holdout is None:
         return
     unknown = sorted(set(holdout.run_ids or ()) - {run.run_id for run in chosen})
@@ -144,7 +159,7 @@ def _check_holdout(chosen: Sequence[Run], usable: Sequence[Run], holdout: Holdou
         raise InvalidInput(
             field="options.holdout.run_ids", reason=f"run {unknown[0]!r} is not among the chosen"
         )
-    fitted = {run.run_id for run in usable} - set(holdout.run_ids or ())
+    fitted = usable - set(holdout.run_ids or ())
     if len(fitted) <= math.ceil((holdout.fraction or 0) * len(fitted)):
         raise InvalidInput(field="options.holdout", reason="leaves no run to fit")
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from app.jobs.schemas import JobStatus
 from app.runs.schemas import Config
-from app.schemas import Document, Label, Name, Positive, Step, Time
+from app.schemas import Document, Label, Name, NotNegative, Positive, Step, Time
 from isoloss.fitting.objective import HUBER_DELTA
 from isoloss.fitting.options import MAX_BOOTSTRAP, MAX_STARTS
 from store.tables import Fit
@@ -25,6 +25,7 @@ PARAMETER_EXAMPLE = {
     "std_error": 0.01,
     "interval": [0.45, 0.49],
     "at_bound": False,
+    "profile": [0.45, None],
 }
 
 
@@ -38,6 +39,7 @@ def _all_different(names: list[str]) -> list[str]:
 RunIds = Annotated[list[Name], Field(min_length=1, max_length=10_000), AfterValidator(_all_different)]
 Bounds = Annotated[list[int | float | None], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Prior = Annotated[list[int | float], Field(min_length=2, max_length=2)]
 
 
 class Select(Document):
@@ -71,7 +73,9 @@ class Holdout(Document):
 
     run_ids: RunIds | None = Field(None, description="The runs of these names.", examples=[["wsd-1"]])
     fraction: Share | None = Field(
-        None, description="This share of the runs, those that trained furthest.", examples=[0.2]
+        None,
+        description="This share of the runs, those that trained furthest or are the largest.",
+        examples=[0.2],
     )
 
     @model_validator(mode="after")
@@ -88,7 +92,11 @@ class Options(Document):
         json_schema_extra={"examples": [{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}]}
     )
 
-    target: Literal["loss", "val_loss", "reward"] = Field("loss", description="The column to fit.")
+    target: Literal["loss", "val_loss", "reward"] = Field(
+        "loss",
+        description="What to fit: the column of the curves; for a law of finished runs `summary.final_loss`, "
+        "`summary.final_val_loss` or `summary.reward`.",
+    )
     fix: dict[str, int | float] = Field(
         default_factory=dict, description="Parameters that are given.", examples=[{"lambda": 0.999}]
     )
@@ -107,7 +115,7 @@ class Options(Document):
     )
     skip_steps: Annotated[int, Field(ge=0, le=10**10)] | None = Field(
         None,
-        description="Points up to this step are left out; null: those of the warm-up.",
+        description="Points of curves up to this step are left out; null: those of the warm-up.",
         examples=[1000],
     )
     starts: Annotated[int, Field(ge=1, le=MAX_STARTS)] = Field(
@@ -128,10 +136,37 @@ class Options(Document):
         description="Which count of parameters is meant; null: each run's own, which must be the same.",
         examples=["non_embedding"],
     )
+    resample: Literal["runs", "configurations", "blocks"] | None = Field(
+        None,
+        description="What resamples draw: whole runs, all runs of a configuration, or blocks of curves; null: "
+        "what the data allow.",
+        examples=["configurations"],
+    )
+    profile: bool = Field(
+        True, description="Whether to find profile-likelihood intervals too.", examples=[False]
+    )
+    convention: Label | None = Field(
+        None,
+        description="A reading of the law, of its `conventions` in `GET /v1/laws`; null: the usual one.",
+        examples=[None],
+    )
+    priors: dict[str, Prior | None] = Field(
+        default_factory=dict,
+        description="[centre, sd] that parameters are expected at, instead of the law's own; null drops one. The "
+        "sd is of the logarithm for parameters that the search moves in logarithms, such as exponents.",
+        examples=[{"alpha": [0.3, 0.2]}],
+    )
+    prior_strength: NotNegative | None = Field(
+        None, description="Weight of the priors, in log loss; null: the law's own.", examples=[0.005]
+    )
+    backend: Literal["numpy", "torch", "cuda"] = Field(
+        "numpy", description="Where the arithmetic is done; torch must be installed for the others."
+    )
 
     def sent(self) -> dict[str, Any]:
         """The options that were asked for, as the library takes them."""
-        return self.model_dump(exclude_unset=True, exclude_none=True)
+        sent = self.model_dump(exclude_unset=True)
+        return {name: value for name, value in sent.items() if value is not None}
 
 
 class NewFit(Document):
@@ -174,12 +209,17 @@ class FitDocument(Document):
     finished_at: Time | None = Field(description="When it ended.")
     parameters: list[dict[str, Any]] | None = Field(
         None,
-        description="`name, symbol, unit, value, std_error, interval, at_bound`; null for what is not determined.",
+        description="`name, symbol, unit, value, std_error, interval, at_bound, profile`; null for what is not "
+        "determined. `interval` is from resamples, `profile` from the profile likelihood, null for an open side.",
         examples=[[PARAMETER_EXAMPLE]],
     )
     objective: Any = Field(None, description="The sum that the fit made smallest.", examples=[0.00031])
     metrics: dict[str, Any] | None = Field(None, description="Errors on the runs that were fitted.")
-    holdout: dict[str, Any] | None = Field(None, description="Errors on the runs that were held out.")
+    holdout: dict[str, Any] | None = Field(
+        None,
+        description="Errors on runs that were predicted and not fitted: the `holdout` that was asked for, else "
+        "some of the runs from the others. `predicted` says which; null where too few remain.",
+    )
     groups: list[dict[str, Any]] | None = Field(None, description="Parameters by group, such as size.")
     derived: list[dict[str, Any]] | None = Field(
         None, description="`name, unit, value, interval` of what follows."
@@ -219,17 +259,19 @@ class NewPrediction(Document):
 
     schedule: dict[str, Any] | None = Field(
         None,
-        description="Its learning-rate schedule, for the laws of loss curves.",
+        description="Its learning-rate schedule, which the laws of loss curves need and the others do not take.",
         examples=[{"kind": "cosine", "total_steps": 20000, "warmup_steps": 500, "peak_lr": 6e-4}],
     )
     config: Config = Field(
         default_factory=Config,
-        description="What else the law asks for.",
-        examples=[{"n_params": 124_000_000, "n_params_kind": "non_embedding"}],
+        description="What the law asks for: for a law of finished runs the fields that it `requires`, such as "
+        "`n_params` and `n_tokens`.",
+        examples=[{"n_params": 124_000_000, "n_params_kind": "non_embedding", "n_tokens": 2_500_000_000}],
     )
     steps: Annotated[list[Step], Field(min_length=1, max_length=MAX_PREDICTED_STEPS)] | None = Field(
         None,
-        description=f"The steps to predict, at most {MAX_PREDICTED_STEPS}; some over the whole run where left out.",
+        description=f"The steps of a curve to predict, at most {MAX_PREDICTED_STEPS}; some over the whole run "
+        "where left out.",
         examples=[[10000, 20000]],
     )
     level: Share | None = Field(
@@ -240,7 +282,7 @@ class NewPrediction(Document):
     )
 
     def keywords(self) -> dict[str, Any]:
-        """What the library's `predict` is to be called with, beside the schedule."""
+        """What the library's `predict` is to be called with, beside the schedule; `config` says the sizes."""
         config = self.config.model_dump(exclude_unset=True, exclude_none=True)
         given = {"steps": self.steps, "level": self.level, "interval": self.interval, "config": config}
         return {name: value for name, value in given.items() if value is not None}

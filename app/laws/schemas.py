@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
@@ -35,6 +35,11 @@ class LawDocument(Document):
     requires: Sequence[str] = Field(description="What a run must have.", examples=[["loss", "schedule"]])
     reference: str = Field(
         description="Where it was published.", examples=["Tissue et al. 2024, arXiv 2408.11029"]
+    )
+    conventions: Mapping[str, str] = Field(
+        description="The readings of the law that `options.convention` chooses from, with their meaning; the first "
+        "is the usual one.",
+        examples=[{}],
     )
     parameters: Sequence[LawParameterDocument] = Field(description="Its parameters.")
 

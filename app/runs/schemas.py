@@ -87,6 +87,7 @@ class Summary(Free):
     model_config = ConfigDict(json_schema_extra={"examples": [{"final_loss": 2.913}]})
 
     final_loss: Number | None = Field(None, description="Loss at the end, nats per token.")
+    final_val_loss: Number | None = Field(None, description="Validation loss at the end, nats per token.")
     steps_to_target: Count | None = Field(None, description="Optimiser steps until `target_loss`.")
     target_loss: Positive | None = Field(
         None, description="Loss that `steps_to_target` is about, nats per token."

@@ -48,6 +48,16 @@ def bounds(text: str) -> list[float | None]:
     return sides
 
 
+def prior(text: str) -> list[float] | None:
+    """`0.3:0.2` as a centre and a standard deviation, `none` as no prior."""
+    if text.lower() == "none":
+        return None
+    centre, colon, spread = text.partition(":")
+    if not colon:
+        raise ValueError("a prior is centre:sd, or none")
+    return [float(centre), float(spread)]
+
+
 def scalar(text: str) -> Any:
     """A typed value of a configuration: number, true, false or else the text itself."""
     if text in ("true", "false"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isoloss.cli.output import Output, interval, moment, number
 
 if TYPE_CHECKING:
-    from isoloss.client.documents import Fit, Parameter
+    from isoloss.client.documents import Fit, LeftOut, Parameter
 
 WIDE = 120
 SHOWN_RUNS, MANY_RUNS = 3, 12
@@ -74,8 +74,18 @@ def show_fit(output: Output, fit: Fit) -> None:
     _show_rows(output, "Derived", fit.get("derived") or [])
     _show_training_error(output, fit)
     _show_holdout(output, fit.get("holdout") or {})
-    for left_out in fit.get("left_out") or []:
-        output.line(f"Left out {left_out['run_id']}: {left_out['reason']}", style="yellow")
+    _show_left_out(output, fit.get("left_out") or [])
+
+
+def _show_left_out(output: Output, left_out: Sequence[LeftOut]) -> None:
+    """The runs that were not used; of many with one reason the number."""
+    reasons: dict[str, list[str]] = {}
+    for one in left_out:
+        reasons.setdefault(one["reason"], []).append(one["run_id"])
+    for reason, runs in reasons.items():
+        named = ", ".join(runs[:SHOWN_RUNS])
+        more = f" and {len(runs) - SHOWN_RUNS} more" if len(runs) > SHOWN_RUNS else ""
+        output.line(f"Left out {named}{more}: {reason}", style="yellow")
 
 
 def _show_options(output: Output, options: dict[str, Any]) -> None:
@@ -94,6 +104,8 @@ def _show_options(output: Output, options: dict[str, Any]) -> None:
 
 
 def _option(said: object) -> str:
+    if said is None or isinstance(said, bool):
+        return {None: "none", True: "yes", False: "no"}[said]
     if isinstance(said, dict):
         return ", ".join(f"{name} {_option(value)}" for name, value in said.items())
     if isinstance(said, list):
@@ -107,10 +119,11 @@ def _show_training_error(output: Output, fit: Fit) -> None:
     if not mean:
         return
     worst = max((run.get("max_relative_error") or 0.0 for run in runs.values()), default=None)
-    parts = [f"{name} {number(mean.get(key), 3)}" for key, name in MEASURES.items()]
-    parts += [] if worst is None else [f"worst point {100 * worst:.2f}%"]
+    parts = [f"{name} {number(mean[key], 3)}" for key, name in MEASURES.items() if mean.get(key) is not None]
     n_points = (fit.get("diagnostics") or {}).get("n_points")
-    over = f"{len(runs)} fitted runs" + (f", {n_points:,} points" if isinstance(n_points, int) else "")
+    several = isinstance(n_points, int) and n_points != len(runs)  # of finished runs each is one point
+    parts += [] if worst is None else [f"worst {'point' if several else 'run'} {100 * worst:.2f}%"]
+    over = f"{len(runs):,} fitted runs" + (f", {n_points:,} points" if several else "")
     output.line()
     output.line(f"Error on the {over}: {', '.join(parts)}")
 
@@ -125,26 +138,34 @@ def _show_verdict(output: Output, fit: Fit) -> None:
 
 
 def _show_parameters(output: Output, parameters: list[Parameter], level: str) -> None:
-    rows = [_parameter_row(parameter) for parameter in parameters]
-    columns = ["parameter", "value", level, "std. error", "unit", ""]
+    profiled = any(parameter.get("profile") for parameter in parameters)
+    rows = [_parameter_row(parameter, profiled) for parameter in parameters]
+    columns = ["parameter", "value", level, *(["by profile"] if profiled else []), "std. error", "unit", ""]
     output.table(columns, rows, right=["value", "std. error"])
 
 
-def _parameter_row(parameter: Parameter) -> list[str]:
+def _parameter_row(parameter: Parameter, profiled: bool) -> list[str]:
     value = parameter["value"]
     note = "at its bound" if parameter.get("at_bound") else ""
+    unit = parameter.get("unit") or ""
     if value is None:
-        return [parameter["name"], "not determined", "-", "-", parameter.get("unit") or "", note]
+        blank = ["-"] * (3 if profiled else 2)
+        return [parameter["name"], "not determined", *blank, unit, note]
     digits = meaningful_digits(value, parameter.get("std_error"))
     shown = number(value, digits)
+    profile = [_profile(parameter.get("profile"), digits, shown)] if profiled else []
+    resampled = interval(parameter.get("interval"), digits, like=shown)
     return [
-        parameter["name"],
-        shown,
-        interval(parameter.get("interval"), digits, like=shown),
-        number(parameter.get("std_error"), 2),
-        parameter.get("unit") or "",
-        note,
-    ]
+        parameter["name"], shown, resampled, *profile, number(parameter.get("std_error"), 2), unit, note
+    ]  # fmt: skip
+
+
+def _profile(ends: Sequence[float | None] | None, digits: int, like: str) -> str:
+    """A profile interval, in which a side without limit is open."""
+    if not ends:
+        return "-"
+    low, high = (None if end is None else interval([end], digits, like)[1:-1] for end in ends)
+    return f"[{low or 'open'}, {high or 'open'}]"
 
 
 def meaningful_digits(value: float, spread: float | None) -> int:
@@ -187,17 +208,39 @@ def _determined(value: float | None) -> str:
 
 
 def _show_holdout(output: Output, holdout: dict[str, Any]) -> None:
-    scores = {**(holdout.get("runs") or {}), **({"mean": holdout["mean"]} if holdout.get("mean") else {})}
+    """How well runs were predicted that were not fitted: those asked for, else some from the others."""
+    runs = holdout.get("runs") or {}
+    scores = {**(runs if len(runs) <= MANY_RUNS else {}), **_means(holdout)}
     if not scores:
         return
     measures = {**MEASURES, "max_relative_error": "worst"}
     if any(score.get("coverage") is not None for score in scores.values()):
         level = holdout.get("level")
         measures["coverage"] = "in interval" if level is None else f"in {100 * level:g}% interval"
-    rows = [[run_id, *(_score(measure, score) for measure in measures)] for run_id, score in scores.items()]
-    columns = ["held out", *measures.values()]
+    told = {
+        key: name
+        for key, name in measures.items()
+        if any(score.get(key) is not None for score in scores.values())
+    }
+    rows = [[run_id, *(_score(measure, score) for measure in told)] for run_id, score in scores.items()]
+    columns = ["predicted, not fitted", *told.values()]
     output.line()
+    if holdout.get("predicted"):
+        output.line(f"Predicted from the other runs: {holdout['predicted']}")
     output.table(columns, rows, right=columns[1:])
+
+
+def _means(holdout: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The mean over the runs, and over those of each other time that runs were predicted from others."""
+    means = {"mean": holdout["mean"]} if holdout.get("mean") else {}
+    count = len(holdout.get("runs") or {})
+    if means and count > MANY_RUNS:
+        means = {f"mean of {count:,} runs": holdout["mean"]}
+    others = [one for one in holdout.get("others") or [] if one.get("mean")]
+    for one in others[:SHOWN_RUNS]:
+        label = f"{one['predicted']}, from {one['n_fitted']:,} runs"
+        means[label] = one["mean"]
+    return means
 
 
 def _score(measure: str, score: dict[str, Any]) -> str:

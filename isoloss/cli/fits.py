@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import BadArgument, bounds, pairs
+from isoloss.cli.arguments import BadArgument, bounds, pairs, prior
 from isoloss.cli.fit_view import show_fit, show_fits
 from isoloss.cli.session import Project, Session, command
 
@@ -51,6 +51,31 @@ def create(
     holdout_fraction: Annotated[
         float | None, typer.Option(help="A share of the runs to score instead.")
     ] = None,
+    resample: Annotated[
+        str | None,
+        typer.Option(help="What resamples draw: runs, configurations or blocks.", show_default="by the data"),
+    ] = None,
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help="A reading of the law; `isoloss laws LAW` lists them.", show_default="the usual one"
+        ),
+    ] = None,
+    priors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prior", help="Expect a parameter, as in alpha=0.3:0.2 (centre:sd); alpha=none drops it."
+        ),
+    ] = None,
+    prior_strength: Annotated[
+        float | None, typer.Option(help="Weight of the priors, in log loss; 0 drops them all.")
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile/--no-profile", help="Profile-likelihood intervals too.")
+    ] = True,
+    backend: Annotated[
+        str | None, typer.Option(help="Where to compute: numpy, torch or cuda.", show_default="numpy")
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
 ) -> None:
     """Fit a law to runs and show its parameters with their intervals."""
@@ -67,6 +92,12 @@ def create(
         "seed": seed,
         "n_params_kind": n_params_kind,
         "holdout": _holdout(holdout, holdout_fraction),
+        "resample": resample,
+        "convention": convention,
+        "priors": pairs("--prior", priors, prior) or None,
+        "prior_strength": prior_strength,
+        "profile": None if profile else False,
+        "backend": backend,
     }
     select = _selection(run, tag, recipe, where, all_runs)
     given = {name: value for name, value in options.items() if value is not None}

@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import json_object, pairs
+from isoloss.cli.arguments import json_object, pairs, scalar
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
 
 if TYPE_CHECKING:
-    from isoloss.importers import ImportReport
+    from isoloss.importers import ImportReport, TableReport
 
-app = typer.Typer(name="import", help="Curves from the files of other tools.", no_args_is_help=True)
+app = typer.Typer(
+    name="import", help="Curves and tables of runs from the files of other tools.", no_args_is_help=True
+)
+
+SHOWN_ROWS = 10
 
 
 @app.callback()
 def _group() -> None:
-    """Curves from the files of other tools."""
+    """Curves and tables of runs from the files of other tools."""
 
 
 @command(app, "csv")
@@ -30,7 +34,9 @@ def csv(
     files: Annotated[list[Path] | None, typer.Argument(help="CSV files, one a run; gzip is fine.")] = None,
     runs: Annotated[Path | None, typer.Option(help="A JSON list that says which file is which run.")] = None,
     schedule: Annotated[str | None, typer.Option(help="The schedule of these runs: JSON or @file.")] = None,
-    map: Annotated[list[str] | None, typer.Option(help="What a column holds, as in train_nll=loss.")] = None,
+    map: Annotated[
+        list[str] | None, typer.Option(help="What a column holds, COLUMN=FIELD, as in train_nll=loss.")
+    ] = None,
     run_id: Annotated[
         list[str] | None, typer.Option(help="The run's id; once a file.", show_default="name")
     ] = None,
@@ -84,3 +90,58 @@ def _show(output: Output, report: ImportReport) -> None:
         # Most reasons begin with the file already.
         told = skipped.reason.startswith(str(skipped.path))
         output.hint(f"Skipped {skipped.reason if told else f'{skipped.path}: {skipped.reason}'}")
+
+
+@command(app, "table")
+def table(
+    session: Session,
+    file: Annotated[Path, typer.Argument(help="A table of finished runs: CSV, gzip is fine, or Parquet.")],
+    project: Project,
+    map: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Which column a field is, FIELD=COLUMN, as in n_params=N or final_loss=loss; repeat it."
+        ),
+    ] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="A field of all runs, as in weight_decay=0.1; repeat it.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag for all runs; repeat it.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe of all runs.")] = None,
+) -> None:
+    """Send finished runs to a project, a run a row, with what each was and what came of it.
+
+    A run goes by the column run_id, or is called after its row: row-0001. Usual names of columns are known, and
+    --map says the rest as FIELD=COLUMN: --map n_params=N --map n_tokens=D --map final_loss=loss. Doing it again
+    changes nothing.
+    """
+    from isoloss.importers import import_table
+
+    with session.output.progress("Importing") as advance:
+        report = import_table(
+            session.client,
+            project,
+            file,
+            pairs("--map", map, str),
+            config=pairs("--config", config, scalar),
+            tags=tag or (),
+            recipe=recipe,
+            on_progress=lambda done, total, what: advance(done / total, what),
+        )
+    document = {**asdict(report), "path": str(report.path)}
+    session.output.show(document, lambda: _show_table(session.output, report))
+    if report.skipped:
+        raise typer.Exit(1)
+
+
+def _show_table(output: Output, report: TableReport) -> None:
+    if report.created:
+        output.line(f"Project {report.project} was created.")
+    counts = {"new": report.new, "changed": report.changed, "there before": report.unchanged}
+    told = [f"{number(count)} {what}" for what, count in counts.items() if count]
+    output.line(f"Runs of {report.path.name}: {', '.join(told) or 'none'}")
+    output.line(f"Each has {', '.join(report.fields)}", style="dim")
+    for skipped in report.skipped[:SHOWN_ROWS]:
+        output.hint(f"Skipped {skipped.run_id}: {skipped.reason}")
+    if len(report.skipped) > SHOWN_ROWS:
+        output.hint(f"and {len(report.skipped) - SHOWN_ROWS} more")

@@ -23,6 +23,8 @@ FACTORS = {
     "area_factor": "the sum of learning rates",
     "steps_factor": "the steps",
     "n_params_factor": "the model size",
+    "n_tokens_factor": "the training tokens",
+    "scale_factor": "the scale of the runs",
 }
 
 
@@ -42,7 +44,9 @@ def predict(
     project: Project,
     schedule: Annotated[str | None, typer.Option(help="The schedule to predict: JSON or @file.")] = None,
     steps: Annotated[str | None, typer.Option(help="100,200 or start:stop:count")] = None,
-    config: Annotated[list[str] | None, typer.Option(help="A field of the run, as in n_params=7e9.")] = None,
+    config: Annotated[
+        list[str] | None, typer.Option(help="A field of the run, as in n_params=7e9; repeat it.")
+    ] = None,
     level: Annotated[
         float | None, typer.Option(help="Level of the interval.", show_default="the fit's")
     ] = None,
@@ -50,44 +54,67 @@ def predict(
         IntervalKind | None, typer.Option(help="For the law's own curve, or for one more run.")
     ] = None,
 ) -> None:
-    """Predict a schedule or configuration that a fitted law has not seen."""
+    """Predict what a fitted law has not seen: a curve under a schedule, or the outcome of a configuration."""
+    asked = pairs("--config", config, scalar)
     try:
         prediction = session.client.fits.predict(
             project,
             fit_id,
             schedule=json_object("--schedule", schedule) if schedule else None,
-            config=pairs("--config", config, scalar) or None,
+            config=asked or None,
             steps=read_steps(steps) if steps else None,
             level=level,
             interval=interval.value if interval else None,
         )
     except InvalidInput as error:
-        what, _, reason = str(error).partition(": ")
-        if what != "schedule" or schedule:
+        missing = _missing(error, {"schedule": schedule, **asked})
+        if missing is None:
             raise
-        raise MissingArgument(field="--schedule", reason=reason) from error
-    session.output.show(prediction, lambda: _show(session.output, prediction))
+        raise missing from error
+    session.output.show(prediction, lambda: _show(session.output, prediction, asked))
 
 
-def _show(output: Output, prediction: Prediction) -> None:
-    steps = prediction["steps"]
-    rows = []
-    count = len(prediction["value"])
-    shown = (
-        sorted({(count - 1) * index // max(SHOWN_ROWS - 1, 1) for index in range(SHOWN_ROWS)})
-        if count
-        else []
-    )
-    for row in shown:
-        bounds = [float(prediction["lower"][row]), float(prediction["upper"][row])]
-        label = "-" if steps is None else number(int(steps[row]))
-        rows.append([label, number(float(prediction["value"][row]), DIGITS), interval(bounds, DIGITS)])
+def _missing(error: InvalidInput, given: Mapping[str, Any]) -> MissingArgument | None:
+    """What the service asks for in the words of the command line, None where it was given or is none of ours."""
+    field, _, reason = str(error).partition(": ")
+    name = field.removeprefix("config.")
+    if field not in ("schedule", f"config.{name}") or given.get(name) is not None:
+        return None
+    option = "--schedule" if field == "schedule" else f"--config {name}=..."
+    return MissingArgument(field=option, reason=reason)
+
+
+def _show(output: Output, prediction: Prediction, asked: Mapping[str, Any]) -> None:
+    rows = [
+        [
+            *_place(prediction, row, asked),
+            number(float(prediction["value"][row]), DIGITS),
+            interval([float(prediction[end][row]) for end in ("lower", "upper")], DIGITS),
+        ]
+        for row in _shown_rows(len(prediction["value"]))
+    ]
     unit = f" ({prediction['unit']})" if prediction.get("unit") else ""
-    columns = ["step", f"{prediction['quantity']}{unit}", _interval_name(prediction)]
-    output.table(columns, rows, right=["step"])
-    if count > len(shown):
-        output.line(f"{len(shown)} of {count:,} steps; --json writes them all.", style="dim")
+    about = ["step"] if prediction["steps"] is not None else [name.replace("_", " ") for name in asked]
+    columns = [*about, f"{prediction['quantity']}{unit}", _interval_name(prediction)]
+    output.table(columns, rows, right=about)
+    if len(prediction["value"]) > len(rows):
+        count = len(prediction["value"])
+        output.line(f"{len(rows)} of {count:,} steps; --json writes them all.", style="dim")
     _show_reach(output, prediction.get("extrapolation") or {})
+
+
+def _shown_rows(count: int) -> list[int]:
+    """Which rows of a long prediction are shown: evenly spaced, the first and the last among them."""
+    if not count:
+        return []
+    return sorted({(count - 1) * index // max(SHOWN_ROWS - 1, 1) for index in range(SHOWN_ROWS)})
+
+
+def _place(prediction: Prediction, row: int, asked: Mapping[str, Any]) -> list[str]:
+    """What a row is about: its step, or for a law of finished runs the configuration that was asked for."""
+    if prediction["steps"] is not None:
+        return [number(int(prediction["steps"][row]))]
+    return [number(value) for value in asked.values()]
 
 
 def _show_reach(output: Output, reach: Mapping[str, Any]) -> None:

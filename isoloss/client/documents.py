@@ -50,7 +50,10 @@ class Accepted(TypedDict):
 
 
 class Parameter(TypedDict):
-    """A parameter of a fitted law; `value` is None where the data do not determine it."""
+    """A parameter of a fitted law; `value` is None where the data do not determine it.
+
+    `interval` comes from resamples, `profile` from the profile likelihood, with None for a side without limit.
+    """
 
     name: str
     symbol: str
@@ -59,6 +62,7 @@ class Parameter(TypedDict):
     std_error: float | None
     interval: Interval | None
     at_bound: bool
+    profile: NotRequired[list[float | None] | None]
 
 
 class LeftOut(TypedDict):
@@ -140,6 +144,7 @@ class Law(TypedDict):
     unit: str
     requires: list[str]
     reference: str
+    conventions: NotRequired[dict[str, str]]
     parameters: list[LawParameter]
 
 

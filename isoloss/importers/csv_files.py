@@ -46,7 +46,7 @@ def read_columns(path: str | Path, map: Mapping[str, str] | None = None) -> dict
 def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveTable:
     """What `read_columns` reads, with the columns' mapping and the reason for each that was left out."""
     path = Path(path)
-    header, rows, lines = _read_rows(path)
+    header, rows, lines = read_rows(path)
     field_map = map_columns(header, map, file=str(path))
     columns: dict[str, MaskedColumn] = {}
     for index, column in enumerate(header):
@@ -76,7 +76,8 @@ class _Place:
         )
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def read_rows(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header of a CSV file, its rows of cells, and the line that each row stands on; raises InvalidInput."""
     text = _read_text(path)
     first = text.lstrip("\r\n").partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(first))

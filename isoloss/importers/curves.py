@@ -38,6 +38,11 @@ class PointsRoom(Protocol):
     ) -> Any: ...
 
 
+class HasProjects(Protocol):
+    @property
+    def projects(self) -> ProjectsRoom: ...
+
+
 class Service(Protocol):
     """What an import asks of `isoloss.Client`, which lives in a room that this one does not know."""
 
@@ -94,7 +99,7 @@ def import_curves(
     `on_progress(done, total, file)` follows the files.
     """
     plans, skipped = plan_imports([Path(path) for path in paths], runs_file, run_ids, schedule)
-    created = bool(plans) and _create_project(service, project)
+    created = bool(plans) and create_project(service, project)
     imported: list[ImportedRun] = []
     for done, plan in enumerate(plans):
         if on_progress is not None:
@@ -108,8 +113,8 @@ def import_curves(
     return ImportReport(project, tuple(imported), tuple(skipped), created)
 
 
-def _create_project(service: Service, project: str) -> bool:
-    """Whether the project had to be made."""
+def create_project(service: HasProjects, project: str) -> bool:
+    """Make the project; whether it had to be made."""
     try:
         service.projects.create(project)
     except Conflict:

@@ -64,10 +64,12 @@ def map_columns(header: Sequence[str], chosen: Mapping[str, str] | None = None, 
     other columns keep their own name, made lower case where it is no name for a free field.
     Raises InvalidInput for a chosen column that is not there, and where no column holds the steps.
     """
-    fields = _chosen_fields(header, chosen or {}, file)
+    fields = choose_fields(header, chosen or {}, file)
     for known, names in GUESSES.items():
         if known not in fields.values():
-            column = next((c for name in names for c in header if c not in fields and _bare(c) == name), None)
+            column = next(
+                (c for name in names for c in header if c not in fields and bare_name(c) == name), None
+            )
             if column is not None:
                 fields[column] = known
     if "step" not in fields.values():
@@ -77,7 +79,8 @@ def map_columns(header: Sequence[str], chosen: Mapping[str, str] | None = None, 
     return _name_others(header, fields)
 
 
-def _chosen_fields(header: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, str]:
+def choose_fields(header: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, str]:
+    """The field of each column that `chosen`, field to column, names; raises InvalidInput."""
     fields: dict[str, str] = {}
     for known, column in chosen.items():
         if column not in header:
@@ -99,7 +102,7 @@ def _name_others(header: Sequence[str], fields: Mapping[str, str]) -> FieldMap:
     for column in header:
         if column in named.fields:
             continue
-        name = _free_name(column)
+        name = free_name(column)
         if not FREE_NAME.fullmatch(name):
             named = named.without(column, "it has no name that a field can have")
         elif name in named.fields.values():
@@ -109,10 +112,12 @@ def _name_others(header: Sequence[str], fields: Mapping[str, str]) -> FieldMap:
     return named
 
 
-def _bare(column: str) -> str:
+def bare_name(column: str) -> str:
+    """A column's name as it is compared with usual ones."""
     name = re.sub(r"\s+", "_", column.strip().lower())
     return name.lstrip("_")
 
 
-def _free_name(column: str) -> str:
+def free_name(column: str) -> str:
+    """A column's name as that of a field of the user's own; it may still be none."""
     return re.sub(r"[^a-z0-9_./]+", "_", column.strip().lower()).strip("_")

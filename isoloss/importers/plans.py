@@ -72,10 +72,10 @@ def _plan_one(
     path: Path, entry: dict[str, Any] | None, run_id: str | None, schedule: Mapping[str, Any] | None
 ) -> ImportPlan:
     if entry is None:
-        name = run_id or _run_id_of(path)
+        name = run_id or _name_of(path)
         return ImportPlan(path, name, {"name": name, "schedule": dict(schedule)} if schedule else None)
     specification = {key: value for key, value in entry.items() if key not in ("file", "run_id")}
-    name = run_id or entry.get("run_id") or _run_id_of(path)
+    name = run_id or entry.get("run_id") or _name_of(path)
     specification.setdefault("name", name)
     if schedule is not None:
         specification["schedule"] = dict(schedule)
@@ -86,8 +86,14 @@ def _same_file(first: Path, second: Path) -> bool:
     return first.resolve() == second.resolve()
 
 
-def _run_id_of(path: Path) -> str:
-    name = next((path.name.removesuffix(end) for end in SUFFIXES if path.name.endswith(end)), path.name)
+def _name_of(path: Path) -> str:
+    return run_id_of(
+        next((path.name.removesuffix(end) for end in SUFFIXES if path.name.endswith(end)), path.name)
+    )
+
+
+def run_id_of(name: str) -> str:
+    """A name as a run's id, which has only letters, digits, `.`, `_` and `-`, at most 100."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100]
 
 

@@ -79,7 +79,7 @@ class RunTable:
         rows = list(runs)
         counts = [n_params_of(run.get("config") or {}, n_params_kind) for run in rows]
         configs = [
-            numbers(run.get("config") or {}) | ({} if count is None else {"n_params": count})
+            _with_count(numbers(run.get("config") or {}), count)
             for run, (_, count) in zip(rows, counts, strict=True)
         ]
         names = sorted({name for config in configs for name in config})
@@ -100,6 +100,12 @@ def numbers(config: Mapping[str, Any]) -> dict[str, float]:
         for name, value in config.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
+
+
+def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, float]:
+    """Return a configuration whose `n_params` is the count that is meant, and not another one."""
+    others = {name: value for name, value in config.items() if name != "n_params"}
+    return others if count is None else {**others, "n_params": count}
 
 
 def _outcome(run: Mapping[str, Any], target: str) -> float:

@@ -18,6 +18,7 @@ from isoloss.laws import LAWS
 from isoloss.observations import Curve
 from store import fits, jobs
 from tests.app.conftest import Api, fields, problem
+from workers import fits as fit_work
 
 LAW = "lr_annealing"
 TOO_LONG = {
@@ -205,7 +206,7 @@ def test_an_unidentified_fit_predicts_nothing(
         ({"options": None}, "options"),
         *(({"options": {name: []}}, f"options.{name}") for name in NAMES),
         *(({"options": {name: "abc"}}, f"options.{name}") for name in NAMES),
-        *(({"options": {name: True}}, f"options.{name}") for name in NAMES),
+        *(({"options": {name: True}}, f"options.{name}") for name in NAMES if name != "profile"),
         *(({"options": {name: None}}, f"options.{name}") for name in ("fix", "bounds", "expr", "level")),
         ({"options": {"fix": {"alpha": "0.5"}}}, "options.fix.alpha"),
         ({"options": {"fix": {"alpha": None}}}, "options.fix.alpha"),
@@ -226,6 +227,14 @@ def test_an_unidentified_fit_predicts_nothing(
         ({"options": {"holdout": {"fraction": 0.1}}}, "options.holdout"),
         ({"options": {"n_params_kind": "zz"}}, "options.n_params_kind"),
         ({"options": {"n_params_kind": "active"}}, "options.n_params_kind"),
+        ({"options": {"resample": "points"}}, "options.resample"),
+        ({"options": {"profile": 1}}, "options.profile"),
+        ({"options": {"convention": "other"}}, "options.convention"),
+        ({"options": {"priors": {"alpha": [0.3]}}}, "options.priors.alpha"),
+        ({"options": {"priors": {"alpha": [0.3, 0]}}}, "options.priors.alpha"),
+        ({"options": {"priors": {"nope": [0.3, 0.1]}}}, "options.priors.nope"),
+        ({"options": {"prior_strength": -1}}, "options.prior_strength"),
+        ({"options": {"backend": "tpu"}}, "options.backend"),
         ({"options": {"nope": 1}}, "options.nope"),
         ({"options": {"bootstrap": True}}, "options.bootstrap"),
         ({"options": {"level": "0.9"}}, "options.level"),
@@ -291,17 +300,25 @@ def test_every_option_is_taken_shown_as_sent_and_described(client: httpx.Client,
         "holdout": {"run_ids": ["wsd"]},
         "seed": 7,
         "n_params_kind": "total",
+        "resample": "blocks",
+        "profile": False,
+        "convention": None,
+        "priors": {"alpha": [0.4, 0.2], "L0": None},
+        "prior_strength": 0.01,
+        "backend": "numpy",
     }
     assert options.keys() == set(NAMES) == {field.name for field in dataclasses.fields(FitOptions)}
     answer = client.post(f"{project}/fits", json={"law": LAW, "select": {"all": True}, "options": options})
     assert answer.status_code == 202, answer.text
-    assert client.get(f"{project}/fits/{answer.json()['id']}").json()["options"] == options
+    assert client.get(f"{project}/fits/{answer.json()['id']}").json()["options"] == {
+        name: value for name, value in options.items() if name != "convention"
+    }
     described = client.get("/openapi.json").json()["components"]["schemas"]["Options"]["properties"]
     assert all(one["description"] for one in described.values())
     defaults = FitOptions()
     assert {name: one["default"] for name, one in described.items() if one.get("default") is not None} == {
         name: getattr(defaults, name)
-        for name in ("target", "huber_delta", "starts", "bootstrap", "level", "seed")
+        for name in ("target", "huber_delta", "starts", "bootstrap", "level", "seed", "profile", "backend")
     }
 
 
@@ -322,4 +339,123 @@ def test_laws_are_described(client: httpx.Client) -> None:
         assert law["formula"]
         assert law["reference"]
         assert law["requires"]
+        assert law["conventions"] == LAWS[law["name"]].conventions
         assert {"name", "symbol", "unit", "lower", "upper", "meaning"} <= law["parameters"][0].keys()
+
+
+TABLE_LAW = "chinchilla"
+SIZES = (1e7, 3e7, 1e8, 3e8)
+
+
+def _outcome(n_params: float, n_tokens: float) -> float:
+    return float(1.8 + 480 * n_params**-0.35 + 2100 * n_tokens**-0.37)
+
+
+def _put_row(client: httpx.Client, project: str, name: str, **said: Any) -> None:
+    answer = client.put(f"{project}/runs/{name}", json={"name": name, "status": "finished", **said})
+    assert answer.is_success, answer.text
+
+
+def _put_rows(client: httpx.Client, project: str) -> None:
+    """Runs of four sizes and four lengths with the losses of a known law."""
+    for n_params in SIZES:
+        for n_tokens in (2e8, 1e9, 5e9, 2e10):
+            config = {"n_params": n_params, "n_tokens": n_tokens}
+            summary = {"final_loss": _outcome(n_params, n_tokens)}
+            _put_row(client, project, f"n{n_params:.0f}-d{n_tokens:.0f}", config=config, summary=summary)
+
+
+@pytest.fixture
+def table_fit(api: Api, client: httpx.Client, project: str) -> str:
+    """The path of a finished fit of final losses, done as a worker does it."""
+    _put_rows(client, project)
+    _put_row(client, project, "burst", status="diverged", config={"n_params": 1e8, "n_tokens": 1e9})
+    body = {"law": TABLE_LAW, "select": {"all": True}, "options": {"bootstrap": 20}}
+    answer = client.post(f"{project}/fits", json=body)
+    assert answer.status_code == 202, answer.text
+    fit = answer.json()
+    with api.sessions.begin() as session:
+        job = uuid.UUID(fit["job_id"])
+        attempt = jobs.start(session, job)
+        documents = fit_work.compute(**fit_work.read(session, job), progress=lambda fraction, message: None)
+        assert jobs.finish(session, job, attempt or 0, "succeeded")
+        fit_work.write(session, job, documents)
+    return f"{project}/fits/{fit['id']}"
+
+
+def test_finished_runs_are_fitted_by_what_they_were_and_what_came_of_them(
+    client: httpx.Client, table_fit: str
+) -> None:
+    """Configurations and summaries make the table; a run that diverged is left out and named."""
+    shown = client.get(table_fit).json()
+    assert {one["name"]: one["value"] for one in shown["parameters"]}["alpha"] == pytest.approx(
+        0.35, rel=0.02
+    )
+    assert shown["diagnostics"]["n_runs"] == 16
+    assert shown["left_out"] == [{"run_id": "burst", "reason": "it diverged"}]
+    assert shown["holdout"]["predicted"]
+
+
+def test_a_law_of_finished_runs_predicts_from_a_configuration(client: httpx.Client, table_fit: str) -> None:
+    """One outcome with its interval, no steps, and how far it reaches."""
+    body = {"config": {"n_params": 7e9, "n_tokens": 1.4e11}, "interval": "new_run"}
+    document = client.post(f"{table_fit}/predictions", json=body).json()
+    assert document["steps"] is None
+    assert (document["quantity"], document["unit"]) == ("loss", "nats/token")
+    assert document["value"] == [pytest.approx(_outcome(7e9, 1.4e11), rel=0.01)]
+    assert document["lower"][0] <= document["value"][0] <= document["upper"][0]
+    assert document["extrapolation"]["n_params_factor"] == pytest.approx(7e9 / 3e8)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "config.n_params"),
+        ({"config": {"n_params": 1e9}}, "config.n_tokens"),
+        ({"config": {"n_params": 1e9, "n_tokens": 0}}, "config.n_tokens"),
+        ({"config": {"n_params": 1e9, "n_tokens": 1e10}, "schedule": SCHEDULES["wsd"]}, "schedule"),
+        ({"config": {"n_params": 1e9, "n_tokens": 1e10}, "steps": [5]}, "steps"),
+    ],
+)
+def test_a_law_of_finished_runs_says_what_it_predicts_from(
+    client: httpx.Client, table_fit: str, body: dict[str, Any], field: str
+) -> None:
+    """A field that is missing, and a schedule that the law does not know, are 422 by name."""
+    assert fields(client.post(f"{table_fit}/predictions", json=body)) == [field]
+
+
+def test_runs_that_no_law_of_finished_runs_can_use_are_refused_with_what_they_lack(
+    client: httpx.Client, project: str
+) -> None:
+    """Without tokens, without an outcome, or diverged: nothing is queued, and the answer says what is missing."""
+    body: dict[str, Any] = {"law": TABLE_LAW, "select": {"all": True}}
+    _put_row(client, project, "a", config={"n_params": 1e8}, summary={"final_loss": 3.0})
+    assert "config.n_tokens" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    config = {"n_params": 1e8, "n_tokens": 1e9}
+    _put_row(client, project, "a", config=config)
+    assert "summary.final_loss" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    body["options"] = {"target": "val_loss"}
+    assert "summary.final_val_loss" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    del body["options"]
+    _put_row(client, project, "a", config=config, summary={"final_loss": 3.0}, status="diverged")
+    assert "diverged" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    assert client.get(f"{project}/fits").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"holdout": {"run_ids": ["gone"]}}, "options.holdout.run_ids"),
+        ({"holdout": {"run_ids": ["a"]}}, "options.holdout"),
+        ({"n_params_kind": "active"}, "options.n_params_kind"),
+        ({"fix": {"L0": 1}}, "options.fix.L0"),
+    ],
+)
+def test_options_of_a_fit_of_finished_runs_are_checked_first(
+    client: httpx.Client, project: str, options: dict[str, Any], field: str
+) -> None:
+    """Held-out runs must be there and leave some; counts and parameters are checked as for curves."""
+    _put_row(client, project, "a", config={"n_params": 1e8, "n_tokens": 1e9}, summary={"final_loss": 3.0})
+    _put_row(client, project, "b", config={"n_params": 1e8})  # nothing came of it: it cannot be fitted
+    body = {"law": TABLE_LAW, "select": {"all": True}, "options": options}
+    assert fields(client.post(f"{project}/fits", json=body)) == [field]

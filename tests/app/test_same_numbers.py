@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 import isoloss
 from isoloss.client import Client, errors
+from isoloss.importers import import_table
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve
 
+CHINCHILLA = Path(__file__).resolve().parents[3] / "shared/data/chinchilla/points.csv"
 SPECS = {"constant": CONSTANT, "cosine": COSINE, "wsd": WSD}
 
 
@@ -50,6 +53,37 @@ def test_a_fit_over_http_is_the_librarys(client: Client) -> None:
     asked = {"schedule": LINEAR, "steps": [1000, 9000], "interval": "new_run"}
     predicted = client.fits.predict("same", served["id"], **asked)
     mine_predicted = own.predict(**asked)
+    for column in ("value", "lower", "upper"):
+        np.testing.assert_array_equal(predicted[column], getattr(mine_predicted, column))
+    assert predicted["extrapolation"] == mine_predicted.extrapolation
+
+
+@pytest.mark.skipif(not CHINCHILLA.exists(), reason="the public data are not here")
+def test_a_fit_of_the_chinchilla_runs_over_http_is_the_librarys(client: Client) -> None:
+    """The 240 runs of the replication as a table: parameters, profiles, hash and predictions agree to the bit."""
+    named = {"n_params": "n_params", "n_tokens": "tokens", "final_loss": "loss"}
+    report = import_table(client, "chinchilla", CHINCHILLA, named, tags=["figure-4"])
+    assert (report.new, report.skipped) == (245, ())
+    assert import_table(client, "chinchilla", CHINCHILLA, named, tags=["figure-4"]).unchanged == 245
+    options = {"bootstrap": 60, "seed": 1}
+    kept = "config.dropped_by_replication = 0"
+    served = client.fits.create(
+        "chinchilla", "chinchilla", where=kept, options=options, wait=True, timeout=60
+    )
+    table = isoloss.read_runs(CHINCHILLA, named)
+    runs = table.only(np.flatnonzero(table.columns["dropped_by_replication"] == 0))
+    own = isoloss.fit("chinchilla", runs, **options)
+    assert served["diagnostics"]["n_runs"] == 240
+    for part in ("objective", "verdict", "provenance", "holdout", "left_out"):
+        assert served[part] == own.public()[part], part
+    for one in served["parameters"]:
+        mine = own.parameters[one["name"]]
+        assert (one["value"], one["std_error"]) == (mine.value, mine.std_error)
+        assert (tuple(one["interval"]), tuple(one["profile"])) == (mine.interval, mine.profile)
+    asked = {"n_params": 7e10, "n_tokens": 1.4e12}
+    predicted = client.fits.predict("chinchilla", served["id"], config=asked, interval="new_run")
+    mine_predicted = own.predict(config=asked, interval="new_run")
+    assert predicted["steps"] is None
     for column in ("value", "lower", "upper"):
         np.testing.assert_array_equal(predicted[column], getattr(mine_predicted, column))
     assert predicted["extrapolation"] == mine_predicted.extrapolation

@@ -188,7 +188,8 @@ def test_a_fit_sends_what_was_asked_for(invoke):
     arguments = (
         "fit create power_law -p p --tag a --tag b --fix L0=2 --bounds alpha=0:1 --bounds A=1: "
         "--expr beta=alpha/2 --bootstrap 50 --level 0.8 --seed 3 --holdout wsd "
-        "--skip-steps 100 --target val_loss --no-wait"
+        "--skip-steps 100 --target val_loss --no-wait --resample runs --convention own --prior alpha=0.3:0.2 "
+        "--prior L0=none --prior-strength 0.01 --no-profile --backend torch"
     )
     assert invoke(*arguments.split(), routes=FIT_ROUTES, requests=requests).exit_code == 0
     assert json.loads(requests[0].content) == {
@@ -204,6 +205,12 @@ def test_a_fit_sends_what_was_asked_for(invoke):
             "holdout": {"run_ids": ["wsd"]},
             "skip_steps": 100,
             "target": "val_loss",
+            "resample": "runs",
+            "convention": "own",
+            "priors": {"alpha": [0.3, 0.2], "L0": None},
+            "prior_strength": 0.01,
+            "profile": False,
+            "backend": "torch",
         },
     }
 
@@ -483,3 +490,127 @@ def test_lists_of_fits_and_jobs_show_ids_whole_however_narrow(invoke, monkeypatc
         assert "2001-11-23" in shown
         assert max(map(len, shown.splitlines())) <= width
     assert "loss of a, b, c and 1 more" in fits.stdout
+
+
+TABLE_FIT = {
+    **FIT,
+    "law": "chinchilla",
+    "select": {"all": True},
+    "options": {"profile": False, "priors": {"alpha": [0.3, 0.2], "E": None}},
+    "parameters": [
+        {**FIT["parameters"][1], "profile": [0.38, None]},
+        {"name": "A", "symbol": "A", "unit": "", "value": None, "std_error": None, "interval": None},
+    ],
+    "metrics": {
+        "mean": {"mae": 0.0126, "rmse": 0.0126, "r2": None, "max_relative_error": 0.0047},
+        "runs": {f"r{n}": {"max_relative_error": 0.01} for n in range(240)},
+    },
+    "diagnostics": {"n_points": 240},
+    "holdout": {
+        "predicted": "the largest tenth of the runs",
+        "runs": {
+            f"r{n}": {"mae": 0.02, "rmse": 0.02, "r2": None, "max_relative_error": 0.01} for n in range(24)
+        },
+        "mean": {"mae": 0.0229, "rmse": 0.0229, "r2": None, "max_relative_error": 0.0101},
+        "others": [
+            {
+                "predicted": "the next larger runs",
+                "n_fitted": 96,
+                "mean": {"mae": 0.0086, "rmse": 0.0086, "r2": None, "max_relative_error": 0.0033},
+            }
+        ],
+        "score": 0.00856,
+    },
+    "left_out": [{"run_id": f"d{n}", "reason": "it diverged"} for n in range(5)],
+}
+
+
+def test_a_fit_of_finished_runs_is_shown_by_its_runs(invoke):
+    """Profiles beside intervals; means over many runs instead of a line each; no word of points or R2."""
+    shown = invoke("fit", "show", "f1", "-p", "p", routes={"GET /v1/projects/p/fits/f1": TABLE_FIT}).stdout
+    for part in (
+        "by profile",
+        "[0.380, open]",
+        "  profile: no",
+        "  priors: alpha 0.3, 0.2, E none",
+        "Error on the 240 fitted runs: MAE 0.0126, RMSE 0.0126, worst run 1.00%",
+        "Predicted from the other runs: the largest tenth of the runs",
+        "mean of 24 runs",
+        "the next larger runs, from 96 runs",
+        "Left out d0, d1, d2 and 2 more: it diverged",
+    ):
+        assert part in shown, shown
+    assert "R2" not in shown
+
+
+def test_a_prediction_of_a_configuration_shows_what_was_asked_for(invoke):
+    prediction = {
+        **PREDICTION,
+        "steps": None,
+        "value": [1.97337],
+        "lower": [1.93913],
+        "upper": [2.00996],
+        "interval": "mean",
+        "extrapolation": {
+            "n_params_factor": 4.33,
+            "n_tokens_factor": 1.0,
+            "scale_factor": 45.4,
+            "warnings": [],
+        },
+    }
+    result = invoke(
+        *("predict", "f1", "-p", "p", "--config", "n_params=7e10", "--config", "n_tokens=1.4e12"),
+        routes={"POST /v1/projects/p/fits/f1/predictions": prediction},
+    )
+    header, row, _, reach = result.stdout.splitlines()
+    assert header.split() == [
+        "n",
+        "params",
+        "n",
+        "tokens",
+        "loss",
+        "(nats)",
+        "90%",
+        "interval",
+        "of",
+        "the",
+        "law",
+    ]
+    assert row.split() == ["7e+10", "1.4e+12", "1.9734", "[1.9391,", "2.0100]"]
+    assert reach == "Beyond what was fitted: 4.33 times the model size, 45.4 times the scale of the runs"
+
+
+def test_a_law_that_predicts_from_a_configuration_asks_for_what_is_missing(invoke):
+    problem = {"title": "x", "detail": "config.n_tokens: the law chinchilla predicts from it"}
+    routes = {"POST /v1/projects/p/fits/f1/predictions": httpx.Response(422, json=problem)}
+    result = invoke("predict", "f1", "-p", "p", "--config", "n_params=7e9", routes=routes)
+    assert result.exit_code == 2
+    assert result.stderr == "Error: --config n_tokens=... is needed: the law chinchilla predicts from it\n"
+
+
+def test_a_table_of_runs_is_imported_by_the_map_of_fields(invoke, tmp_path):
+    """--map is FIELD=COLUMN; the report says what was sent, and a refused row by its run."""
+    path = tmp_path / "runs.csv"
+    path.write_text("N,D,nll\n1e7,2e8,4.1\n3e7,2e8,3.7\n")
+    requests: list[httpx.Request] = []
+    put = "PUT /v1/projects/p/runs/row-000"
+    routes = {
+        "POST /v1/projects": {"name": "p"},
+        f"{put}1": {"run_id": "row-0001"},
+        f"{put}2": httpx.Response(422, json={"title": "x", "detail": "config.n_params: no"}),
+    }
+    maps = ("--map", "n_params=N", "--map", "n_tokens=D", "--map", "final_loss=nll")
+    more = ("--config", "weight_decay=0.1", "--tag", "t", "--recipe", "r")
+    result = invoke("import", "table", str(path), "-p", "p", *maps, *more, routes=routes, requests=requests)
+    assert result.exit_code == 1
+    assert "Project p was created.\nRuns of runs.csv: 1 new\n" in result.stdout
+    assert "Skipped row-0002: config.n_params: no" in result.stderr
+    [first] = [one for one in requests if one.url.path.endswith("row-0001")]
+    assert json.loads(first.content) == {
+        "name": "row-0001",
+        "status": "finished",
+        "recipe": "r",
+        "tags": ["t"],
+        "config": {"weight_decay": 0.1, "n_params": 1e7, "n_tokens": 2e8},
+        "summary": {"final_loss": 4.1},
+    }

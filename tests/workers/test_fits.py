@@ -70,7 +70,8 @@ def test_a_fit_reads_computes_and_stores(session: Session) -> None:
         points.compact(session, run)
     again = fit_work.read(session, fit.job_id)
     assert all(
-        (a.loss_nats == b.loss_nats).all() for a, b in zip(inputs["curves"], again["curves"], strict=True)
+        (a.loss_nats == b.loss_nats).all()
+        for a, b in zip(inputs["observations"], again["observations"], strict=True)
     )
 
 

@@ -1,0 +1,80 @@
+"""Which column of a table of runs is which field, and where in a run's specification it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from isoloss.errors import InvalidInput
+from isoloss.importers.fields import FREE_NAME, bare_name, choose_fields, free_name
+
+RUN_FIELDS: dict[str, tuple[str, ...]] = {
+    "run_id": ("run_id", "run", "id"),
+    "name": ("name", "run_name"),
+    "status": ("status",),
+    "recipe": ("recipe",),
+    "n_params": ("n_params", "params", "parameters", "num_params", "n_parameters", "model_size", "n"),
+    "n_params_total": ("n_params_total", "total_params"),
+    "n_params_non_embedding": ("n_params_non_embedding", "non_embedding_params"),
+    "n_params_active": ("n_params_active", "active_params"),
+    "n_tokens": ("n_tokens", "tokens", "training_tokens", "train_tokens", "num_tokens", "d"),
+    "batch_tokens": ("batch_tokens", "batch_size_tokens"),
+    "sequence_length": ("sequence_length", "seq_len"),
+    "peak_lr": ("peak_lr", "max_lr", "lr", "learning_rate"),
+    "weight_decay": ("weight_decay", "wd"),
+    "width": ("width", "d_model", "hidden_size"),
+    "depth": ("depth", "n_layers", "num_layers"),
+    "seed": ("seed",),
+    "final_loss": ("final_loss", "loss", "train_loss", "final_train_loss"),
+    "final_val_loss": ("final_val_loss", "val_loss", "eval_loss", "validation_loss", "final_eval_loss"),
+    "reward": ("reward", "final_reward"),
+    "steps_to_target": ("steps_to_target",),
+    "target_loss": ("target_loss",),
+}
+"""Field to the column names that mean it, best first; case does not matter."""
+
+SPECIFICATION = frozenset({"run_id", "name", "status", "recipe"})
+OUTCOMES = frozenset({"final_loss", "final_val_loss", "reward"})
+SUMMARY = OUTCOMES | {"steps_to_target", "target_loss"}
+TEXT = SPECIFICATION | {
+    "n_params_kind",
+    "optimizer",
+    "weight_decay_kind",
+    "parametrization",
+    "dataset",
+    "tokenizer",
+}
+KNOWN = TEXT | set(RUN_FIELDS)
+
+
+def map_run_columns(
+    header: Sequence[str], chosen: Mapping[str, str] | None = None, *, file: str
+) -> dict[str, str]:
+    """Give every column of a table of runs its field: column -> field, in the order of the header.
+
+    `chosen` maps fields to columns and wins. Of two columns that mean one field the better name gets it; other
+    columns become fields of the configuration under their own names, made lower case. A column without a name
+    that a field can have is passed over. Raises InvalidInput for a chosen column that is not there.
+    """
+    fields = choose_fields(header, chosen or {}, file)
+    for known, names in RUN_FIELDS.items():
+        if known not in fields.values():
+            free = (column for name in names for column in header if _is_free(column, name, fields))
+            column = next(free, None)
+            if column is not None:
+                fields[column] = known
+    for column in header:
+        name = free_name(column)
+        if column not in fields and FREE_NAME.fullmatch(name) and name not in fields.values():
+            fields[column] = name
+    return {column: fields[column] for column in header if column in fields}
+
+
+def _is_free(column: str, name: str, fields: Mapping[str, str]) -> bool:
+    return column not in fields and bare_name(column) == name
+
+
+def check_outcome(fields: Mapping[str, str], wanted: str, file: str, header: Sequence[str]) -> None:
+    """Raise InvalidInput where no column holds the outcome that is wanted."""
+    if wanted not in fields.values():
+        reason = f"no column is the {wanted}; name the one that is, as {wanted}=column (it has {', '.join(header)})"
+        raise InvalidInput(field=file, reason=reason)

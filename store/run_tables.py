@@ -1,0 +1,38 @@
+"""The finished runs that a fit asks for, read from the store as the library wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from isoloss.observations import RunTable
+from store import runs
+from store.tables import Run
+
+LeftOut = list[dict[str, str]]
+
+DIVERGED = "diverged"
+
+
+def load_table(
+    session: Session, project_id: int, select: Mapping[str, Any], options: Mapping[str, Any]
+) -> tuple[RunTable, LeftOut]:
+    """Return the table of the chosen runs, and those that diverged with the reason.
+
+    `options` may name the `target` and the `n_params_kind`. Raises InvalidInput where `select` means no run, and
+    where runs count their parameters in several kinds.
+    """
+    chosen = runs.chosen(session, project_id, select)
+    table = RunTable.from_runs(
+        [_specification(run) for run in chosen if run.status != DIVERGED],
+        target=options.get("target") or "loss",
+        n_params_kind=options.get("n_params_kind"),
+    )
+    left_out = [{"run_id": run.run_id, "reason": "it diverged"} for run in chosen if run.status == DIVERGED]
+    return table, left_out
+
+
+def _specification(run: Run) -> dict[str, Any]:
+    return {"run_id": run.run_id, "config": run.config, "summary": run.summary, "status": run.status}

@@ -1,0 +1,204 @@
+"""Tables of finished runs: what is understood, what is refused, and what goes to a project."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import isoloss
+from isoloss.errors import Conflict, InvalidInput, Unavailable
+from isoloss.importers import import_table
+
+MAP = {"n_params": "N", "n_tokens": "D", "final_loss": "loss"}
+ROWS = "N,D,loss,note\n1e7,2e8,4.1,a\n3e7,,3.7,b\n1e8,2e9,nan,c\n"
+
+
+def write(folder: Path, text: str, name: str = "runs.csv") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_a_row_is_a_run_with_its_columns_and_outcome(tmp_path: Path) -> None:
+    """Fields by the map, a constant configuration for all, NaN for empty cells, names by row."""
+    table = isoloss.read_runs(write(tmp_path, ROWS), MAP, config={"weight_decay": 0.1, "dataset": "d"})
+    assert table.run_ids == ("row-0001", "row-0002", "row-0003")
+    np.testing.assert_array_equal(table.columns["n_params"], [1e7, 3e7, 1e8])
+    np.testing.assert_array_equal(table.columns["n_tokens"], [2e8, math.nan, 2e9])
+    np.testing.assert_array_equal(table.outcome, [4.1, 3.7, math.nan])
+    np.testing.assert_array_equal(table.columns["weight_decay"], [0.1] * 3)
+    assert "note" not in table.columns
+
+
+@pytest.mark.parametrize(
+    "header", ["N,D,loss", "params,tokens,train_loss", "n_params;n_tokens;final_loss", "Model Size\tD\tLoss"]
+)
+def test_usual_names_and_delimiters_are_understood(tmp_path: Path, header: str) -> None:
+    """Without a map, in any case and with any of the usual delimiters, also zipped."""
+    mark = next((mark for mark in ";\t" if mark in header), ",")
+    text = "\n".join([header, mark.join(("1e7", "2e8", "4.1"))])
+    path = tmp_path / "runs.csv.gz"
+    path.write_bytes(gzip.compress(text.encode()))
+    table = isoloss.read_runs(path)
+    assert (table.columns["n_params"], table.columns["n_tokens"], table.outcome) == (1e7, 2e8, 4.1)
+
+
+def test_runs_go_by_their_own_names_and_other_numbers_keep_theirs(tmp_path: Path) -> None:
+    """A column run_id names the rows; a column of numbers that nothing is known of is one of the table."""
+    text = "run,N,D,final_val_loss,Data Share\nbig run/1,1e9,2e10,2.9,0.5\n"
+    table = isoloss.read_runs(write(tmp_path, text), target="val_loss")
+    assert table.run_ids == ("big-run-1",)
+    assert (table.target, table.columns["data_share"], table.outcome) == ("val_loss", 0.5, 2.9)
+
+
+def test_counts_of_one_kind_are_asked_for(tmp_path: Path) -> None:
+    """Where rows have several counts of parameters, `n_params_kind` chooses; a kind that no row has is refused."""
+    path = write(tmp_path, "N,n_params_total,D,loss\n1e7,2e7,2e8,4.1\n")
+    kinds = {"n_params_kind": "non_embedding"}
+    assert isoloss.read_runs(path, config=kinds).column("n_params") == 1e7
+    asked = isoloss.read_runs(path, config=kinds, n_params_kind="total")
+    assert (asked.column("n_params"), asked.n_params_kind) == (2e7, "total")
+    with pytest.raises(InvalidInput, match="no row has n_params_active"):
+        isoloss.read_runs(path, n_params_kind="active")
+
+
+def test_a_run_whose_loss_is_infinite_or_whose_status_says_so_diverged(tmp_path: Path) -> None:
+    """Neither has an outcome."""
+    path = write(tmp_path, "N,D,loss,status\n1e7,2e8,inf,\n1e7,2e8,5.0,diverged\n1e7,2e8,4.0,finished\n")
+    np.testing.assert_array_equal(isoloss.read_runs(path).outcome, [math.nan, math.nan, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("N,D,loss\n", "there are no rows under the header"),
+        ("", "the file is empty"),
+        ("N,D,loss\n1e7,2e8,4.1\n1e7,many,4.1\n", "row 2 (line 3), column 'D': 'many' is no number"),
+        (
+            'N,D,loss\n1e7,2e8,"4,1"\n',
+            "row 1 (line 2), column 'loss': '4,1' is no number (write a decimal point",
+        ),
+        ("N,D,loss\n1e7,2e8,4.1x\n", "row 1 (line 2), column 'loss': '4.1x' is no number"),
+        ("N,D,loss\ninf,2e8,4.1\n", "row 1 (line 2), column 'N': inf is not finite"),
+        ("N,D,perplexity\n1e7,2e8,4.1\n", "no column is the final_loss"),
+        ("run,N,D,loss\na,1,1,1\na,1,1,1\n", "row 2 (line 3): run 'a' stands in row 1 already"),
+        ("N,D,loss,status\n1,1,1,odd\n", "row 1 (line 2), status: 'odd' is none of"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_row_and_column(tmp_path: Path, text: str, message: str) -> None:
+    """Files without rows, text where a number belongs, and tables without an outcome."""
+    with pytest.raises(InvalidInput) as caught:
+        isoloss.read_runs(write(tmp_path, text))
+    assert message in str(caught.value)
+
+
+def test_a_map_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """A column that is not there; text in a column of the user's choice."""
+    path = write(tmp_path, ROWS)
+    with pytest.raises(InvalidInput, match="there is no column 'M'"):
+        isoloss.read_runs(path, {"n_params": "M"})
+    with pytest.raises(InvalidInput, match=r"row 1 \(line 2\), column 'note': 'a' is no number"):
+        isoloss.read_runs(path, {"batch_tokens": "note"})
+
+
+def test_parquet_needs_a_library_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one the error says what to install; with one the columns are read as they are."""
+    path = write(tmp_path, "PAR1", "runs.parquet")
+    with pytest.raises(InvalidInput, match="install pyarrow"):
+        isoloss.read_runs(path)
+    with pytest.raises(InvalidInput, match="no such file"):
+        isoloss.read_runs(tmp_path / "none.parquet")
+    columns = {"N": [10**7, None], "D": [2e8, 4e8], "loss": [4.1, math.nan], "note": ["a", None]}
+    monkeypatch.setattr("isoloss.importers.run_tables._parquet_columns", lambda path: columns)
+    table = isoloss.read_runs(path)
+    np.testing.assert_array_equal(table.columns["n_params"], [1e7, math.nan])
+    np.testing.assert_array_equal(table.outcome, [4.1, math.nan])
+
+
+class Runs:
+    """Runs as the service keeps them."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, dict[str, Any]] = {}
+        self.puts = 0
+
+    def list(self, project: str) -> list[dict[str, Any]]:
+        return list(self.kept.values())
+
+    def put_document(self, project: str, run_id: str, document: dict[str, Any]) -> dict[str, Any]:
+        self.puts += 1
+        if document["config"].get("n_params") == 666:
+            raise InvalidInput(field="config.n_params", reason="must be something else")
+        if document["config"].get("n_params") == 503:
+            raise Unavailable(service="it", reason="down")
+        blank = {"recipe": None, "notes": None, "parent": None, "schedule": None}
+        self.kept[run_id] = {"run_id": run_id, **blank, **document}
+        return self.kept[run_id]
+
+
+class Projects:
+    def __init__(self) -> None:
+        self.made = False
+
+    def create(self, name: str) -> None:
+        if self.made:
+            raise Conflict(reason="it is there")
+        self.made = True
+
+
+class Service:
+    def __init__(self) -> None:
+        self.projects, self.runs = Projects(), Runs()
+
+
+def test_every_row_becomes_a_finished_run_and_again_changes_nothing(tmp_path: Path) -> None:
+    """The first import puts the rows, the second one sends nothing, and what was added to a run stays."""
+    service = Service()
+    path = write(tmp_path, ROWS)
+    said: dict[str, Any] = {"config": {"weight_decay": 0.1}, "tags": ["pilot"], "recipe": "adamw"}
+    report = import_table(service, "p", path, MAP, **said)
+    assert (report.new, report.changed, report.unchanged, report.created) == (3, 0, 0, True)
+    assert service.runs.kept["row-0001"] == {
+        "run_id": "row-0001",
+        "name": "row-0001",
+        "status": "finished",
+        "recipe": "adamw",
+        "tags": ["pilot"],
+        "notes": None,
+        "parent": None,
+        "schedule": None,
+        "config": {"weight_decay": 0.1, "n_params": 1e7, "n_tokens": 2e8, "note": "a"},
+        "summary": {"final_loss": 4.1},
+    }
+    assert service.runs.kept["row-0003"]["summary"] == {}
+    service.runs.kept["row-0001"] |= {"notes": "mine", "tags": ["pilot", "mine"]}
+    again = import_table(service, "p", path, MAP, **said)
+    assert (again.new, again.changed, again.unchanged, again.created) == (0, 0, 3, False)
+    assert service.runs.puts == 3
+    changed = import_table(service, "p", write(tmp_path, ROWS.replace("4.1", "4.0")), MAP, **said)
+    assert (changed.new, changed.changed, changed.unchanged) == (0, 1, 2)
+    kept = service.runs.kept["row-0001"]
+    assert (kept["summary"], kept["notes"], kept["tags"]) == ({"final_loss": 4.0}, "mine", ["pilot", "mine"])
+
+
+def test_a_row_that_the_service_refuses_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    """The others are there; a service that is gone ends the import."""
+    service = Service()
+    report = import_table(service, "p", write(tmp_path, "N,D,loss\n666,1,1\n5,1,1\n"))
+    assert (report.new, [one.run_id for one in report.skipped]) == (1, ["row-0001"])
+    assert "must be something else" in report.skipped[0].reason
+    with pytest.raises(Unavailable):
+        import_table(service, "p", write(tmp_path, "N,D,loss\n503,1,1\n7,1,1\n"))
+
+
+def test_nothing_is_sent_of_a_table_that_cannot_be_read(tmp_path: Path) -> None:
+    """A broken number in the last row leaves the project untouched."""
+    service = Service()
+    with pytest.raises(InvalidInput, match="row 2"):
+        import_table(service, "p", write(tmp_path, "N,D,loss\n5,1,1\n5,1,x\n"))
+    assert not service.projects.made
