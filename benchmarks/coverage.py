@@ -66,8 +66,7 @@ def _real_residuals() -> tuple[np.ndarray, ...]:
     curves = multi_power_curves("25M", TRAIN)
     fit = isoloss.fit("lr_annealing", curves, bootstrap=0)
     return tuple(
-        np.log(curve.loss_nats)
-        - np.log(fit.predict(schedule=curve.schedule, steps=curve.step).value)
+        np.log(curve.loss_nats) - np.log(fit.predict(schedule=curve.schedule, steps=curve.step).value)
         for curve in (curve.from_step(curve.schedule.warmup_steps + 1) for curve in curves)
     )
 
@@ -105,7 +104,10 @@ SCHEDULES: tuple[dict[str, Any], ...] = (
     {"kind": "wsd", "total_steps": 8_000, "decay_start": 7_000, "end_lr": 1e-4},
     {"kind": "linear", "total_steps": 9_000},
 )
-ASKED = ({"kind": "linear", "total_steps": 14_000}, {"kind": "wsd", "total_steps": 20_000, "decay_start": 16_000})
+ASKED = (
+    {"kind": "linear", "total_steps": 14_000},
+    {"kind": "wsd", "total_steps": 20_000, "decay_start": 16_000},
+)
 PEAKS = (5e-4, 1e-3, 2e-3)
 
 
@@ -166,7 +168,9 @@ def curve_design(name: str, truth: Mapping[str, float], n_schedules: int, points
         steps = np.array([schedule.total_steps // 2, schedule.total_steps])
         questions.append({"schedule": schedule, "steps": steps})
         exact.append(law.predict(theta, law.prepare([PlannedRun(steps, schedule, weight_decay=0.1)]))[0])
-    return Design(name, f"{n_schedules} schedules x {points}", theta, curves, questions, np.concatenate(exact))
+    return Design(
+        name, f"{n_schedules} schedules x {points}", theta, curves, questions, np.concatenate(exact)
+    )
 
 
 def table_design(name: str, truth: Mapping[str, float], n_runs: int) -> Design:

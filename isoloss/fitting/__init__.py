@@ -1,7 +1,8 @@
-"""Fitting laws to observations: `fit` is the way in, `Fit` what comes out."""
+"""Fitting laws to observations, with uncertainty and a verdict."""
 
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.procedure import fit
-from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Prediction
+from isoloss.fitting.procedure import AUTO, compare, fit
+from isoloss.fitting.result import Fit, Prediction
+from isoloss.fitting.selection import Comparison
 
-__all__ = ["Derived", "Fit", "FitOptions", "ParameterEstimate", "Prediction", "fit"]
+__all__ = ["AUTO", "Comparison", "Fit", "FitOptions", "Prediction", "compare", "fit"]

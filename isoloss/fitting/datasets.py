@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import FloatArray, IntArray
 from isoloss.fitting.ranges import CurveRange, FittedRange, TableRange
 from isoloss.fitting.schedule_groups import farthest_first, schedule_groups
 from isoloss.laws import CurveLaw, Features, Law, TableLaw
@@ -196,9 +196,7 @@ class TableDataset(Dataset):
         cuts = [edges[round(share * len(edges))] for share in np.linspace(0.4, 0.9, STAGES + 1)[:-1]]
         ends = [*cuts[1:], edges[-tenth]]
         rolling = [
-            _between(scale, order, low, high, "the next larger runs")
-            for low, high in zip(cuts, ends, strict=True)
-            if low < high
+            _between(scale, order, low, high) for low, high in zip(cuts, ends, strict=True) if low < high
         ]
         return [first, *rolling]
 
@@ -247,7 +245,8 @@ def _split(sizes: Sequence[float | None], size: float, what: str) -> Fold:
     return Fold(smaller, tuple(position for position, one in enumerate(sizes) if one == size), what)
 
 
-def _between(scale: FloatArray, order: Any, low: float, high: float, what: str) -> Fold:
+def _between(scale: FloatArray, order: IntArray, low: float, high: float, what: str | None = None) -> Fold:
     """Predict the runs of scale low <= s < high from those below."""
     smaller, next_ones = order[scale[order] < low], order[(scale[order] >= low) & (scale[order] < high)]
+    what = what or f"the {next_ones.size} next larger runs, from the {smaller.size} smallest"
     return Fold(tuple(map(int, smaller)), tuple(map(int, next_ones)), what)

@@ -23,7 +23,7 @@ Progress = Callable[[float, str], None]
 EXACT = 1e-15
 """Tolerance of an optimum under expressions, which has no other polish."""
 
-BATCH = 50
+BATCH = 100
 """Resamples that are refitted together, and between two reports of progress."""
 
 BATCH_BYTES = 64 * 2**20

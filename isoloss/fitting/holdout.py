@@ -160,6 +160,6 @@ def _fold_conformity(found: Fit, data: Dataset, validation: Validation) -> Float
             assert isinstance(data, TableDataset)
             asked = {name: values[[position]] for name, values in data.columns.items()}
         level = float(found.provenance["options"]["level"])
-        centre, below, above = found.log_interval(found.ask(asked), level, new_run=True)
+        _, below, above = found.log_interval(found.ask(asked), level, new_run=True)
         scores.append(abs(error[-1]) / max(1e-300, (above - below)[0] / 2))
     return np.array(scores)

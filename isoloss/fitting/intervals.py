@@ -8,7 +8,7 @@ widens the interval.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ class Spread:
     """What resampled parameters do not show, in log loss.
 
     `discrepancy` is what noise leaves unexplained of the error of the runs that are predicted worst from others:
-    0 where noise explains all of it, None where it could not be measured. `error` is that error, `explained` the
-    largest one that noise alone would give in 19 of 20 cases, `worst` the runs in words, `folds` how many times
+    0 where noise explains all of it, None where it could not be measured. `error` is that error, `explained` what
+    noise alone would hardly exceed, `worst` the runs in words, `folds` how many times
     runs were predicted from others. `noise` are quantiles of the absolute residuals, `run_noise` the standard
     deviation between runs of one configuration, None where no two are alike. `conformal` (level, factor) widens
     the interval of a new run so that it held its share of the held-out runs.
@@ -101,6 +101,21 @@ def interval_around(
         extra += spread.of_new_run(level) ** 2
     wider = spread.widening(level) if new_run else 1.0
     return centre - wider * np.sqrt(below**2 + extra), centre + wider * np.sqrt(above**2 + extra)
+
+
+Ends = tuple[FloatArray, FloatArray, FloatArray]
+"""Log prediction and the ends of its interval, (points,) each."""
+
+
+def averaged(members: Sequence[tuple[float, Ends]]) -> Ends:
+    """Return the average of weighted predictions, with what they disagree by in its interval."""
+    weights = np.array([weight for weight, _ in members])[:, None]
+    centres, lower, upper = (np.stack([ends[part] for _, ends in members]) for part in range(3))
+    centre = np.sum(weights * centres, axis=0)
+    apart = (centres - centre) ** 2
+    below = np.sqrt(np.sum(weights * ((centres - lower) ** 2 + apart), axis=0))
+    above = np.sqrt(np.sum(weights * ((upper - centres) ** 2 + apart), axis=0))
+    return centre, centre - below, centre + above
 
 
 def conformal_factor(scores: FloatArray, level: float) -> float | None:

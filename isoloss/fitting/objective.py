@@ -86,8 +86,9 @@ class Problem:
         tolerance: float = FINE,
         held: tuple[FloatArray, FloatArray] | None = None,
     ) -> Solution:
-        """Minimise sum_i w_i Huber(r_i) + priors for every member; theta (members, parameters), weights (members, points).
+        """Minimise sum_i w_i Huber(r_i) + priors for every member.
 
+        `theta` (members, parameters) are the starts, `weights` (members, points) those of each member.
         In a `race` the members are starts of one problem, see `solver.solve`. `held` are other (lower, upper)
         bounds of values, (members, parameters) each.
         """
@@ -134,7 +135,7 @@ class Problem:
     def values(self, coordinates: FloatArray) -> FloatArray:
         columns = zip(self.law.parameters, coordinates.T, strict=True)
         xp = namespace(coordinates)
-        return xp.stack([from_solver(parameter, column) for parameter, column in columns], axis=1)  # type: ignore[no-any-return]
+        return xp.stack([from_solver(parameter, column) for parameter, column in columns], axis=1)
 
     def coordinates(self, theta: FloatArray) -> FloatArray:
         columns = zip(self.law.parameters, theta.T, strict=True)
@@ -150,5 +151,6 @@ class Problem:
         predicted, jacobian = self.law.jacobian(theta, features)
         columns = zip(self.law.parameters, theta.T, strict=True)
         chain = xp.stack([stretch(parameter, column) for parameter, column in columns], axis=1)
-        jacobian *= chain[:, None, :] / predicted[..., None]
+        jacobian *= (1 / predicted)[..., None]
+        jacobian *= chain[:, None, :]
         return xp.log(predicted) - observed, jacobian

@@ -1,29 +1,19 @@
-"""Fitting a law to curves or to a table of runs: screen, estimate, judge, predict what was held out."""
+"""What a caller asks for: a fit of a law, of the law that suits best, or a comparison of laws."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from isoloss.arrays import FloatArray
-from isoloss.errors import InvalidInput
-from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
-from isoloss.fitting.estimate import Progress, estimate
-from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal
+from isoloss.fitting.estimate import Progress
+from isoloss.fitting.one_law import Observations, fit_law
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.provenance import provenance
-from isoloss.fitting.report import describe
 from isoloss.fitting.result import Fit
-from isoloss.fitting.screening import LeftOut, screen, screen_held, split
-from isoloss.fitting.table_screening import screen_table, split_table
-from isoloss.fitting.task import Task
-from isoloss.laws import LAWS, CurveLaw, Law, TableLaw
-from isoloss.observations import Curve, RunTable
+from isoloss.fitting.selection import Comparison, choose
+from isoloss.fitting.selection import compare as compare_laws
 
-Observations = Sequence[Curve] | RunTable
+AUTO = "auto"
+"""Asks for the law that predicts runs best from others."""
 
 
 def fit(
@@ -37,95 +27,30 @@ def fit(
 ) -> Fit:
     """Fit a law to curves, or to a table of finished runs, and say what the data determine.
 
-    `options` are those of `FitOptions`, the same as the API's. `progress(fraction, message)` is called as the
-    work goes on; `left_out` lists runs that the caller could not read, for the record. `previous` is an earlier
-    fit of the law: it is returned as it is where the data and options have not changed, and the search starts
-    from its optimum where they have. Otherwise the same observations, options and seed give the same numbers.
-    Raises InvalidInput for options and observations that contradict themselves, UnusableData where nothing can
-    be used, and FitFailed where the law has no optimum.
+    `law` is a name in `LAWS`, or "auto" for the one that predicts runs best from others; where none wins, its
+    predictions are averages. `options` are those of `FitOptions`, the same as the API's. `progress(fraction,
+    message)` is called as the work goes on; `left_out` lists runs that the caller could not read, for the
+    record. `previous` is an earlier fit of the law: it is returned as it is where the data and options have not
+    changed, and the search starts from its optimum where they have. Otherwise the same observations, options
+    and seed give the same numbers. Raises InvalidInput for options and observations that contradict themselves,
+    UnusableData where nothing can be used, and FitFailed where the law has no optimum.
     """
-    if law not in LAWS:
-        raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     asked = FitOptions.from_mapping(options)
-    read = LAWS[law].under(asked.convention)
-    asked = _of_these(asked, observations, options)
-    prepared = _prepare(read, observations, asked, left_out)
-    task = Task(read, prepared.data, asked)
-    if previous is not None and _unchanged(previous, task):
-        return previous
-    estimated = estimate(task, progress or _silent, _warm(previous, read))
-    found = replace(describe(task, estimated), left_out=prepared.left_out)
-    return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
+    told = progress or _silent
+    if law == AUTO:
+        return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
+    return fit_law(
+        law, observations, asked, given=options, progress=told, left_out=left_out, previous=previous
+    )
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What is fitted, what is held out and scored, and what is left out with its reason."""
+def compare(observations: Observations, laws: Sequence[str] | None = None, **options: Any) -> Comparison:
+    """Score laws, all of their kind where none are named, on runs that each predicts from the others.
 
-    data: Dataset
-    held: Held
-    left_out: LeftOut
-
-
-def _prepare(
-    law: Law[Any], observations: Observations, asked: FitOptions, unread: Sequence[dict[str, str]]
-) -> Prepared:
-    """Return the observations as the law takes them; raises InvalidInput for those of the other kind."""
-    if isinstance(law, TableLaw):
-        if not isinstance(observations, RunTable):
-            reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
-            raise InvalidInput(field="law", reason=reason)
-        return _prepare_table(law, observations, asked, unread)
-    assert isinstance(law, CurveLaw)
-    if isinstance(observations, RunTable):
-        reason = f"{law.name} is fitted to loss curves (isoloss.read_curves), not to a table of runs"
-        raise InvalidInput(field="law", reason=reason)
-    return _prepare_curves(law, observations, asked, unread)
-
-
-def _prepare_curves(
-    law: CurveLaw[Any], curves: Sequence[Curve], asked: FitOptions, unread: Sequence[dict[str, str]]
-) -> Prepared:
-    in_order = sorted(curves, key=lambda curve: curve.run_id)  # the numbers must not hang on their order
-    to_fit, to_predict = split(in_order, asked, unread)
-    fitted, dropped = screen(to_fit, asked, law, unread)
-    held, unscored = screen_held(to_predict, to_fit, asked)
-    return Prepared(CurveDataset(fitted), HeldCurves(held), [*dropped, *unscored])
-
-
-def _prepare_table(
-    law: TableLaw[Any], table: RunTable, asked: FitOptions, unread: Sequence[dict[str, str]]
-) -> Prepared:
-    screened, dropped = screen_table(table, law, unread)
-    fitted, held = split_table(screened, law, asked, dropped)
-    return Prepared(TableDataset(fitted, law.columns), HeldRows(held), dropped)
-
-
-def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str, Any]) -> FitOptions:
-    """Return the options as they hold for these observations, read with a target and a kind of count."""
-    several = [observations] if isinstance(observations, RunTable) else list(observations)
-    targets = sorted({one.target for one in several})
-    if len(targets) > 1 or ("target" in given and targets and targets != [asked.target]):
-        reason = f"the curves hold {' and '.join(targets)}; read them with target={asked.target!r}"
-        raise InvalidInput(field="target", reason=reason)
-    kinds = {one.n_params_kind for one in several}
-    if asked.n_params_kind is not None and kinds - {asked.n_params_kind}:
-        reason = f"the runs were not read with {asked.n_params_kind!r} counts"
-        raise InvalidInput(field="n_params_kind", reason=reason)
-    return replace(asked, target=targets[0]) if targets else asked
-
-
-def _unchanged(previous: Fit, task: Task) -> bool:
-    before = previous.provenance
-    now = provenance(task.data, task.options)
-    return previous.law_name == task.law.name and before == now
-
-
-def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:
-    """Return where an earlier fit ended, if it was one of this law that determined all of it."""
-    if previous is None or previous.law_name != law.name or not np.all(np.isfinite(previous.theta)):
-        return None
-    return previous.theta
+    Raises as `fit` does.
+    """
+    asked = FitOptions.from_mapping(options)
+    return compare_laws(observations, asked, laws=laws, given=options, progress=_silent)
 
 
 def _silent(fraction: float, message: str) -> None:

@@ -62,7 +62,7 @@ class FittedRange(ABC):
         """
 
     def as_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload,no-any-return]
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
 
 
 def range_from_dict(document: Mapping[str, Any]) -> FittedRange:

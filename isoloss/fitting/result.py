@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
-from isoloss.fitting.intervals import Spread, interval_around
+from isoloss.fitting.intervals import Spread, averaged, interval_around
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
 from isoloss.laws import LAWS, Features, Law
 from isoloss.schedules import Schedule
@@ -80,7 +80,8 @@ class Fit:
 
     `theta` (parameters,) the optimum and `samples` (resamples, parameters) its resamples, in the law's order;
     `inflation` by how much few resampled units make their spread too narrow, `spread` what resampling cannot
-    show; `fitted_range` where the data lay.
+    show; `fitted_range` where the data lay. `selection` says how the law was chosen, where it was; `equals` are
+    fits of other laws, with their weights, that predict as well: then a prediction is their average.
     """
 
     law_name: str
@@ -101,6 +102,8 @@ class Fit:
     spread: Spread
     fitted_range: FittedRange
     missing: dict[str, str] = field(default_factory=dict)
+    selection: dict[str, Any] | None = None
+    equals: tuple[tuple[float, Fit], ...] = ()
 
     def __repr__(self) -> str:
         """Show the verdict and the parameters; a notebook has no use for thousands of resamples."""
@@ -163,6 +166,17 @@ class Fit:
         self, question: Question, level: float, *, new_run: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the log prediction and the ends of its interval, each (points,); NaN where it has no logarithm."""
+        own = self._own_interval(question, level, new_run=new_run)
+        if not self.equals:
+            return own
+        others = [
+            (weight, fit._own_interval(question, level, new_run=new_run)) for weight, fit in self.equals
+        ]
+        return averaged([(1 - sum(weight for weight, _ in others), own), *others])
+
+    def _own_interval(
+        self, question: Question, level: float, *, new_run: bool
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
         reach = question.reach()
         n_chunks = max(1, -(-question.n_points * (len(self.samples) + 1) // CHUNK_VALUES))
         parts = []
@@ -230,6 +244,7 @@ class Fit:
             "verdict": self.verdict,
             "reasons": self.reasons,
             "provenance": self.provenance,
+            "selection": self.selection,
         }
 
     def as_document(self) -> dict[str, Any]:
@@ -241,6 +256,7 @@ class Fit:
             "inflation": self.inflation,
             "fitted_range": self.fitted_range.as_dict(),
             "missing": self.missing,
+            "equals": [[weight, fit.as_document()] for weight, fit in self.equals],
         }
         return {**self.public(), "private": private}
 
@@ -259,6 +275,8 @@ class Fit:
             spread=Spread.from_dict(private["spread"]),
             fitted_range=range_from_dict(private["fitted_range"]),
             missing=private["missing"],
+            selection=document.get("selection"),
+            equals=tuple((weight, cls.from_document(one)) for weight, one in private.get("equals", ())),
             **shown,
         )
 

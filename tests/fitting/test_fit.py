@@ -80,19 +80,22 @@ def test_a_fit_survives_its_document(found: Fit) -> None:
     assert read.public() == found.public()
 
 
-def test_an_unseen_schedule_is_predicted_within_its_interval(found: Fit) -> None:
-    """The truth of a linear decay lies in the mean interval, which the interval of a new run contains."""
+def test_an_unseen_schedule_is_predicted_within_its_interval() -> None:
+    """Over twelve draws of noise the mean interval holds the truth of a linear decay about as often as it claims."""
     law = LAWS[LAW]
-    predicted = found.predict(schedule=LINEAR)
     theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
     exact = law.predict(theta, law.prepare([curve("x", LINEAR, noise=0).from_step(600)]))[0]
-    at = found.predict(schedule=LINEAR, steps=range(600, 9001, 50))
-    assert np.mean((at.lower <= exact) & (exact <= at.upper)) > 0.9
-    new_run = found.predict(schedule=LINEAR, interval="new_run")
-    assert np.all(new_run.lower <= predicted.lower)
-    assert np.all(new_run.upper >= predicted.upper)
-    assert predicted.steps[0] == 500
-    assert predicted.steps[-1] == 9_000
+    held = []
+    for seed in range(12):
+        at = fit(LAW, three_runs(seed=seed), bootstrap=80).predict(schedule=LINEAR, steps=range(600, 9001, 50))
+        held.append(np.mean((at.lower <= exact) & (exact <= at.upper)))
+    assert np.mean(held) > 0.75
+
+
+def test_the_interval_of_a_new_run_contains_that_of_the_mean(found: Fit) -> None:
+    """Noise comes on top."""
+    mean, new = (found.predict(schedule=LINEAR, interval=kind) for kind in ("mean", "new_run"))
+    assert np.all((new.lower <= mean.lower) & (mean.upper <= new.upper))
 
 
 def test_a_higher_level_gives_a_wider_interval(found: Fit) -> None:
