@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from isoloss.arrays import FloatArray, IntArray, namespace
 from isoloss.laws.drops import LEAST_FALL, areas, drops_of, joined, largest_fall
 from isoloss.laws.law import CurveLaw, Derived, Features, Parameter, Priors
-from isoloss.laws.memory import gain, sum_runs_of
+from isoloss.laws.memory import sum_runs_of
 from isoloss.laws.power_laws import blank_jacobian
 from isoloss.observations import Trained
 from isoloss.schedules import Schedule
@@ -81,6 +82,13 @@ class ConcaveMemory(CurveLaw[Memory]):
     quantity = "loss"
     unit = "nats/token"
     requires = ("points.step", "points.loss", "schedule or points.lr")
+    remedy = "add runs whose schedules differ more"
+    remedies: ClassVar = {
+        frozenset(("C", "b")): "add a run whose learning rate jumps, which shows the memory of annealing",
+        frozenset(("C", "g")): "add a run whose learning rate jumps and stays low",
+        frozenset(("B", "z")): "add a run that is annealed at another time",
+        frozenset(("B", "p")): "add runs that are annealed to other learning rates",
+    }
     parameters = (
         Parameter("L0", "L_0", "nats/token", 0.0, np.inf, "loss that remains", enters_linearly=True),
         Parameter(
@@ -134,22 +142,29 @@ class ConcaveMemory(CurveLaw[Memory]):
         xp = namespace(theta)
         clock, clock_slope = _clock(theta, features)
         weight, weight_slope = _weights(theta, features)
-        scale = theta[:, C, None]
-        elapsed = _between(clock, features)
-        reached, slope, by_exponent = gain(scale * elapsed, theta[:, B_EXP, None])
-        weighed = xp.take(weight, features.pair_node, axis=1)
-        share = reached * weighed
-        annealed = sum_runs_of(share, features.pair_starts)
-        negative = -theta[:, B, None]
+        b = theta[:, B_EXP, None]
+        weight = xp.take(weight, features.pair_node, axis=1)
+        weight_slope = xp.take(weight_slope, features.pair_node, axis=1)
+        reached = theta[:, C, None] / b * _between(clock, features)
+        log = xp.log1p(reached)
+        left = xp.exp(-b * log)
+        weight_slope = weight_slope - weight_slope * left
+        left = weight * left
+        weight = weight - left
+        slope = left / (1 + reached)
+
+        def summed(values: FloatArray) -> FloatArray:
+            return sum_runs_of(values, features.pair_starts)
+
+        gained = theta[:, B, None]
+        annealed = summed(weight)
+        moved = summed(slope * reached)
         out[:, B] = -annealed
-        out[:, Z] = negative * sum_runs_of(share * features.pair_progress, features.pair_starts)
-        by_power = xp.take(weight_slope, features.pair_node, axis=1) * reached
-        out[:, P] = negative * sum_runs_of(by_power, features.pair_starts)
-        out[:, B_EXP] = negative * sum_runs_of(by_exponent * weighed, features.pair_starts)
-        slope = slope * weighed
-        out[:, C] = negative * sum_runs_of(slope * elapsed, features.pair_starts)
-        moved = sum_runs_of(slope * _between(clock_slope, features), features.pair_starts)
-        out[:, G] = negative * scale * moved
+        out[:, C] = -gained * b / theta[:, C, None] * moved
+        out[:, B_EXP] = gained * (moved - summed(left * log))
+        out[:, G] = -gained * theta[:, C, None] * summed(slope * _between(clock_slope, features))
+        out[:, P] = -gained * summed(weight_slope)
+        out[:, Z] = -gained * summed(weight * features.pair_progress)
         return annealed
 
     def grid(self, features: Memory, count: int) -> FloatArray:  # noqa: ARG002

@@ -37,6 +37,9 @@ GROWTH = 1.0
 MOST = 1 / 8
 """The largest change of learning rate in a bin that is wider than the finest, as a share of the peak."""
 
+MANY = 8192
+"""About how many of the finest bins there are at most."""
+
 LEAST_FALL = 0.01
 """A learning rate that has fallen by less than this share anywhere shows no annealing: logs jitter."""
 
@@ -79,7 +82,7 @@ def drops_of(run: Trained, begin: int) -> Drops:
     second[wide] = mean.size + np.arange(wide.size)
     twice = np.flatnonzero(second[node] >= 0)
     point, node = np.append(point, point[twice]), np.append(node, second[node[twice]])
-    order = np.lexsort((node, point))
+    order = np.argsort(point, kind="stable")
     middle_lr = np.where(spread > 0, (start_lr + end_lr) / 2, end_lr)
     return Drops(
         position=np.append(mean - spread, (mean + spread)[wide]),
@@ -144,7 +147,7 @@ class _Leaves:
     def bins(self, low: IntArray, high: IntArray) -> FloatArray:
         """Return mean, spread and the learning rates at both ends of bins between two edges: (4, bins)."""
         total, first, second = self._sums[:, high] - self._sums[:, low]
-        mean = first / total
+        mean = np.clip(first / total, self.edges[low], np.maximum(self.edges[high] - 1, self.edges[low]))
         spread = np.sqrt(np.maximum(second / total - mean**2, 0.0))
         single = high == low + 1
         mean = np.where(single, self.mean[low], mean)
@@ -225,9 +228,10 @@ def _moments(
 
 def _edges(schedule: Schedule, begin: int) -> IntArray:
     """Return the edges of the finest bins, at least two; a jump is a bin of one step."""
-    knots = _thinned(schedule, _knots(schedule, begin))
+    knots = _knots(schedule, begin)
     share = levels(schedule, knots) / schedule.peak_lr
-    parts = np.minimum(np.ceil(np.abs(np.diff(share)) / FINEST), np.diff(knots)).astype(np.int64)
+    change = np.abs(np.diff(share))
+    parts = np.minimum(np.ceil(change / _finest(change)), np.diff(knots)).astype(np.int64)
     within = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
     between = np.repeat(np.arange(parts.size), parts)[within > 0]
     reached = (within / np.repeat(np.maximum(parts, 1), parts))[within > 0]
@@ -248,31 +252,37 @@ def _knots(schedule: Schedule, begin: int) -> IntArray:
     found = [np.array([begin])]
     for piece in schedule.after(begin):
         start = found[-1][-1:]
-        found += [start + 1, start + _bends(piece)]
+        found += [start + 1, start + _bends(piece, schedule.peak_lr)]
     return np.unique(np.concatenate(found))
 
 
-def _bends(piece: Piece) -> IntArray:
+def _bends(piece: Piece, peak_lr: float) -> IntArray:
+    """Return the offsets, the last one included, at which finest bins of a piece begin or end in any case."""
     if isinstance(piece, Polyline):
-        return piece.offsets[1:]
+        return _thinned(piece.offsets, piece.values / peak_lr)
     if isinstance(piece, Table):
-        return np.arange(1, piece.n_steps + 1)
+        return _thinned(np.arange(piece.n_steps + 1), piece.values / peak_lr)
     return np.unique(np.linspace(1, piece.n_steps, round(1 / SHORTEST) + 1).astype(np.int64))
 
 
-def _thinned(schedule: Schedule, knots: IntArray) -> IntArray:
-    """Return those of many knots that finest bins begin or end with.
+def _thinned(offsets: IntArray, share: FloatArray) -> IntArray:
+    """Return those of many offsets, not the first, between which the learning rate changes by a finest bin.
 
     What lies on both sides of a change is kept, and so are the ends of level parts that are long.
     """
-    if knots.size < 4 / FINEST:
-        return knots
-    change = np.abs(np.diff(levels(schedule, knots))) / schedule.peak_lr
-    travelled = np.append(0.0, np.cumsum(change)) / FINEST
-    travelled = np.floor(travelled + (knots - knots[0]) / (SHORTEST * (knots[-1] - knots[0])))
-    jumps = np.flatnonzero(np.diff(travelled) > 0)
-    level = change == 0
-    bounds = np.flatnonzero(np.diff(level)) + 1
-    long = np.diff(knots[bounds], append=knots[-1], prepend=knots[0]) > 1e-3 * knots[-1]
-    kept = np.concatenate([[0, knots.size - 1], jumps, jumps + 1, bounds[long[1:] | long[:-1]]])
-    return np.asarray(knots[np.unique(kept)])
+    if offsets.size < 4 / FINEST:
+        return offsets[1:]
+    change = np.abs(np.diff(share))
+    travelled = np.append(0.0, np.cumsum(change)) / _finest(change)
+    cell = np.floor(travelled + offsets / (SHORTEST * offsets[-1]))
+    ends = np.flatnonzero(np.diff(cell) > 0)
+    bounds = np.flatnonzero(np.diff(change == 0)) + 1
+    long = np.diff(offsets[bounds], append=offsets[-1], prepend=0) > 1e-3 * offsets[-1]
+    kept = np.zeros(offsets.size, dtype=bool)
+    kept[-1] = kept[ends] = kept[ends + 1] = kept[bounds[long[1:] | long[:-1]]] = True
+    return np.asarray(offsets[1:][kept[1:]])
+
+
+def _finest(change: FloatArray) -> float:
+    """Return the change of the finest bins: larger where a learning rate goes up and down all the time."""
+    return max(FINEST, float(change.sum()) / MANY)

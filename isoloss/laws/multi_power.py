@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -65,6 +64,11 @@ class MultiPower(CurveLaw[Nodes]):
     quantity = "loss"
     unit = "nats/token"
     requires = ("points.step", "points.loss", "schedule or points.lr")
+    remedy = "add runs whose schedules differ more"
+    remedies: ClassVar = {
+        frozenset(("C", "gamma")): "add a run whose learning rate jumps to another value",
+        frozenset(("B", "beta")): "add a run that trains on for long after its learning rate has fallen",
+    }
     conventions: ClassVar[Mapping[str, str]] = {
         AFTER_WARMUP: "the drops are summed from the end of warm-up on",
         FROM_FIRST_STEP: "every change from step 1 on is summed, as published: warm-up counts as a negative drop",
@@ -129,9 +133,12 @@ class MultiPower(CurveLaw[Nodes]):
         return theta[:, L0, None] + progress - theta[:, B, None] * annealed, out.mT
 
     def grid(self, features: Nodes, count: int) -> FloatArray:  # noqa: ARG002
-        """Return starts over alpha, beta, gamma and the rate at the peak learning rate, per 1000 of its steps."""
+        """Return a few starts over alpha and the rate at the peak learning rate, here per 1000 of its steps.
+
+        The priors leave one optimum, which all of them reach.
+        """
         peak = float(features.peak.max())
-        starts = list(product((0.4, 0.7), (0.4, 0.8), (0.3, 0.65), (15.0, 100.0)))
+        starts = [(alpha, 0.6, 0.65, rate) for alpha in (0.3, 0.5, 0.8) for rate in (15.0, 100.0)]
         theta = np.zeros((len(starts), 7))
         theta[:, [ALPHA, BETA, GAMMA, C]] = starts
         theta[:, C] /= 1000 * peak ** (1 - theta[:, GAMMA])
