@@ -21,16 +21,19 @@ from isoloss.schedules import Schedule
 UNIT_LR = 1e-3
 UNIT_STEPS = 1e3
 
-BINS, POWER = 100, 0.5
+BINS, POWER = 80, 0.5
 """A drop changes (eta / peak)^POWER by at most 1/BINS: the noise goes with a power of eta, and low rates count."""
 
 MOST_BINS = 600
 """Drops at most, but for those that points and corners part."""
 
+MOST_TURNS = 40
+"""A learning rate that stops, rises or falls anew more often jitters: logs do."""
+
 FINE = (0.05, 100)
 """How blocks lengthen behind a corner of the schedule: by this share of the distance, to last / this at most."""
 
-COARSE = (0.5, 50)
+COARSE = (0.2, 50)
 """The same for drops, of which every point sees all before it."""
 
 SHORTEST = 4
@@ -38,6 +41,15 @@ SHORTEST = 4
 
 SAMPLES = 20_000
 """Steps at most at which the changes of a learning rate are looked for."""
+
+PARTS = 8
+"""Parts of a drop from which its mean position is worked out."""
+
+USUAL_P, USUAL_G = 0.75, 0.25
+"""The exponents at which that is done."""
+
+FAINT = 1e-5
+"""A drop whose mean learning rate is below this share of the peak takes no time on the clock."""
 
 NOTHING = 1e-200
 """Stands for no learning rate, so that its logarithm exists; every power of it that occurs is nothing."""
@@ -52,11 +64,13 @@ class NormBlocks(Features):
     whether a run begins with it; `longest` blocks of one run. Every run begins with an empty block; edge k is
     the end of block k.
     Points (points,): edge `at`, edge `begin` that its run begins at, `log_eta`, `peak` of its run.
-    Drops (drops,): eta falls from `log_high` to `log_low` between edges `drop_begin` and `drop_end`.
+    Drops (drops,): eta falls from `log_high` to `log_low` between edges `drop_begin` and `drop_end`, on the mean
+    at the share 1/2 + `late` of the time I between; `sudden` is 1 where eta is next to nothing in that time.
     Corners (corners,): edge `corner` at which a drop begins or ends, positions `opens` and `closes` of the drop
-    that begins and of the one that ends there, -1 for none.
+    that begins and of the one that ends there; behind the last drop where there is none.
     Pairs (pairs,) of a point with a corner before it, by points: `pair_corner`, `pair_point` as positions in the
-    corners and in `annealed`, the points with corners before them, whose pairs begin at `pair_starts`.
+    corners and in `annealed`, the points with corners before them, whose pairs begin at `pair_starts`; the drop
+    that ends with such a point is `closing`.
     """
 
     area: FloatArray
@@ -76,6 +90,8 @@ class NormBlocks(Features):
     drop_end: IntArray
     log_high: FloatArray
     log_low: FloatArray
+    late: FloatArray
+    sudden: FloatArray
     corner: IntArray
     opens: IntArray
     closes: IntArray
@@ -83,6 +99,7 @@ class NormBlocks(Features):
     pair_corner: IntArray
     pair_point: IntArray
     pair_starts: IntArray
+    closing: IntArray
     n_peaks: int
     fallen: float
 
@@ -107,6 +124,7 @@ def norm_blocks(runs: Sequence[Trained]) -> NormBlocks:
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     corners = _corners(joined["drop_begin"], joined["drop_end"])
     pairs = _pairs(corners["corner"], joined["at"], joined["begin"])
+    pairs["closing"] = _position(joined["drop_end"], joined["at"][pairs["annealed"]])
     arrays: dict[str, Any] = joined | corners | pairs
     return NormBlocks(
         n_points=len(joined["at"]),
@@ -121,10 +139,13 @@ def norm_blocks(runs: Sequence[Trained]) -> NormBlocks:
 def _corners(begin: IntArray, end: IntArray) -> dict[str, IntArray]:
     """Return the edges at which drops begin or end, with the positions of these drops."""
     corner = np.unique(np.concatenate([begin, end]))
-    opens, closes = np.full((2, len(corner)), -1)
-    opens[np.searchsorted(corner, begin)] = np.arange(len(begin))
-    closes[np.searchsorted(corner, end)] = np.arange(len(end))
-    return {"corner": corner, "opens": opens, "closes": closes}
+    return {"corner": corner, "opens": _position(begin, corner), "closes": _position(end, corner)}
+
+
+def _position(known: IntArray, asked: IntArray) -> IntArray:
+    """Return where each asked value stands in the known, which increase; behind the last where it does not."""
+    found = np.searchsorted(known, asked)
+    return np.where(np.append(known, -1)[found] == asked, found, len(known))
 
 
 def _pairs(corner: IntArray, at: IntArray, begin: IntArray) -> dict[str, IntArray]:
@@ -149,6 +170,7 @@ def _blocks_of(run: Trained) -> dict[str, np.ndarray]:
     decay = 2 * float(run.weight_decay or 0.0) * area
     ends = np.searchsorted(edges, turns)
     falls = np.flatnonzero((np.diff(level[ends]) < 0) & (turns[:-1] >= schedule.warmup_steps))
+    sudden = np.diff(schedule.area(turns))[falls] <= FAINT * schedule.peak_lr * np.diff(turns)[falls]
     log_level = np.log(np.maximum(level, NOTHING))
     at = np.searchsorted(edges, run.step)
     return {
@@ -168,7 +190,25 @@ def _blocks_of(run: Trained) -> dict[str, np.ndarray]:
         "drop_end": ends[falls + 1],
         "log_high": log_level[ends[falls]],
         "log_low": log_level[ends[falls + 1]],
+        "late": np.where(sudden, 0.0, _lateness(schedule, turns[falls], turns[falls + 1])),
+        "sudden": sudden.astype(np.float64),
     }
+
+
+def _lateness(schedule: Schedule, begin: IntArray, end: IntArray) -> FloatArray:
+    """Return how much later than half of its time I each drop of e^p has its mean, as a share of that time.
+
+    Worked out at the usual p and g, and without the norm, which hardly changes within a drop.
+    """
+    at = begin[:, None] + (end - begin)[:, None] * np.arange(PARTS + 1) // PARTS
+    steps = np.diff(at)
+    mean = np.maximum(np.diff(schedule.area(at)), 0.0) / np.maximum(steps, 1)
+    passed = steps * mean ** (1 - USUAL_G) + NOTHING
+    fallen = -np.diff(schedule.level_at(at) ** USUAL_P)
+    clock = np.cumsum(passed, axis=1) - passed / 2
+    return np.asarray(
+        np.sum(fallen * clock, axis=1) / (np.sum(fallen, axis=1) * np.sum(passed, axis=1)) - 0.5
+    )
 
 
 def _variance(schedule: Schedule, edges: IntArray) -> FloatArray:
@@ -184,14 +224,15 @@ def block_edges(schedule: Schedule, points: IntArray) -> tuple[IntArray, IntArra
     Every point is among both: what has fallen before it counts, and no more.
     """
     last = int(points[-1])
-    corners = np.append(schedule.starts, schedule.warmup_steps)
+    changes, turning = _changes(schedule, last)
+    corners = np.concatenate([schedule.starts, [schedule.warmup_steps], turning])
     corners = np.unique(corners[corners < last])
     spans = list(zip(corners.tolist(), [*corners[1:].tolist(), last], strict=True))
     fine, coarse = (
         [begin + _spread(end - begin, growth, last / parts) for begin, end in spans]
         for growth, parts in (FINE, COARSE)
     )
-    turns = np.concatenate([corners, corners + 1, _even_changes(schedule, corners, last), points, *coarse])
+    turns = np.concatenate([corners, corners + 1, changes, points, *coarse])
     turns = turns[turns <= last]
     return np.unique(turns), np.unique(np.concatenate([turns, *fine]))
 
@@ -208,17 +249,17 @@ def _spread(length: int, growth: float, longest: float) -> IntArray:
     return distances[distances < length]
 
 
-def _even_changes(schedule: Schedule, corners: IntArray, last: int) -> IntArray:
-    """Return the steps at which the learning rate has changed by another part, up or down, or begins or ends to."""
-    stride = max(1, last // SAMPLES)
-    at = np.unique(np.concatenate([np.arange(0, last + 1, stride), corners, corners + 1, [last]]))
-    moved = np.abs(np.diff((schedule.level_at(at) / schedule.peak_lr) ** POWER))
-    changed = np.append(0.0, np.cumsum(moved))
+def _changes(schedule: Schedule, last: int) -> tuple[IntArray, IntArray]:
+    """Return the steps at which the learning rate has changed by another part, and the few at which it turns."""
+    starts = schedule.starts[schedule.starts < last]
+    at = np.sort(np.concatenate([np.arange(0, last, max(1, last // SAMPLES)), starts, starts + 1, [last]]))
+    at = at[np.append(True, np.diff(at) > 0)]
+    moved = np.diff((schedule.level_at(at) / schedule.peak_lr) ** POWER)
+    changed = np.append(0.0, np.cumsum(np.abs(moved)))
     n_bins = min(int(np.ceil(changed[-1] * BINS)), MOST_BINS)
-    levels = changed[-1] * np.arange(1, n_bins) / max(n_bins, 1)
-    ends = at[np.searchsorted(changed, levels)]
-    turning = at[1:-1][np.diff(moved > 0)]
-    return np.append(ends, turning if len(turning) <= MOST_BINS else [])  # more is the jitter of a log
+    ends = at[np.searchsorted(changed, changed[-1] * np.arange(1, n_bins) / max(n_bins, 1))]
+    turning = at[1:-1][np.diff(np.sign(moved)) != 0]
+    return ends, turning if len(turning) <= MOST_TURNS else at[:0]
 
 
 def _distinct(values: FloatArray) -> int:

@@ -8,9 +8,6 @@ from isoloss.arrays import FloatArray, namespace
 from isoloss.laws.memory import sum_runs_of
 from isoloss.laws.norm_blocks import NormBlocks
 
-IDLE = 1e-6
-"""The clock I never runs slower than this, so that a drop to nothing takes some of it too."""
-
 Slopes: TypeAlias = dict[str, FloatArray]
 """Derivatives by the name of the parameter; empty where they are not asked for."""
 
@@ -93,50 +90,59 @@ def noise(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray,
 def _left_of_drops(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
     """Return what is left of the drops before each annealed point, (members, annealed).
 
-    A drop is spread evenly over the time I that it takes, so that what is left of it is its height times the mean
-    of (1 + x/b)^-b over its stretch of x = C (I(t) - I): a difference of F, the integral, between its corners.
+    With K(x) = (1 + x/b)^-b left after x = C (I(t) - I), a drop that spreads evenly over its time I leaves its
+    height times the mean of K over it: a difference of F, the integral of K, between its corners. One whose mean
+    position lies a share m of that time later leaves m (K(end) - K(begin)) more, a sudden one K(end).
     """
     xp = namespace(rates.C)
     clock, clock_by = _clock(rates, features, found)
-    weight, weight_by = _corner_weights(rates, features, found, clock, clock_by)
+    height, height_by = _heights(rates, features, found)
+    taken = _between(clock, features) + features.sudden
+    spread = 1 - features.sudden
+    weight_by = {name: spread * slope / taken for name, slope in height_by.items()}
+    for name, slope in clock_by.items():
+        shrunk = spread * height * _between(slope, features) / taken**2
+        weight_by[name] = weight_by[name] - shrunk if name in weight_by else -shrunk
     corner = features.pair_corner
     now = xp.take(features.at, features.annealed, axis=0)
     then = xp.take(features.corner, corner, axis=0)
     since = xp.take(clock, xp.take(now, features.pair_point, axis=0), axis=-1) - xp.take(clock, then, axis=-1)
-    total, kernel, by_b = _integral(rates.C * since, rates.b)
-    weight = xp.take(weight, corner, axis=-1)
-    value = _sum(weight * total, features) / rates.C
+    total, kernel, fall, total_b, kernel_b = _kernel(rates.C * since, rates.b)
+    weight = xp.take(_at_corners(spread * height / taken, features), corner, axis=-1)
+    late = xp.take(_late_at_corners(height, features), corner, axis=-1)
+    even = _sum(weight * total, features) / rates.C
+    value = even + _sum(late * kernel, features) + _closing(height, features)
     if not clock_by:
         return value, {}
-    kernel = kernel * weight
+    slope = weight * kernel + rates.C * late * fall
     by = {
-        "C": (_sum(kernel * since, features) - value) / rates.C,
-        "b": _sum(weight * by_b, features) / rates.C,
-        "p": _sum(xp.take(weight_by["p"], corner, axis=-1) * total, features) / rates.C,
+        "C": (_sum(slope * since, features) - even) / rates.C,
+        "b": _sum(weight * total_b / rates.C + late * kernel_b, features),
     }
-    reached = _sum(kernel, features)
+    reached = _sum(slope, features)
     total = total / rates.C
-    for name, slope in clock_by.items():
-        moved = xp.take(weight_by[name], corner, axis=-1) * total - xp.take(slope, then, axis=-1) * kernel
-        by[name] = _sum(moved, features) + reached * xp.take(slope, now, axis=-1)
+    for name in weight_by:
+        weight = xp.take(_at_corners(weight_by[name], features), corner, axis=-1)
+        by[name] = _sum(weight * total, features)
+    for name, slope_of_height in height_by.items():
+        late = xp.take(_late_at_corners(slope_of_height, features), corner, axis=-1)
+        by[name] += _sum(late * kernel, features) + _closing(slope_of_height, features)
+    for name, slope_of_clock in clock_by.items():
+        by[name] += reached * xp.take(slope_of_clock, now, axis=-1)
+        by[name] -= _sum(xp.take(slope_of_clock, then, axis=-1) * slope, features)
     return value, by
 
 
-def _corner_weights(
-    rates: Rates, features: NormBlocks, found: Norms, clock: FloatArray, clock_by: Slopes
-) -> tuple[FloatArray, Slopes]:
-    """Return by how much e^p drops per time I behind each corner, less than before it (members, corners)."""
+def _heights(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
+    """Return by how much each drop lowers e^p (members, drops), and its derivatives by c, l and p."""
     xp = namespace(rates.p)
     log_r = _middle(found.log_end, features)
-    high, low = (xp.exp(rates.p * (log - log_r)) for log in (features.log_high, features.log_low))
-    taken = _between(clock, features)
-    density = (high - low) / taken
-    by = {name: -density * _between(slope, features) / taken for name, slope in clock_by.items()}
-    for name, slope in found.end_slopes.items():
-        by[name] = by[name] - rates.p * density * _middle(slope, features)
-    if by:
-        by["p"] = (high * (features.log_high - log_r) - low * (features.log_low - log_r)) / taken
-    return _at_corners(density, features), {name: _at_corners(slope, features) for name, slope in by.items()}
+    log_high, log_low = features.log_high - log_r, features.log_low - log_r
+    high, low = xp.exp(rates.p * log_high), xp.exp(rates.p * log_low)
+    by = {
+        name: -rates.p * (high - low) * _middle(slope, features) for name, slope in found.end_slopes.items()
+    }
+    return high - low, by | ({"p": high * log_high - low * log_low} if by else {})
 
 
 def _clock(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
@@ -147,26 +153,30 @@ def _clock(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray
     by = {name: _running((rates.g - 1) * passed * slope) for name, slope in found.mean_slopes.items()}
     if by:
         by["g"] = _running(-passed * log_e)
-    return _running(passed + IDLE * features.duration), by
+    return _running(passed), by
 
 
-def _integral(x: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return F(x) = integral of (1 + u/b)^-b for u in 0..x, and its derivatives by x and by b, for x >= 0.
+def _kernel(x: FloatArray, b: FloatArray) -> tuple[FloatArray, ...]:
+    """Return F(x), the integral of K(u) = (1 + u/b)^-b for u in 0..x, K, K', and the derivatives of F and K by b.
 
-    F = b ln(1 + x/b) (exp(v) - 1)/v with v = (1 - b) ln(1 + x/b), which is smooth at b = 1.
+    F = b ln(1 + x/b) (exp(v) - 1)/v with v = (1 - b) ln(1 + x/b), which is smooth at b = 1; x >= 0.
     """
     xp = namespace(x)
     share = x / b
     log = xp.log1p(share)
     v = (1 - b) * log
-    grown = xp.expm1(v)
     close = xp.abs(v) < 1e-3
-    safe = xp.where(close, 1.0, v)
-    mean = xp.where(close, 1 + v / 2 * (1 + v / 3 * (1 + v / 4)), grown / safe)
-    slope = xp.where(close, 0.5 + v / 3 * (1 + 3 * v / 8 * (1 + 4 * v / 15)), (grown + 1 - mean) / safe)
-    log_slope = -share / (b * (1 + share))
-    by_b = mean * (log + b * log_slope) + b * log * slope * ((1 - b) * log_slope - log)
-    return b * log * mean, (1 + grown) / (1 + share), by_b
+    grown = xp.expm1(v)
+    near = v[close]
+    v[close] = 1.0
+    mean = grown / v
+    slope = (grown + 1 - mean) / v
+    mean[close] = 1 + near / 2 * (1 + near / 3 * (1 + near / 4))
+    slope[close] = 0.5 + near / 3 * (1 + 3 * near / 8 * (1 + 4 * near / 15))
+    kernel = (1 + grown) / (1 + share)
+    passed = share / (1 + share)
+    total_b = (log - passed) * mean - log * slope * ((1 - b) * passed + b * log)
+    return b * log * mean, kernel, -kernel / (1 + share), total_b, kernel * (passed - log)
 
 
 def _mean_decay(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -217,8 +227,26 @@ def _middle(values: FloatArray, features: NormBlocks) -> Any:
     return (xp.take(values, features.drop_begin, axis=-1) + xp.take(values, features.drop_end, axis=-1)) / 2
 
 
-def _at_corners(density: FloatArray, features: NormBlocks) -> FloatArray:
-    """Return the density of the drop that opens at each corner, less that of the one that closes there."""
-    xp = namespace(density)
-    padded = xp.concat([density, xp.zeros_like(density[:, :1])], axis=-1)  # position -1: no drop
-    return padded[:, features.opens] - padded[:, features.closes]
+def _at_corners(values: FloatArray, features: NormBlocks) -> Any:
+    """Return the value of the drop that opens at each corner, less that of the one that closes there."""
+    xp = namespace(values)
+    padded = _padded(values)
+    return xp.take(padded, features.opens, axis=-1) - xp.take(padded, features.closes, axis=-1)
+
+
+def _late_at_corners(height: FloatArray, features: NormBlocks) -> Any:
+    """Return how often K counts at each corner."""
+    xp = namespace(height)
+    closed = xp.take(_padded(features.sudden * height), features.closes, axis=-1)
+    return closed - _at_corners(features.late * height, features)
+
+
+def _closing(height: FloatArray, features: NormBlocks) -> Any:
+    """Return how often K, there 1, counts for the drop that ends with each annealed point."""
+    counted = _padded((features.late + features.sudden) * height)
+    return namespace(height).take(counted, features.closing, axis=-1)
+
+
+def _padded(values: FloatArray) -> Any:
+    xp = namespace(values)
+    return xp.concat([values, xp.zeros_like(values[:, :1])], axis=-1)  # the last position: no drop
