@@ -69,14 +69,21 @@ def drops_of(run: Trained, begin: int) -> Drops:
     leaves = _Leaves(run.schedule, begin)
     point, low, high = leaves.ladders(run.step, run.schedule.area(run.step))
     bins, node = np.unique(low * leaves.edges.size + high, return_inverse=True)
-    parted, parts = leaves.parts(run.step)
     whole = leaves.bins(*np.divmod(bins, leaves.edges.size))
+    parted, parts = leaves.parts(run.step)
     blank = np.array([[run.step[0]], [0.0], [0.0], [0.0]])
-    mean, spread, start_lr, end_lr = np.concatenate([whole, parts, blank], axis=1)
+    n_bins = bins.size + parted.size
     bare = np.setdiff1d(np.arange(run.step.size), np.append(point, parted))
-    point = np.concatenate([point, parted, bare])
-    node = np.concatenate([node, bins.size + np.arange(parted.size), np.full(bare.size, mean.size - 1)])
+    return _in_twos(
+        np.concatenate([whole, parts, blank], axis=1),
+        point=np.concatenate([point, parted, bare]),
+        node=np.concatenate([node, np.arange(bins.size, n_bins), np.full(bare.size, n_bins)]),
+    )
 
+
+def _in_twos(bins: FloatArray, point: IntArray, node: IntArray) -> Drops:
+    """Return two nodes for every bin that has a spread; (4, bins) as of `_Leaves.bins`, and the pairs with them."""
+    mean, spread, start_lr, end_lr = bins
     wide = np.flatnonzero(spread > 0)
     second = np.full(mean.size, -1)
     second[wide] = mean.size + np.arange(wide.size)
@@ -141,14 +148,18 @@ class _Leaves:
             self.edges[:-1], self.edges[1:], self.lr[:-1], self.lr[1:], np.diff(self.area)
         )
         change = np.diff(self.lr)
-        weighed = change * np.stack([np.ones_like(change), self.mean, self.mean**2 + self.spread**2])
+        # Positions from the middle of the changes on: squares of millions of steps would hide small bins.
+        self._origin = np.average(self.mean, weights=np.abs(change)) if change.any() else 0.0
+        mean = self.mean - self._origin
+        weighed = change * np.stack([np.ones_like(change), mean, mean**2 + self.spread**2])
         self._sums = np.pad(np.cumsum(weighed, axis=1), ((0, 0), (1, 0)))
 
     def bins(self, low: IntArray, high: IntArray) -> FloatArray:
         """Return mean, spread and the learning rates at both ends of bins between two edges: (4, bins)."""
         total, first, second = self._sums[:, high] - self._sums[:, low]
-        mean = np.clip(first / total, self.edges[low], np.maximum(self.edges[high] - 1, self.edges[low]))
+        mean = first / total
         spread = np.sqrt(np.maximum(second / total - mean**2, 0.0))
+        mean = np.clip(mean + self._origin, self.edges[low], self.edges[high] - 1)
         single = high == low + 1
         mean = np.where(single, self.mean[low], mean)
         spread = np.where(single, self.spread[low], spread)

@@ -52,6 +52,10 @@ class MultiPower(CurveLaw[Nodes]):
 
     C and gamma trade off (the drops of one learning rate see only C eta^-gamma), and so do B and beta near 0:
     gamma and beta have weak priors around the published values, which no unit of learning rate moves.
+
+    Drops are summed from the end of warm-up unless asked otherwise: its rise is no annealing undone, and each of
+    the three training curves of `multipowerlaw` is predicted from the other two with a mean error of .0050 (25M)
+    and .0041 (100M) then, .0061 and .0043 when summed from the first step.
     """
 
     name = "multi_power"

@@ -43,6 +43,20 @@ def test_the_prediction_is_the_sum_over_every_step(name: str) -> None:
     assert np.abs(predicted - exact).max() <= 1e-5
 
 
+def test_a_short_decay_at_the_end_of_a_long_run_is_as_exact() -> None:
+    """Three million steps before a decay of a thousand cost it no digit."""
+    spec = {
+        "kind": "wsd",
+        "total_steps": 3_001_000,
+        "decay_start": 3_000_000,
+        "warmup_steps": 100,
+        "peak_lr": 1e-3,
+    }
+    schedule, step = schedule_from_spec(spec), np.arange(3_000_000, 3_001_001, 50)
+    predicted = LAW.predict(THETA[None], LAW.prepare([PlannedRun(step, schedule)]))[0]
+    np.testing.assert_allclose(predicted, concave_memory(THETA, schedule, step), rtol=0, atol=1e-5)
+
+
 def test_points_on_every_step_behind_a_drop_are_as_exact() -> None:
     """The first steps of a decay and of a jump are no worse than the rest."""
     for name, first in (("wsd_20000_24000", 20_000), ("wsd_sqrt", 19_000), ("wsdcon_3", 7_999)):
