@@ -48,7 +48,7 @@ class EffectiveLR(CurveLaw[NormBlocks]):
     warm-up, G(x) = 1 - (1 + x/b)^-b. Losses in nats per token. Source: our own form (laws.md 1.5).
 
     Runs of one peak learning rate do not tell how it acts: D peak^2 is then part of L0 and D is held at 0, c and l
-    stay where two peaks had them in other data, and all three are named as undetermined.
+    rest on the priors, and all three are named as undetermined; other schedules at that peak are still predicted.
     """
 
     name = "effective_lr"

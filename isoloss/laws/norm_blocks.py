@@ -205,10 +205,10 @@ def _lateness(schedule: Schedule, begin: IntArray, end: IntArray) -> FloatArray:
     mean = np.maximum(np.diff(schedule.area(at)), 0.0) / np.maximum(steps, 1)
     passed = steps * mean ** (1 - USUAL_G) + NOTHING
     fallen = -np.diff(schedule.level_at(at) ** USUAL_P)
-    clock = np.cumsum(passed, axis=1) - passed / 2
-    return np.asarray(
-        np.sum(fallen * clock, axis=1) / (np.sum(fallen, axis=1) * np.sum(passed, axis=1)) - 0.5
-    )
+    clock = (np.cumsum(passed, axis=1) - passed / 2) / np.sum(passed, axis=1, keepdims=True)
+    total = np.sum(fallen, axis=1)
+    late = np.sum(fallen * (clock - 0.5), axis=1) / np.where(total > 0, total, 1.0)
+    return np.where(total > 0, np.clip(late, -0.5, 0.5), 0.0)  # jitter within a slight drop has no position
 
 
 def _variance(schedule: Schedule, edges: IntArray) -> FloatArray:

@@ -228,6 +228,16 @@ def test_a_run_without_weight_decay_stated_is_refused() -> None:
         LAW.prepare([run_of(SPECS["jump"]), unstated])
 
 
+def test_a_log_that_jitters_is_a_constant_rate() -> None:
+    """Noise of 1e-9 in logged rates changes no prediction, and makes no thousands of drops."""
+    rates = 1e-3 * (1 + 1e-9 * np.random.default_rng(0).standard_normal(8000))
+    log = LAW.prepare([run_of({"kind": "values", "lr": rates.tolist()})])
+    constant = LAW.prepare([run_of({"kind": "constant", "total_steps": 8000, "peak_lr": 1e-3})])
+    np.testing.assert_allclose(LAW.predict(THETA, log), LAW.predict(THETA, constant), rtol=1e-6)
+    assert log.n_terms < 3_000
+    assert "C" in LAW.undetermined(log)
+
+
 def test_starts_lie_inside_the_bounds() -> None:
     """Every start has its nonlinear parameters inside their bounds."""
     theta = LAW.grid(peaks_of(1e-3, 2e-3), 24)
