@@ -17,11 +17,19 @@ from isoloss.laws import LAWS, CurveLaw, Features, TableLaw
 from isoloss.observations import Curve, PlannedRun, RunTable
 from isoloss.schedules import Schedule, schedule_from_spec
 
+# fmt: off
 TRUTHS: dict[str, dict[str, float]] = {
     "lr_annealing": {"L0": 2.4, "A": 0.5, "alpha": 0.48, "C": 0.6, "lambda": 0.997, "B": 40.0, "beta": 0.3},
+    "multi_power": {
+        "L0": 2.4, "A": 0.5, "alpha": 0.5, "B": 150.0, "C": 0.3, "beta": 0.6, "gamma": 0.65,
+    },
+    "concave_memory": {
+        "L0": 2.6, "A": 0.9, "a": 0.5, "B": 0.3, "C": 15.0, "b": 0.6, "g": 0.3, "p": 0.75, "z": -0.05, "T": 0.0,
+    },
     "power_law": {"E": 1.8, "coefficient": 900.0, "exponent": -0.31},
     "chinchilla": {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 900.0, "beta": 0.31},
 }
+# fmt: on
 
 WARMED = {"warmup_steps": 500, "peak_lr": 1e-3}
 SCHEDULES: tuple[dict[str, Any], ...] = (
@@ -98,8 +106,12 @@ def noisy(name: str) -> list[Curve] | RunTable:
     """The same with a part in a thousand of what the law does not know."""
     exact = observed(name)
     if isinstance(exact, RunTable):
-        return dataclasses.replace(exact, outcome=exact.outcome * (1 + 1e-3 * np.sin(np.arange(exact.n_runs))))
-    return [dataclasses.replace(run, loss_nats=run.loss_nats * (1 + 1e-3 * np.sin(run.step))) for run in exact]
+        return dataclasses.replace(
+            exact, outcome=exact.outcome * (1 + 1e-3 * np.sin(np.arange(exact.n_runs)))
+        )
+    return [
+        dataclasses.replace(run, loss_nats=run.loss_nats * (1 + 1e-3 * np.sin(run.step))) for run in exact
+    ]
 
 
 def test_every_law_is_in_the_suite() -> None:

@@ -96,6 +96,7 @@ def test_the_interval_of_a_new_run_contains_that_of_the_mean(found: Fit) -> None
     """Noise comes on top."""
     mean, new = (found.predict(schedule=LINEAR, interval=kind) for kind in ("mean", "new_run"))
     assert np.all((new.lower <= mean.lower) & (mean.upper <= new.upper))
+    assert (mean.steps[0], mean.steps[-1]) == (500, 9_000)
 
 
 def test_a_higher_level_gives_a_wider_interval(found: Fit) -> None:
@@ -374,7 +375,7 @@ def test_progress_only_rises() -> None:
     fractions = [fraction for fraction, _ in said]
     assert fractions == sorted(fractions)
     assert 0 <= fractions[0] < fractions[-1] <= 1
-    assert any("resample 50 of 120" in words for _, words in said)
+    assert any("resample 100 of 120" in words for _, words in said)
 
 
 def test_corrupted_points_do_not_move_a_fit_far() -> None:
