@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from store.tables import Fit, Job, Run
 
@@ -44,18 +44,24 @@ def _runs(session: Session, project_id: int, moment: dt.datetime) -> list[Change
 
 
 def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
-    """Jobs, and the fits that are made by them: a fit changes when its job does."""
-    facts = (Job.id, Job.updated_at, Job.status, Job.progress, Job.message, Job.kind, Fit.id, Fit.law)
+    """Jobs, and the fits that are made by them: a fit changes when its job or its refit does."""
+    first = aliased(Job)
+    of_fit = (Fit.id, Fit.law, Fit.job_id, first.status, Fit.revision)
     changed = (
-        sa.select(*facts)
-        .outerjoin_from(Job, Fit, Fit.job_id == Job.id)
+        sa.select(Job.id, Job.updated_at, Job.status, Job.progress, Job.message, Job.kind, *of_fit)
+        .outerjoin_from(Job, Fit, sa.or_(Fit.job_id == Job.id, Fit.refit_job_id == Job.id))
+        .outerjoin(first, first.id == Fit.job_id)
         .where(Job.project_id == project_id, Job.updated_at >= moment)
     )
     found: list[Change] = []
-    for key, at, status, progress, message, kind, fit_id, law in session.execute(changed):
-        state = {"status": status, "progress": progress, "message": message}
-        found.append(Change("job", str(key), at, {"id": str(key), "kind": kind, **state}))
+    fits: dict[str, Change] = {}
+    for key, at, status, progress, message, kind, fit_id, *of_it in session.execute(
+        changed.order_by(Job.updated_at)
+    ):
+        stands = {"status": status, "progress": progress, "message": message}
+        found.append(Change("job", str(key), at, {"id": str(key), "kind": kind, **stands}))
         if fit_id is not None:
-            fit = {"id": str(fit_id), "job_id": str(key), "law": law, "status": status}
-            found.append(Change("fit", str(fit_id), at, fit))
-    return found
+            law, job_id, state, revision = of_it
+            facts = {"law": law, "job_id": str(job_id), "status": state, "revision": revision}
+            fits[str(fit_id)] = Change("fit", str(fit_id), at, {"id": str(fit_id), **facts})
+    return [*found, *fits.values()]

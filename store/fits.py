@@ -26,11 +26,19 @@ FIELDS = {
 
 
 def create(
-    session: Session, project_id: int, law: str, select: Mapping[str, Any], options: Mapping[str, Any]
+    session: Session,
+    project_id: int,
+    law: str,
+    select: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    follow: bool = False,
 ) -> Fit:
     """A new fit with its queued job; the caller defers the job in the same transaction."""
     job = jobs.create(session, "fit", project_id)
-    fit = Fit(project_id=project_id, job=job, law=law, select=dict(select), options=dict(options))
+    fit = Fit(
+        project_id=project_id, job=job, law=law, select=dict(select), options=dict(options), follow=follow
+    )
     session.add(fit)
     session.flush()
     session.refresh(fit)
@@ -60,9 +68,20 @@ def of_job(session: Session, job_id: uuid.UUID) -> Fit:
 
 
 def save(session: Session, fit_id: uuid.UUID, result: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Store what the fit found; `jobs.finish` in the same transaction makes it the answer."""
+    """Store what the fit found, as its next revision; `jobs.finish` in the same transaction makes it the answer."""
     packed = zlib.compress(json.dumps(state, allow_nan=True).encode())
-    session.execute(sa.update(Fit).where(Fit.id == fit_id).values(result=dict(result), state=packed))
+    found = {"result": dict(result), "state": packed, "revision": Fit.revision + 1}
+    session.execute(
+        sa.update(Fit)
+        .where(Fit.id == fit_id)
+        .values(**found, updated_at=sa.func.clock_timestamp())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def last_state(session: Session, fit_id: uuid.UUID) -> dict[str, Any] | None:
+    """What predictions are made from, None where no result has been stored yet."""
+    return _unpacked(session.execute(sa.select(Fit.state).where(Fit.id == fit_id)).scalar_one())
 
 
 def state(session: Session, fit_id: uuid.UUID, project_id: int | None = None) -> dict[str, Any]:
@@ -70,7 +89,14 @@ def state(session: Session, fit_id: uuid.UUID, project_id: int | None = None) ->
     fit = session.get(Fit, fit_id, options=[undefer(Fit.state)], populate_existing=True)
     if fit is None or (project_id is not None and fit.project_id != project_id):
         raise NotFound(kind="fit", name=str(fit_id))
-    if fit.job.status != "succeeded" or fit.state is None:
+    document = _unpacked(fit.state)
+    if fit.job.status != "succeeded" or document is None:
         raise NotReady(kind="fit", name=str(fit_id), reason=f"it is {fit.job.status}")
-    document: dict[str, Any] = json.loads(zlib.decompress(fit.state))
+    return document
+
+
+def _unpacked(state: bytes | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    document: dict[str, Any] = json.loads(zlib.decompress(state))
     return document

@@ -21,6 +21,11 @@ WORK = "work"  # what users ask for, one job at a time in a worker
 UPKEEP = "upkeep"  # our own housekeeping, never kept waiting by the former
 LOST = "the queue no longer knows it (the workers' log tells more); ask for it again"
 
+# A worker passes over a job that someone holds.
+HOLD_WAITING = sa.text(
+    "SELECT id FROM jobs.procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo' FOR SHARE"
+)
+
 # Never opened: every statement goes through the caller's connection.
 _queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
 
@@ -48,6 +53,32 @@ def defer(
             return _defer(session, task_name, args, options)
     except AlreadyEnqueued:
         return 0
+
+
+def defer_once(
+    session: Session,
+    task_name: str,
+    args: Mapping[str, Any],
+    *,
+    lock: str,
+    after_s: float,
+    queue: str = WORK,
+    priority: int = 0,
+) -> None:
+    """Sees to it that a job of this `lock` begins after the session has committed: one for all that ask.
+
+    One that waits already is kept waiting until the commit, so that it sees what the session has changed; where
+    none waits a new one is queued, to begin in `after_s` seconds. Jobs of one `lock` never run at once.
+    """
+    options = {"queue": queue, "queueing_lock": lock, "lock": lock, "priority": priority}
+    options["schedule_in"] = {"seconds": after_s}
+    while session.execute(HOLD_WAITING, {"lock": lock}).first() is None:
+        try:
+            with session.begin_nested():
+                _defer(session, task_name, args, options)
+            return
+        except AlreadyEnqueued:  # by someone who has committed just now
+            continue
 
 
 def abort(session: Session, queue_id: int) -> bool:

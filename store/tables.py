@@ -197,11 +197,13 @@ class Fit(Created, Base):
     """A law fitted, or to be fitted, to chosen runs. Its status is its job's.
 
     `result` is the public document. `state` is the private one, from which predictions are made (zlib over
-    JSON: it holds every resample).
+    JSON: it holds every resample). `revision` counts the results so far, of which the last one, of `updated_at`,
+    is kept. A fit that is to `follow` its runs has them replaced by refits: `refit_job` is the last of these,
+    `refits_skipped` how many found nothing new.
     """
 
     __tablename__ = "fit"
-    __table_args__ = (Index(None, "project_id"), Index(None, "job_id"))
+    __table_args__ = (Index(None, "project_id"), Index(None, "job_id"), Index(None, "refit_job_id"))
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
     project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
@@ -211,8 +213,19 @@ class Fit(Created, Base):
     options: Mapped[dict[str, Any]]
     result: Mapped[dict[str, Any] | None]
     state: Mapped[bytes | None] = mapped_column(deferred=True)
+    follow: Mapped[bool] = mapped_column(server_default=text("false"))
+    revision: Mapped[int] = mapped_column(server_default=text("0"))
+    updated_at: Mapped[dt.datetime | None]
+    refits_skipped: Mapped[int] = mapped_column(server_default=text("0"))
+    refit_job_id: Mapped[uuid.UUID | None] = mapped_column(_references("job", "SET NULL"))
 
-    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
+    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True, foreign_keys=job_id)
+    refit_job: Mapped[Job | None] = relationship(lazy="joined", foreign_keys=refit_job_id)
+
+    @property
+    def follows(self) -> bool:
+        """Whether a run that lands is to change the fit: a cancelled one is left as it is."""
+        return self.follow and self.job.status != "cancelled"
 
 
 class ApiKey(Created, Base):

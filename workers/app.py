@@ -12,7 +12,7 @@ from procrastinate.manager import JobManager
 
 from store.engine import conninfo
 from store.queue import UPKEEP, WORK
-from workers import compact, fits, forget, recover
+from workers import compact, fits, forget, recover, refits
 from workers.work import RunAgain
 
 T = TypeVar("T")
@@ -80,6 +80,7 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
     app = procrastinate.App(connector=Connector(on_failure, **pool))
     app.job_manager = Manager(app.connector)
     app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
+    app.task(name="refit", queue=WORK, retry=RunAgain(), pass_context=True)(refits.run)
     compacting = app.task(
         name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"
     )(compact.run)

@@ -56,7 +56,7 @@ def compute(
 def write(session: Session, job_id: uuid.UUID, documents: Documents) -> None:
     """Stores both documents, the public one as the contract writes it."""
     result, state = documents
-    fits.save(session, fits.of_job(session, job_id).id, _storable(result), state)
+    fits.save(session, fits.of_job(session, job_id).id, storable(result), state)
 
 
 FIT = Work(read=read, compute=compute, write=write)
@@ -67,12 +67,12 @@ async def run(context: JobContext, *, job_id: str) -> None:
     await carry_out(FIT, context, uuid.UUID(job_id))
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
     """The document with non-finite numbers as the strings of the contract: JSON has none."""
     if isinstance(value, Mapping):
-        return {name: _storable(one) for name, one in value.items()}
+        return {name: storable(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_storable(one) for one in value]
+        return [storable(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

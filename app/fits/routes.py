@@ -28,7 +28,7 @@ from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import n_params_of
 from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
-from store import fits, queue, runs
+from store import fits, following, queue, runs
 from store.pages import Asked
 from store.run_tables import load_table
 from store.tables import Run
@@ -45,7 +45,11 @@ MAX_SUMMED_STEPS = 2_000_000
     responses=problems(400, 401, 403, 404, 422, 503),
 )
 def create_fit(body: NewFit, access: Writing, once: Idempotent) -> Response:
-    """Ask for a fit of a law to runs; a worker does it, and `GET` of the fit or of its job tells how it stands."""
+    """Ask for a fit of a law to runs; a worker does it, and `GET` of the fit or of its job tells how it stands.
+
+    With `follow` it is done again whenever a run of the project that has ended changes, from where it stood, and
+    left alone where its data have not changed.
+    """
     return once.answer(access, 202, lambda: _queued(access, body))
 
 
@@ -60,6 +64,12 @@ def list_fits(access: Reading, asked: Annotated[Asked, Depends(page_query)]) -> 
 def get_fit(fit_id: str, access: Reading) -> FitDocument:
     """Show a fit: parameters with intervals, errors, a verdict with its reasons, and where it came from."""
     return FitDocument.of(fits.get(access.session, identifier("fit", fit_id), access.project_id))
+
+
+@router.post("/{fit_id}/unfollow", responses=problems(401, 403, 404, 503))
+def unfollow(fit_id: str, access: Writing) -> FitDocument:
+    """Make a fit that follows its runs keep its result from now on; again changes nothing."""
+    return FitDocument.of(following.stop(access.session, identifier("fit", fit_id), access.project_id))
 
 
 @router.post("/{fit_id}/predictions", responses=problems(400, 401, 403, 404, 409, 422, 503))
@@ -93,9 +103,13 @@ def _check_summed(field: str, n_steps: int) -> None:
 
 def _queued(access: Access, body: NewFit) -> QueuedFitDocument:
     _check(access, body)
-    options = body.options.sent()
-    fit = fits.create(access.session, access.project_id, body.law, body.select.chosen(), options)
-    fit.job.queue_id = queue.defer(access.session, "fit", {"job_id": str(fit.job_id)})
+    session, project_id = access.session, access.project_id
+    if body.follow:
+        following.start(session, project_id)
+    options, select = body.options.sent(), body.select.chosen()
+    fit = fits.create(session, project_id, body.law, select, options, follow=body.follow)
+    lock = following.lock_of(fit.id) if body.follow else None
+    fit.job.queue_id = queue.defer(session, "fit", {"job_id": str(fit.job_id)}, lock=lock)
     return QueuedFitDocument(id=fit.id, job_id=fit.job_id, law=fit.law, status="queued")
 
 

@@ -179,6 +179,12 @@ class NewFit(Document):
         description="How to fit.",
         examples=[{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}],
     )
+    follow: bool = Field(
+        False,
+        description="Whether to fit again whenever a run of the project ends, or one that has ended changes or is "
+        "deleted; until `POST .../unfollow`.",
+        examples=[False],
+    )
 
 
 class QueuedFitDocument(Document):
@@ -207,6 +213,16 @@ class FitDocument(Document):
     created_at: Time = Field(description="When it was asked for.")
     started_at: Time | None = Field(description="When it was last started.")
     finished_at: Time | None = Field(description="When it ended.")
+    follow: bool = Field(description="Whether it is fitted again when runs change.")
+    revision: int = Field(
+        description="How many results it has had: 1 for the first one, 0 before.", examples=[1]
+    )
+    updated_at: Time | None = Field(description="When the result that it has now was stored.")
+    refit_job_id: uuid.UUID | None = Field(description="The job of its last refit, which may be under way.")
+    refits_skipped: int = Field(description="Refits that found the data as they were.", examples=[0])
+    refit_error: str | None = Field(
+        description="Why its last refit failed; what it shows is the last good result.", examples=[None]
+    )
     parameters: list[dict[str, Any]] | None = Field(
         None,
         description="`name, symbol, unit, value, std_error, interval, at_bound, profile`; null for what is not "
@@ -238,7 +254,7 @@ class FitDocument(Document):
     @classmethod
     def of(cls, fit: Fit) -> FitDocument:
         """The fit as the API shows it."""
-        job, found = fit.job, _found(fit)
+        job, refit, found = fit.job, fit.refit_job, _found(fit)
         return cls(
             id=fit.id,
             job_id=fit.job_id,
@@ -250,6 +266,12 @@ class FitDocument(Document):
             created_at=fit.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
+            follow=fit.follows,
+            revision=fit.revision,
+            updated_at=fit.updated_at,
+            refit_job_id=fit.refit_job_id,
+            refits_skipped=fit.refits_skipped,
+            refit_error=refit.message if refit is not None and refit.status == "failed" else None,
             **{name: value for name, value in found.items() if name in cls.model_fields and name != "law"},
         )
 

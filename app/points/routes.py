@@ -16,7 +16,7 @@ from app.points.schemas import BATCH_BODY, CSV_TOO, AcceptedDocument, PointsDocu
 from app.schemas import MAX_STEP, problems
 from isoloss.errors import InvalidInput
 from isoloss.schedules import schedule_from_spec
-from store import points, runs
+from store import following, points, runs
 from store.columns import Points
 from store.thinning import MIN_POINTS, Scale, Thinned, thin
 
@@ -50,6 +50,8 @@ def append_points(
         run = points.hold(access.session, access.project_id, run_id)
         _check_zero_rates(access, run_id, sent)
         done = points.append(access.session, run, sent, on_conflict == "replace")
+        if run.status != "running" and done.accepted:
+            following.runs_changed(access.session, access.project_id)
     METRICS.points_accepted.add(done.accepted)
     METRICS.points_duplicate.add(done.duplicates)
     answer = AcceptedDocument(accepted=done.accepted, duplicates=done.duplicates, last_step=done.last_step)
@@ -99,7 +101,10 @@ def rewind(run_id: str, body: Rewind, access: Writing) -> RewoundDocument:
     409 where another run branches off after that step.
     """
     run = points.hold(access.session, access.project_id, run_id)
-    return RewoundDocument(last_step=points.rewind(access.session, run, body.step))
+    last_step = points.rewind(access.session, run, body.step)
+    if run.status != "running":
+        following.runs_changed(access.session, access.project_id)
+    return RewoundDocument(last_step=last_step)
 
 
 def _names(columns: str | None) -> list[str] | None:

@@ -10,7 +10,7 @@ from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
 from app.runs.schemas import RunDocument, RunIn
 from app.schemas import MAX_NAME, NAME_PATTERN, PageOf, page_query, problems
-from store import queue, runs
+from store import following, queue, runs
 from store.pages import Asked
 from store.tables import Run
 
@@ -44,6 +44,8 @@ def put_run(run_id: RunId, body: RunIn, access: Writing, response: Response) -> 
     if is_new:
         response.status_code = 201
     _compact_when_ended(access, run)
+    if run.status != "running":
+        following.runs_changed(access.session, access.project_id)
     return RunDocument.of(run, runs.parent_name(access.session, run))
 
 
@@ -70,6 +72,7 @@ def get_run(run_id: str, access: Reading) -> RunDocument:
 def delete_run(run_id: str, access: Writing) -> None:
     """Delete a run with its points; 409 while other runs branch off it. This cannot be undone."""
     runs.delete(access.session, access.project_id, run_id)
+    following.runs_changed(access.session, access.project_id)
 
 
 def _compact_when_ended(access: Access, run: Run) -> None:

@@ -66,15 +66,29 @@ def show_fit(output: Output, fit: Fit) -> None:
     if fit["status"] != "succeeded":
         why = f": {fit['error']}" if fit.get("error") else ""
         output.line(f"{fit['status'].capitalize()}{why} (job {fit['job_id']})")
+        _show_following(output, fit)
         return
     output.line(f"Fitted {_fitted(fit, shown=MANY_RUNS)}")
     _show_options(output, fit.get("options") or {})
+    _show_following(output, fit)
     _show_verdict(output, fit)
     _show_parameters(output, fit.get("parameters") or [], _level(fit))
     _show_rows(output, "Derived", fit.get("derived") or [])
     _show_training_error(output, fit)
     _show_holdout(output, fit.get("holdout") or {})
     _show_left_out(output, fit.get("left_out") or [])
+
+
+def _show_following(output: Output, fit: Fit) -> None:
+    """Which result this is of a fit that follows its runs, and what became of the last refit."""
+    revision = fit.get("revision") or 0
+    if fit.get("follow"):
+        which = f"revision {revision} of {moment(fit.get('updated_at'))}" if revision else "no result yet"
+        output.line(f"  follows its runs: {which}")
+    elif revision > 1:
+        output.line(f"  revision {revision} of {moment(fit.get('updated_at'))}")
+    if fit.get("refit_error"):
+        output.line(f"  its last refit failed: {fit['refit_error']}", style="yellow")
 
 
 def _show_left_out(output: Output, left_out: Sequence[LeftOut]) -> None:

@@ -76,6 +76,9 @@ def create(
     backend: Annotated[
         str | None, typer.Option(help="Where to compute: numpy, torch or cuda.", show_default="numpy")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Fit again whenever runs of the project end or change.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the result.")] = True,
 ) -> None:
     """Fit a law to runs and show its parameters with their intervals."""
@@ -101,7 +104,7 @@ def create(
     }
     select = _selection(run, tag, recipe, where, all_runs)
     given = {name: value for name, value in options.items() if value is not None}
-    fit = session.client.fits.create(project, law, **select, options=given)
+    fit = session.client.fits.create(project, law, **select, options=given, follow=follow)
     if wait:
         fit = _wait(session, project, fit)
     session.output.show(fit, lambda: show_fit(session.output, fit))
@@ -150,3 +153,11 @@ def show(session: Session, fit_id: FitId, project: Project) -> None:
     """Show one fit."""
     fit = session.client.fits.get(project, fit_id)
     session.output.show(fit, lambda: show_fit(session.output, fit))
+
+
+@command(app, "unfollow")
+def unfollow(session: Session, fit_id: FitId, project: Project) -> None:
+    """Keep a fit's result from now on, whatever runs end."""
+    fit = session.client.fits.unfollow(project, fit_id)
+    said = f"Fit {fit_id} stays at revision {fit.get('revision', 0)}."
+    session.output.show(fit, lambda: session.output.line(said))

@@ -71,7 +71,11 @@ class LeftOut(TypedDict):
 
 
 class Fit(TypedDict):
-    """A fit; what it found is None, or not there, until `status` is succeeded."""
+    """A fit; what it found is None, or not there, until `status` is succeeded.
+
+    One that follows its runs has a new `revision` whenever they change; `refit_error` says why the last attempt
+    at one failed.
+    """
 
     id: str
     job_id: str
@@ -92,6 +96,12 @@ class Fit(TypedDict):
     reasons: NotRequired[list[str] | None]
     provenance: NotRequired[dict[str, Any] | None]
     created_at: NotRequired[str]
+    follow: NotRequired[bool]
+    revision: NotRequired[int]
+    updated_at: NotRequired[str | None]
+    refit_job_id: NotRequired[str | None]
+    refits_skipped: NotRequired[int]
+    refit_error: NotRequired[str | None]
 
 
 class Prediction(TypedDict):

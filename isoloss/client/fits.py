@@ -35,15 +35,17 @@ class Fits:
         where: str | None = None,
         all: bool = False,
         options: Mapping[str, Any] | None = None,
+        follow: bool = False,
         wait: bool = False,
         timeout: float | None = None,
         on_progress: Callable[[Job], None] | None = None,
     ) -> Fit:
         """Fit a law to the runs that are named by exactly one of `run_ids`, `tags`, `recipe`, `where`, `all`.
 
-        `options` are those of the API: `target`, `fix`, `bounds`, `expr`, `huber_delta`, `skip_steps`,
-        `starts`, `bootstrap`, `level`, `holdout`, `seed`. Returns at once with `status` "queued", or with
-        `wait` when the fit has ended, as `wait` below does.
+        `options` are those of the API, as `isoloss.fitting.FitOptions` lists them: `target`, `fix`, `bounds`,
+        `expr`, `bootstrap`, `level`, `holdout`, `seed`, ... With `follow` the fit is done again whenever runs of
+        the project that have ended change. Returns at once with `status` "queued", or with `wait` when the fit
+        has ended, as `wait` below does.
 
         >>> fit = client.fits.create("pilot", "lr_annealing", tags=["train"], wait=True,
         ...     options={"bootstrap": 500, "holdout": {"run_ids": ["wsd"]}})
@@ -51,7 +53,9 @@ class Fits:
         """
         choices = {"run_ids": run_ids, "tags": tags, "recipe": recipe, "where": where, "all": all or None}
         select = {key: value for key, value in choices.items() if value is not None}
-        body = {"law": law, "select": select, "options": dict(options or {})}
+        body: dict[str, Any] = {"law": law, "select": select, "options": dict(options or {})}
+        if follow:
+            body["follow"] = True
         fit = cast(Fit, self._transport.post(project_path(project, "fits"), body, creates=True))
         if not wait:
             return fit
@@ -65,6 +69,10 @@ class Fits:
         """The fits of a project, fetched page by page."""
         items = self._transport.items(project_path(project, "fits"), {"where": where, "sort": sort})
         return (_fit(item) for item in items)
+
+    def unfollow(self, project: str, fit_id: str) -> Fit:
+        """Make a fit that follows its runs keep its result from now on; raises NotFound."""
+        return _fit(self._transport.post(project_path(project, "fits", fit_id, "unfollow")))
 
     def wait(
         self,

@@ -88,6 +88,7 @@ def test_a_fit_is_queued_with_its_job(
         {"bootstrap": 20},
     )
     assert shown["parameters"] is None
+    assert (shown["follow"], shown["revision"], shown["updated_at"]) == (False, 0, None)
     assert [item["id"] for item in client.get(f"{project}/fits").json()["items"]] == [fit["id"]]
     job = client.get(f"/v1/jobs/{fit['job_id']}").json()
     assert (job["kind"], job["status"], job["progress"], job["attempts"]) == ("fit", "queued", 0.0, 0)
@@ -121,6 +122,7 @@ def test_a_finished_fit_shows_what_it_found_and_predicts(
     values = {one["name"]: one["value"] for one in shown["parameters"]}
     assert values["L0"] == pytest.approx(2.0, abs=0.05)
     assert shown["provenance"]
+    assert shown["revision"] == 1
     body = {
         "schedule": {**SCHEDULES["wsd"], "total_steps": 3000, "decay_start": 2500},
         "steps": [1000, 3000],
@@ -202,6 +204,8 @@ def test_an_unidentified_fit_predicts_nothing(
         ({"select": {"tags": ["none"]}}, "select"),
         ({"select": {"where": "nope = 1"}}, "select.where"),
         ({"select": {"run_ids": ["r", "r"]}}, "select.run_ids"),
+        ({"follow": 1}, "follow"),
+        ({"follow": None}, "follow"),
         ({"options": []}, "options"),
         ({"options": None}, "options"),
         *(({"options": {name: []}}, f"options.{name}") for name in NAMES),
@@ -326,6 +330,7 @@ def test_unknown_fits_and_jobs(client: httpx.Client, project: str) -> None:
     """What is not there, and what is no id, is 404."""
     for name in (uuid.uuid4(), "nonsense"):
         problem(client.get(f"{project}/fits/{name}"), 404)
+        problem(client.post(f"{project}/fits/{name}/unfollow"), 404)
         problem(client.post(f"{project}/fits/{name}/predictions", json={"schedule": SCHEDULES["wsd"]}), 404)
         problem(client.get(f"/v1/jobs/{name}"), 404)
         problem(client.post(f"/v1/jobs/{name}/cancel"), 404)

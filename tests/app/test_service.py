@@ -197,7 +197,7 @@ def test_a_database_that_goes_and_comes_back(tmp_path: Path) -> None:
 def test_a_database_without_our_schema_is_not_ready(database_url: str) -> None:
     """The service says 503 on /readyz until its schema is there."""
     api = Api(database_url)
-    migrate.downgrade(database_url, "-1")
+    migrate.downgrade(database_url, "0001")
     assert "0001" in problem(api.client(None).get("/readyz"), 503)["detail"]
     migrate.upgrade(database_url)
     assert api.client(None).get("/readyz").status_code == 200

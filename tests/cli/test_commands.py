@@ -614,3 +614,23 @@ def test_a_table_of_runs_is_imported_by_the_map_of_fields(invoke, tmp_path):
         "config": {"weight_decay": 0.1, "n_params": 1e7, "n_tokens": 2e8},
         "summary": {"final_loss": 4.1},
     }
+
+
+def test_a_fit_that_follows_its_runs_is_asked_for_shown_and_let_go(invoke):
+    """--follow is sent; the revision is shown, and why the last refit failed; unfollow keeps it."""
+    requests: list[httpx.Request] = []
+    fit = {
+        **FIT,
+        "follow": True,
+        "revision": 3,
+        "updated_at": "2026-03-01T12:00:00.000Z",
+        "refit_error": "no run",
+    }
+    routes = {**FIT_ROUTES, "GET /v1/projects/p/fits/f1": fit}
+    arguments = ("fit", "create", "power_law", "--all", "-p", "p", "--follow")
+    shown = invoke(*arguments, routes=routes, requests=requests).stdout
+    assert json.loads(requests[0].content)["follow"] is True
+    assert "  follows its runs: revision 3 of " in shown
+    assert "  its last refit failed: no run" in shown
+    left = {"POST /v1/projects/p/fits/f1/unfollow": {**fit, "follow": False}}
+    assert invoke("fit", "unfollow", "f1", "-p", "p", routes=left).stdout == "Fit f1 stays at revision 3.\n"

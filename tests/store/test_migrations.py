@@ -9,7 +9,7 @@ from alembic.runtime.migration import MigrationContext
 
 from store import fits, jobs, keys, migrate, projects, queue, runs
 from store.engine import create_engine, create_sessions
-from store.tables import Base, Point, PointChunk, Project, Run
+from store.tables import Base, Fit, Point, PointChunk, Project, Run
 
 
 def _fill(url: str) -> None:
@@ -49,13 +49,28 @@ def test_downgrading_one_step_keeps_the_rows_of_the_others(empty_database_url: s
     """Taking the queue out and putting it in again loses no run and no fit."""
     migrate.upgrade(empty_database_url)
     _fill(empty_database_url)
-    migrate.downgrade(empty_database_url, "-1")
+    migrate.downgrade(empty_database_url, "0001")
     migrate.upgrade(empty_database_url)
     engine = create_engine(empty_database_url)
     with create_sessions(engine)() as session:
         assert session.scalars(sa.select(Run.run_id).order_by(Run.id)).all() == ["parent", "branch"]
         assert session.scalar(sa.select(Project.name)) == "pilot"
         assert session.scalar(sa.select(Point.loss)) == 2.5
+    engine.dispose()
+
+
+def test_fits_of_an_older_database_are_at_their_first_revision(empty_database_url: str) -> None:
+    """A result that was stored before results were counted is the first, of the time when its job ended."""
+    migrate.upgrade(empty_database_url)
+    _fill(empty_database_url)
+    migrate.downgrade(empty_database_url, "0002")
+    migrate.upgrade(empty_database_url)
+    engine = create_engine(empty_database_url)
+    with create_sessions(engine)() as session:
+        fit = session.scalars(sa.select(Fit)).one()
+        assert (fit.follow, fit.revision, fit.refits_skipped, fit.refit_job_id) == (False, 1, 0, None)
+        assert fit.updated_at == fit.job.finished_at
+        assert fit.result == {"verdict": "sound"}
     engine.dispose()
 
 

@@ -88,7 +88,7 @@ def test_a_fit_of_nothing_says_so(session: Session) -> None:
 def test_non_finite_numbers_are_stored_as_the_contract_writes_them() -> None:
     """NaN and the infinities become strings at any depth; JSON has none."""
     document = {"a": [1.5, float("inf")], "b": {"c": (float("nan"), -float("inf"))}, "d": True}
-    assert fit_work._storable(document) == {
+    assert fit_work.storable(document) == {
         "a": [1.5, "Infinity"],
         "b": {"c": ["NaN", "-Infinity"]},
         "d": True,

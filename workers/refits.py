@@ -1,0 +1,61 @@
+"""Refits: a fit that follows its runs, done again from where it stood when they changed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from procrastinate import JobContext
+from sqlalchemy.orm import Session
+
+from isoloss.observations import Curve, RunTable
+from store import fits, following
+from workers.fits import Documents, observed, storable
+from workers.work import Tools, Work, carry_out, in_transaction
+
+
+def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
+    """What the fit was asked to be, its runs as they are now, and what it found last."""
+    fit = following.of_refit(session, job_id)
+    return {**observed(session, fit), "previous": fits.last_state(session, fit.id)}
+
+
+def compute(
+    law: str,
+    observations: Sequence[Curve] | RunTable,
+    left_out: Sequence[dict[str, str]],
+    options: Mapping[str, Any],
+    previous: Mapping[str, Any] | None,
+    progress: Callable[[float, str], None],
+) -> Documents | None:
+    """The fit's public document and its private one; None where the data are those of the previous fit."""
+    from isoloss.fitting import Fit, fit  # in the child process alone
+
+    before = None if previous is None else Fit.from_document(previous)
+    fitted = fit(law, observations, progress=progress, left_out=left_out, previous=before, **options)
+    return None if fitted is before else (fitted.public(), fitted.as_document())
+
+
+def write(session: Session, job_id: uuid.UUID, documents: Documents | None) -> dict[str, Any]:
+    """Put a new result in the place of the last one, both documents at once; say what was done."""
+    fit = following.of_refit(session, job_id, lock=True)
+    if not fit.follows:
+        return {"outcome": "dropped"}
+    if documents is None:
+        following.count_skipped(session, fit)
+        return {"outcome": "unchanged"}
+    result, state = documents
+    following.replace(session, fit, storable(result), state)
+    return {"outcome": "replaced"}
+
+
+REFIT = Work(read=read, compute=compute, write=write)
+
+
+async def run(context: JobContext, *, fit_id: str) -> None:
+    """The task `refit`."""
+    assert context.job.id is not None
+    job_id = await in_transaction(Tools.of(context), following.begin, uuid.UUID(fit_id), context.job.id)
+    if job_id is not None:
+        await carry_out(REFIT, context, job_id)
