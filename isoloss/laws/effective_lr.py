@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -72,6 +72,13 @@ class EffectiveLR(CurveLaw[NormBlocks]):
     )
     optional = ("c", "l", "D")
     carries_over_peaks = True
+    most_points = 750
+    remedy = "add runs of three or more peak learning rates, of which some are annealed and some are not"
+    remedies: ClassVar = {
+        frozenset(("C", "b")): "add a run whose learning rate jumps, which shows the memory of annealing",
+        frozenset(("C", "g")): "add a run whose learning rate jumps and stays low",
+        frozenset(("L0", "D")): "add runs of another peak learning rate",
+    }
     parameters = (
         Parameter("L0", "L_0", "nats/token", 0.0, np.inf, "loss that remains", enters_linearly=True),
         Parameter("A", "A", "nats/token", 0.0, np.inf, "what training removes", enters_linearly=True),
@@ -137,13 +144,12 @@ class EffectiveLR(CurveLaw[NormBlocks]):
         return theta[:, L0, None] + gained + noisy + theta[:, D, None] * out[:, D], out.mT
 
     def grid(self, features: NormBlocks, count: int) -> FloatArray:  # noqa: ARG002 (the priors leave few)
-        """Return starts around the centres of the priors: they are narrow, and wide ones found nothing better."""
-        axes = [[0.35, 0.5, 0.7], [8.0, 20.0], [0.65, 0.9], [0.5, 2.0], [0.4, 0.9]]
-        mesh = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
-        theta = np.zeros((len(mesh), len(self.parameters)))
+        """Return a few starts around the centres of the priors: all that were tried led to one optimum."""
+        axes = np.meshgrid([0.35, 0.5, 0.7], [8.0, 20.0], [0.5, 2.0], indexing="ij")
+        theta = np.zeros((axes[0].size, len(self.parameters)))
         for name, (centre, _) in self.priors(features).centres.items():
             theta[:, self.index(name)] = centre
-        theta[:, [ALPHA, C, P, GROWTH, DECAY]] = mesh
+        theta[:, [ALPHA, C, GROWTH]] = np.stack([axis.ravel() for axis in axes], axis=1)
         return theta
 
     def held(self, features: NormBlocks, fixed: Collection[str] = ()) -> dict[str, float]:
