@@ -251,10 +251,7 @@ def _means(holdout: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if means and count > MANY_RUNS:
         means = {f"mean of {count:,} runs": holdout["mean"]}
     others = [one for one in holdout.get("others") or [] if one.get("mean")]
-    for one in others[:SHOWN_RUNS]:
-        label = f"{one['predicted']}, from {one['n_fitted']:,} runs"
-        means[label] = one["mean"]
-    return means
+    return means | {one["predicted"]: one["mean"] for one in others[:SHOWN_RUNS]}
 
 
 def _score(measure: str, score: dict[str, Any]) -> str:

@@ -514,7 +514,7 @@ TABLE_FIT = {
         "mean": {"mae": 0.0229, "rmse": 0.0229, "r2": None, "max_relative_error": 0.0101},
         "others": [
             {
-                "predicted": "the next larger runs",
+                "predicted": "the 30 next larger runs",
                 "n_fitted": 96,
                 "mean": {"mae": 0.0086, "rmse": 0.0086, "r2": None, "max_relative_error": 0.0033},
             }
@@ -536,7 +536,7 @@ def test_a_fit_of_finished_runs_is_shown_by_its_runs(invoke):
         "Error on the 240 fitted runs: MAE 0.0126, RMSE 0.0126, worst run 1.00%",
         "Predicted from the other runs: the largest tenth of the runs",
         "mean of 24 runs",
-        "the next larger runs, from 96 runs",
+        "the 30 next larger runs",
         "Left out d0, d1, d2 and 2 more: it diverged",
     ):
         assert part in shown, shown
