@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -24,7 +24,11 @@ def load_table(
     `options` may name the `target` and the `n_params_kind`. Raises InvalidInput where `select` means no run, and
     where runs count their parameters in several kinds.
     """
-    chosen = runs.chosen(session, project_id, select)
+    return table_of(runs.chosen(session, project_id, select), options)
+
+
+def table_of(chosen: Sequence[Run], options: Mapping[str, Any]) -> tuple[RunTable, LeftOut]:
+    """Return the same of runs that have been chosen."""
     table = RunTable.from_runs(
         [_specification(run) for run in chosen if run.status != DIVERGED],
         target=options.get("target") or "loss",

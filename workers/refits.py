@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
@@ -13,6 +14,11 @@ from isoloss.observations import Curve, RunTable
 from store import fits, following
 from workers.fits import Documents, observed, storable
 from workers.work import Tools, Work, carry_out, in_transaction
+
+if TYPE_CHECKING:
+    from isoloss.fitting import Fit
+
+log = logging.getLogger(__name__)
 
 
 def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
@@ -30,11 +36,22 @@ def compute(
     progress: Callable[[float, str], None],
 ) -> Documents | None:
     """The fit's public document and its private one; None where the data are those of the previous fit."""
-    from isoloss.fitting import Fit, fit  # in the child process alone
+    from isoloss.fitting import fit  # in the child process alone
 
-    before = None if previous is None else Fit.from_document(previous)
+    before = None if previous is None else _readable(previous)
     fitted = fit(law, observations, progress=progress, left_out=left_out, previous=before, **options)
     return None if fitted is before else (fitted.public(), fitted.as_document())
+
+
+def _readable(document: Mapping[str, Any]) -> Fit | None:
+    """The fit that a document describes, None where an older version wrote it otherwise: the fit is made afresh."""
+    from isoloss.fitting import Fit
+
+    try:
+        return Fit.from_document(document)
+    except (KeyError, TypeError, ValueError):
+        log.warning("the last result of a fit of %s cannot be read; it is fitted afresh", document.get("law"))
+        return None
 
 
 def write(session: Session, job_id: uuid.UUID, documents: Documents | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
 from store import fits, following, queue, runs
 from store.pages import Asked
-from store.run_tables import load_table
+from store.run_tables import table_of
 from store.tables import Run
 
 router = APIRouter(prefix="/v1/projects/{project}/fits", tags=["fits"], route_class=StrictRoute)
@@ -123,15 +123,14 @@ def _check(access: Access, body: NewFit) -> None:
     with _named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     _check_counts(chosen, options.n_params_kind)
-    _check_holdout(chosen, _usable(access, body, options, chosen), body.options.holdout)
+    _check_holdout(chosen, _usable(body, options, chosen), body.options.holdout)
 
 
-def _usable(access: Access, body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
+def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
     law = LAWS[body.law]
     if isinstance(law, TableLaw):
-        sent = body.options.sent()
-        table, unread = load_table(access.session, access.project_id, body.select.chosen(), sent)
+        table, unread = table_of(chosen, body.options.sent())
         return set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
     usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:

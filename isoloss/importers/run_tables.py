@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from isoloss.observations.tables import SUMMARY_FIELDS
 STATUSES = ("running", "finished", "failed", "preempted", "diverged")
 PARQUET = (".parquet", ".pq")
 NO_PARQUET = "to read Parquet install pyarrow, or write the table as CSV"
+
+LARGEST_EXACT = 2.0**53
+"""Whole numbers below it are the same as floats."""
 
 Cell = str | int | float | bool | None
 
@@ -131,7 +134,8 @@ def _parquet_columns(path: Path) -> dict[str, list[Any]]:
     try:
         found = importlib.import_module("pyarrow.parquet").read_table(path).to_pydict()
     except ImportError:
-        found = importlib.import_module("pandas").read_parquet(path).to_dict("list")
+        frame = importlib.import_module("pandas").read_parquet(path)
+        found = frame.astype(object).where(frame.notna(), None).to_dict("list")
     return {str(name): values for name, values in found.items()}
 
 
@@ -149,11 +153,11 @@ class _Column:
         place = self.source.header.index(self.column)
         cells = [row[place] for row in self.source.rows]
         if self.field in TEXT:
-            return [None if cell is None or cell != cell else str(cell) for cell in cells]
+            return [_text(cell) for cell in cells]
         if self.field in KNOWN or self.chosen:
             return [self._number(cell, row) for row, cell in enumerate(cells)]
         if any(isinstance(cell, str) and _parsed(cell) is None for cell in cells):
-            return [None if cell is None else str(cell) for cell in cells]
+            return [_text(cell) for cell in cells]
         numbers = [_parsed(cell) for cell in cells]
         return [one if one is not None and math.isfinite(one) else None for one in numbers]
 
@@ -172,21 +176,25 @@ class _Column:
         return InvalidInput(field=f"{self.source.place(row)}, column {self.column!r}", reason=reason)
 
 
+def _text(cell: Cell) -> str | None:
+    return None if cell is None or cell != cell else str(cell)
+
+
 def _parsed(cell: Any) -> int | float | None:
     """The number that a cell is or spells, None where it is none."""
     if isinstance(cell, bool) or cell is None:
         return None
-    for read in _READERS:
-        try:
-            value = read(cell)
-        except (TypeError, ValueError, OverflowError):
-            continue
-        if value == cell or isinstance(cell, str) or value != value:
-            return value
-    return None
+    try:
+        value = float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if abs(value) < LARGEST_EXACT and value.is_integer() and not _has_point(cell):
+        return int(value)
+    return value
 
 
-_READERS: tuple[Callable[[Any], int | float], ...] = (int, float)
+def _has_point(cell: Any) -> bool:
+    return isinstance(cell, float) or (isinstance(cell, str) and not cell.lstrip("+-").isdigit())
 
 
 def _specification(

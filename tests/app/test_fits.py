@@ -448,6 +448,26 @@ def test_runs_that_no_law_of_finished_runs_can_use_are_refused_with_what_they_la
 
 
 @pytest.mark.parametrize(
+    ("config", "summary", "lacking"),
+    [
+        ({"n_params": 1e300}, {"final_loss": "NaN"}, "final_loss"),
+        ({"n_params": 1e8}, {"final_loss": "Infinity"}, "final_loss"),
+        ({"n_params": 1e8}, {"final_loss": -3.0}, "final_loss"),
+        ({"n_params": 1e8}, {"final_val_loss": 3.0}, "final_loss"),
+    ],
+)
+def test_runs_with_odd_numbers_are_stored_and_said_to_be_of_no_use(
+    client: httpx.Client, project: str, config: dict[str, Any], summary: dict[str, Any], lacking: str
+) -> None:
+    """Outcomes that are no losses are refused with the field, by the run or by the fit."""
+    run = {"name": "a", "status": "finished", "config": {**config, "n_tokens": 1e9}, "summary": summary}
+    answer = client.put(f"{project}/runs/a", json=run)
+    if answer.is_success:
+        answer = client.post(f"{project}/fits", json={"law": TABLE_LAW, "select": {"all": True}})
+    assert lacking in problem(answer, 422)["detail"]
+
+
+@pytest.mark.parametrize(
     ("options", "field"),
     [
         ({"holdout": {"run_ids": ["gone"]}}, "options.holdout.run_ids"),

@@ -136,3 +136,14 @@ def test_a_fit_that_is_let_go_during_a_refit_keeps_its_result(
     assert refits.write(session, job_id, documents) == {"outcome": "dropped"}
     session.expire_all()
     assert fit.revision == 1
+
+
+def test_a_result_that_an_older_version_wrote_otherwise_is_no_hindrance(
+    session: Session, project: Project, fit: Fit
+) -> None:
+    """The refit begins afresh."""
+    fits.save(session, fit.id, {"verdict": "sound"}, {"law": "chinchilla", "theta": [1.0]})
+    session.expire_all()
+    assert refit(session, fit) == "replaced"
+    assert fit.revision == 3
+    assert fits.state(session, fit.id)["private"]["theta"]
