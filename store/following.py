@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import NotFound
 from store import fits, jobs, queue
-from store.tables import Fit, Job
+from store.arrays import cursor
+from store.tables import Fit
 
 TASK = "refit"
 SETTLES_S = 1.0
@@ -23,6 +24,13 @@ SETTLES_S = 1.0
 
 LESS_URGENT = -1
 FOLLOWING_LOCK = 7_461_004
+
+WAIT_FOR_NEW_FITS = "SELECT pg_advisory_xact_lock_shared(%s, %s::integer)"
+FOLLOWED = """
+    SELECT fit.id FROM public.fit JOIN public.job ON job.id = fit.job_id
+    WHERE fit.project_id = %s AND fit.follow AND job.status <> 'cancelled'
+    ORDER BY fit.id -- one order for all, so that none waits for another in a circle
+"""
 
 
 def start(session: Session, project_id: int) -> None:
@@ -37,14 +45,11 @@ def lock_of(fit_id: uuid.UUID) -> str:
 
 def runs_changed(session: Session, project_id: int) -> None:
     """Queue a refit of every fit of the project that follows its runs."""
-    session.execute(sa.select(sa.func.pg_advisory_xact_lock_shared(FOLLOWING_LOCK, project_id)))
-    followed = (
-        sa.select(Fit.id)
-        .join(Fit.job)
-        .where(Fit.project_id == project_id, Fit.follow, Job.status != "cancelled")
-        .order_by(Fit.id)  # one order for all, so that none waits for another in a circle
-    )
-    for fit_id in session.scalars(followed).all():
+    session.flush()
+    with cursor(session) as statements:  # plainly, for every run that ends passes here
+        statements.execute(WAIT_FOR_NEW_FITS, (FOLLOWING_LOCK, project_id))
+        followed = [fit_id for (fit_id,) in statements.execute(FOLLOWED, (project_id,)).fetchall()]
+    for fit_id in followed:
         queue.defer_once(
             session,
             TASK,
