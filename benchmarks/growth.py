@@ -19,7 +19,6 @@ from isoloss.observations import Curve, PlannedRun
 from isoloss.schedules import schedule_from_spec
 
 LAW = "lr_annealing"
-TRUTH = np.array([[2.4, 0.5, 0.48, 0.6, 0.997, 0.0, 0.34]])
 KINDS = (
     {"kind": "constant"},
     {"kind": "cosine", "end_lr": 1e-4},
@@ -41,9 +40,10 @@ def curve(number: int, n_points: int) -> Curve:
     schedule = schedule_from_spec(spec)
     step = np.arange(501, total + 1)
     law = LAWS[LAW]
-    # Learning rates in the unit in which every run has an area of some tens.
+    # The memory of annealing is a thirtieth of the run, whatever its length.
+    truth = np.array([[2.4, 0.5, 0.48, 6_000 / total, 1 - 30 / total, 0.0, 0.34]])
     some = np.unique(np.linspace(501, total, min(n_points, 4_000)).astype(np.int64))
-    exact = law.predict(TRUTH, law.prepare([PlannedRun(some, schedule)]))[0]  # type: ignore[attr-defined]
+    exact = law.predict(truth, law.prepare([PlannedRun(some, schedule)]))[0]  # type: ignore[attr-defined]
     noise = 1 + 2e-3 * np.random.default_rng(number).standard_normal(n_points)
     return Curve(f"run-{number:05}", step, np.interp(step, some, exact) * noise, schedule)
 

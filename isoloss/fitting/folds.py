@@ -19,11 +19,14 @@ from isoloss.fitting.task import Task
 Refit = Callable[[FloatArray, FloatArray], Solution]
 """theta (parameters,), weights (members, points) -> the optimum of each member."""
 
-MOST_FOLDS = 40
+MOST_FOLDS = 20
 """The most times that runs are predicted from others: the first, and of the rest so many at even distances."""
 
 SIMULATED = 100
 """Draws of noise that tell which error of prediction it explains."""
+
+A_FEW = 12
+"""Runs that may already determine a law."""
 
 NOISE_VALUES = 4_000_000
 """Values of noise that are held at once."""
@@ -77,7 +80,7 @@ def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
     """Predict runs from others, as the dataset says; folds whose runs the law needs are passed over."""
     residuals = task.problem.residuals(theta[None])[0]
     spread = Spread(None, 0, noise_quantiles(residuals), run_noise=_run_noise(task, residuals))
-    folds = [fold for fold in _some(task.data.folds(task.law)) if _determined(task, fold)]
+    folds = _determined(task, _some(task.data.folds(task.law)))
     if not folds:
         return Validation((), [], spread)
     found = refit(theta, np.stack([_weights(task, fold) for fold in folds]))
@@ -99,13 +102,31 @@ def _some(folds: list[Fold]) -> list[Fold]:
     return [*folds[:1], *folds[1 :: -(-len(folds) // MOST_FOLDS)]]
 
 
-def _determined(task: Task, fold: Fold) -> bool:
-    if not fold.fitted or not fold.predicted:
+def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
+    """Return the folds whose fitted runs determine all that the whole data do.
+
+    More runs never determine less: a few runs that do and that no fold predicts spare a look at all the others.
+    """
+    some = [group[0] for group in task.data.alike()][: 3 * A_FEW]
+    enough = [
+        set(few)
+        for begin in range(0, len(some), A_FEW)
+        if _determines(task, few := some[begin : begin + A_FEW])
+    ]
+    return [
+        fold
+        for fold in folds
+        if fold.fitted
+        and fold.predicted
+        and (any(few.isdisjoint(fold.predicted) for few in enough) or _determines(task, fold.fitted))
+    ]
+
+
+def _determines(task: Task, positions: Sequence[int]) -> bool:
+    runs = task.data.only(positions)
+    if runs.distinct() <= task.n_varied:
         return False
-    others = task.data.only(fold.fitted)
-    if others.distinct() <= task.n_varied:
-        return False
-    lost = task.law.undetermined(others.prepare(task.law), task.options.fix)
+    lost = task.law.undetermined(runs.prepare(task.law), task.options.fix)
     return set(lost) <= set(task.missing) | set(task.held)
 
 

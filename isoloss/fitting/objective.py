@@ -11,12 +11,17 @@ import numpy as np
 
 from isoloss.arrays import BoolArray, FloatArray, as_numpy, namespace
 from isoloss.fitting.backends import moved
-from isoloss.fitting.solver import FINE, Solution, huber, solve
+from isoloss.fitting.solver import COARSE, FINE, Solution, huber, solve
 from isoloss.laws import Features, Law, Priors
 from isoloss.laws.law import Parameter
 
 HUBER_DELTA = 1e-3
 """The Huber threshold on log loss of laws.md 1.3, shared by the published fits."""
+
+
+MOST_ITERATIONS = 200
+MOST_COARSE_ITERATIONS = 50
+"""A resample that takes longer wanders along a valley in which no prediction changes."""
 
 
 def to_solver(parameter: Parameter, value: FloatArray) -> FloatArray:
@@ -105,6 +110,7 @@ class Problem:
             prior=(centre, precision),
             race=race,
             tolerance=tolerance,
+            max_iterations=MOST_ITERATIONS if tolerance < COARSE else MOST_COARSE_ITERATIONS,
             work=self.features.n_terms * (len(self.law.parameters) + 4),
         )
         found, objective, converged, iterations = map(

@@ -8,17 +8,19 @@ Intervals'; the scale of the objective as for M-estimators, Huber and Ronchetti 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import FloatArray, IntArray
+from isoloss.fitting.objective import from_solver
 from isoloss.fitting.resampling import correlation_time
-from isoloss.fitting.solver import COARSE
+from isoloss.fitting.solver import COARSE, NEGLIGIBLE
 from isoloss.fitting.task import Task
 
-WIDTHS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+WIDTHS = (1.0, 2.0, 4.0, 10.0)
 """Where the profile is looked at on each side, in standard errors of the quadratic approximation."""
 
 
@@ -32,14 +34,23 @@ class Profile:
 
 def profile_intervals(task: Task, theta: FloatArray, objective: float, level: float) -> dict[str, Profile]:
     """Return the profile-likelihood interval of every free parameter at the optimum theta (parameters,)."""
-    free = np.flatnonzero(task.varied)
     errors = standard_errors_of(task, theta)
+    chosen = np.flatnonzero(errors > 0)
+    if not chosen.size or _exact(task, theta):
+        return {}
+    at = task.problem.coordinates(theta[None])[0]
+    # (parameters, sides, widths): all of them are fitted together.
+    away = np.multiply.outer(errors[chosen], np.multiply.outer((-1.0, 1.0), WIDTHS))
+    coordinates = at[chosen][:, None, None] + away
+    rises = _rises(task, theta, chosen, coordinates) - objective
     allowed = _allowed_rise(task, theta, level)
     found = {}
-    for index in free:
-        if errors[index] > 0:
-            name = task.law.parameters[index].name
-            found[name] = _profile(task, theta, objective, int(index), errors[index], allowed)
+    for position, index in enumerate(chosen):
+        ends = [
+            _crossing(np.append(at[index], values), np.append(0.0, rise), allowed)
+            for values, rise in zip(coordinates[position], rises[position], strict=True)
+        ]
+        found[task.law.parameters[index].name] = _profile(task, int(index), ends)
     return found
 
 
@@ -54,6 +65,11 @@ def standard_errors_of(task: Task, theta: FloatArray) -> FloatArray:
         variance = np.diag(np.linalg.pinv(curvature, hermitian=True)) * _scale(task, residuals)
         out[free] = np.where(variance > 0, np.sqrt(variance), np.nan)
     return out
+
+
+def _exact(task: Task, theta: FloatArray) -> bool:
+    """Return whether there is no noise: then a profile rises by rounding errors alone."""
+    return bool(np.sqrt(np.mean(task.problem.residuals(theta[None]) ** 2)) < NEGLIGIBLE)
 
 
 def _inside(task: Task, residuals: FloatArray) -> float:
@@ -76,39 +92,36 @@ def _allowed_rise(task: Task, theta: FloatArray, level: float) -> float:
     return float(stats.f.ppf(level, 1, left) * _scale(task, residuals) / 2)
 
 
-def _profile(
-    task: Task, theta: FloatArray, objective: float, index: int, error: float, allowed: float
-) -> Profile:
-    at = task.problem.coordinates(theta[None])[0, index]
-    ends = []
-    for sign in (-1.0, 1.0):
-        values = at + sign * error * np.array(WIDTHS)
-        rise = _rises(task, theta, index, values) - objective
-        ends.append(_crossing(np.append(at, values), np.append(0.0, rise), allowed))
-    values = [None if end is None else _value(task, theta, index, end) for end in ends]
-    low, high = values[::-1] if task.law.parameters[index].scale == "log_complement" else values
-    return Profile(low, high)
+def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:
+    """Return the values at the coordinates where the profile passes what is allowed."""
+    parameter = task.law.parameters[index]
+    low, high = (None if end is None else float(from_solver(parameter, np.array(end))) for end in ends)
+    return Profile(high, low) if parameter.scale == "log_complement" else Profile(low, high)
 
 
-def _rises(task: Task, theta: FloatArray, index: int, coordinates: FloatArray) -> FloatArray:
-    """Return the objective with the parameter held at each coordinate; infinite outside its bounds."""
-    starts = np.repeat(theta[None], len(coordinates), axis=0)
-    moved = task.problem.coordinates(starts)
-    moved[:, index] = coordinates
-    starts = task.problem.values(moved)
-    low, high = task.problem.lower[index], task.problem.upper[index]
-    inside = (starts[:, index] >= low) & (starts[:, index] <= high)
-    objective = np.full(len(coordinates), np.inf)
-    if inside.any():
-        lower, upper = (
-            np.repeat(bound[None], int(inside.sum()), axis=0)
-            for bound in (task.problem.lower, task.problem.upper)
-        )
-        lower[:, index] = upper[:, index] = starts[inside, index]
-        ones = np.ones((int(inside.sum()), task.features.n_points))
-        solved = task.problem.solve(starts[inside], ones, tolerance=COARSE, held=(lower, upper))
-        objective[inside] = solved.objective
-    return objective
+def _rises(task: Task, theta: FloatArray, chosen: IntArray, coordinates: FloatArray) -> FloatArray:
+    """Return the objective with one parameter held at each coordinate (parameters, ...); infinite outside its bounds."""
+    flat = coordinates.reshape(len(chosen), -1)
+    index = np.repeat(chosen, flat.shape[1])
+    starts = task.problem.coordinates(np.repeat(theta[None], index.size, axis=0))
+    rows = np.arange(index.size)
+    starts[rows, index] = flat.ravel()
+    with np.errstate(over="ignore"):
+        starts = task.problem.values(starts)
+    held = starts[rows, index]
+    inside = np.isfinite(held) & (held >= task.problem.lower[index]) & (held <= task.problem.upper[index])
+    lower, upper = (
+        np.repeat(bound[None], int(inside.sum()), axis=0)
+        for bound in (task.problem.lower, task.problem.upper)
+    )
+    kept = np.arange(len(lower))
+    lower[kept, index[inside]] = upper[kept, index[inside]] = held[inside]
+    ones = np.broadcast_to(1.0, (len(lower), task.features.n_points))
+    objective = np.full(index.size, np.inf)
+    objective[inside] = task.problem.solve(
+        starts[inside], ones, tolerance=COARSE, held=(lower, upper)
+    ).objective
+    return objective.reshape(coordinates.shape)
 
 
 def _crossing(coordinates: FloatArray, rise: FloatArray, allowed: float) -> float | None:
@@ -122,9 +135,3 @@ def _crossing(coordinates: FloatArray, rise: FloatArray, allowed: float) -> floa
         return None
     share = (np.sqrt(allowed) - roots[0]) / (roots[1] - roots[0])
     return float(coordinates[last - 1] + share * (coordinates[last] - coordinates[last - 1]))
-
-
-def _value(task: Task, theta: FloatArray, index: int, coordinate: float) -> float:
-    moved = task.problem.coordinates(theta[None])
-    moved[0, index] = coordinate
-    return float(task.problem.values(moved)[0, index])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.options import FitOptions
 from isoloss.laws import CurveLaw
@@ -16,8 +17,8 @@ from isoloss.observations import Curve
 
 LeftOut = list[dict[str, str]]
 
-MOST_POINTS = 20_000
-"""The most points of one run that enter a fit."""
+MOST_POINTS = 5_000
+"""The most points of one run that enter a fit; of longer runs, so many means of neighbours."""
 
 LEAST_POINTS = 20
 """What every run may have, however many there are."""
@@ -129,20 +130,27 @@ def _shared_points(curve: Curve, other: Curve) -> int:
 
 
 def _thinned(curve: Curve, most: int) -> Curve:
-    """Return the curve with at most `most` points at even distances, and a note where some were dropped.
+    """Return the curve with at most `most` points, and a note where there were more.
 
-    Of a curve of more than `MOST_POINTS`, each point is the mean of its neighbours, as many as lie between
-    `MOST_POINTS` of them: over so short a stretch the loss is straight, and the noise averages out.
+    They lie at equal distances of the square root of their order, since a loss falls fastest at first, and the
+    last one is the curve's. Of a curve of more than `MOST_POINTS` each is the mean of so many neighbours that the
+    loss is close to straight among them.
     """
-    if curve.n_points <= most:
+    n = curve.n_points
+    if n <= most:
         return curve
-    width = max(1, curve.n_points // MOST_POINTS)
-    first = np.linspace(0, curve.n_points - width, most).round().astype(np.int64)
-    total = np.concatenate([[0.0], np.cumsum(curve.loss_nats, dtype=np.longdouble)])
-    loss = ((total[first + width] - total[first]) / width).astype(np.float64)
-    averaged = f", each the mean of {width}" if width > 1 else ""
-    note = f"{most:,} of its {curve.n_points:,} points were fitted, at even distances{averaged}"
-    return replace(curve, step=curve.step[first + width // 2], loss_nats=loss, notes=(*curve.notes, note))
+    edges = np.unique((np.linspace(0, 1, most + 1) ** 2 * n).round().astype(np.int64))
+    last = edges[1:]
+    first = np.maximum(edges[:-1], last - max(1, 2 * n // MOST_POINTS))
+    step, loss = (_means(column, first, last) for column in (curve.step, curve.loss_nats))
+    means = "means of neighbours" if np.any(last - first > 1) else "of them"
+    note = f"its {n:,} points were fitted as {first.size:,} {means}"
+    return replace(curve, step=step.round().astype(np.int64), loss_nats=loss, notes=(*curve.notes, note))
+
+
+def _means(column: np.ndarray[Any, Any], first: IntArray, last: IntArray) -> FloatArray:
+    total = np.concatenate([[0], np.cumsum(column, dtype=np.longdouble)])
+    return np.asarray((total[last] - total[first]) / (last - first), dtype=np.float64)
 
 
 def _unlikely_losses(curve: Curve) -> str | None:

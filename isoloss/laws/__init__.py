@@ -4,11 +4,15 @@ from typing import Any
 
 from isoloss.laws.chinchilla import Chinchilla
 from isoloss.laws.concave_memory import ConcaveMemory
+from isoloss.laws.effective_lr import EffectiveLR
 from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
 from isoloss.laws.lr_annealing import LRAnnealing
 from isoloss.laws.multi_power import MultiPower
 from isoloss.laws.power_law import PowerLaw
 
-LAWS: dict[str, Law[Any]] = {law.name: law for law in (LRAnnealing(), MultiPower(), ConcaveMemory(), PowerLaw(), Chinchilla())}
+LAWS: dict[str, Law[Any]] = {
+    law.name: law
+    for law in (LRAnnealing(), MultiPower(), ConcaveMemory(), EffectiveLR(), PowerLaw(), Chinchilla())
+}
 
 __all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "TableLaw"]

@@ -173,7 +173,7 @@ class CurveLaw(Law[F]):
     carries_over_peaks: ClassVar[bool] = False
     """Whether runs of different peak learning rates may be fitted together."""
 
-    most_points: ClassVar[int] = 200_000
+    most_points: ClassVar[int] = 100_000
     """The most points that a fit takes in all; longer runs are thinned."""
 
     @abstractmethod

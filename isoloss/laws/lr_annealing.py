@@ -13,7 +13,7 @@ from isoloss.arrays import as_numpy, float64_like, namespace
 from isoloss.laws.law import CurveLaw, Derived, Features, FloatArray, Parameter, Priors
 from isoloss.laws.power_laws import blank_jacobian, powers
 from isoloss.observations import Trained
-from isoloss.schedules import AnnealingArea, Schedule
+from isoloss.schedules import AnnealingAreas, Schedule
 
 L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
 
@@ -24,13 +24,13 @@ LEAST_FALL = 0.01
 @dataclass(frozen=True)
 class Areas(Features):
     """ln of the forward areas S1 and of the sizes N (points,), `sized` 0 where there is no size, and the
-    annealing areas S2 of each run; the last step, the largest share by which the learning rate has fallen at a
+    annealing areas S2; the last step, the largest share by which the learning rate has fallen at a
     point, and how many sizes there are."""
 
     log_forward: FloatArray
     log_size: FloatArray
     sized: FloatArray
-    areas: tuple[AnnealingArea, ...]
+    areas: AnnealingAreas
     last_step: int
     fallen: float
     n_sizes: int
@@ -41,8 +41,7 @@ class Areas(Features):
         The closed forms of the pieces are NumPy's; tensors are carried over and back.
         """
         decays, back = np.unique(as_numpy(decay), return_inverse=True)
-        parts = [area(decays) for area in self.areas]
-        value, slope = (np.concatenate(column, axis=1) for column in zip(*parts, strict=True))
+        value, slope = self.areas(decays)
         if len(decays) > 1:
             value, slope = value[back], slope[back]
         return float64_like(value, decay), float64_like(slope, decay)
@@ -105,7 +104,7 @@ class LRAnnealing(CurveLaw[Areas]):
             log_forward=np.log(forward),
             log_size=np.log(np.where(known, sizes, 1.0)),
             sized=known.astype(np.float64),
-            areas=tuple(run.schedule.annealing(run.step) for run in runs),
+            areas=AnnealingAreas([(run.schedule, run.step) for run in runs]),
             last_step=max(int(run.step[-1]) for run in runs),
             fallen=max(_fallen(run.schedule, run.step) for run in runs),
             n_sizes=int(np.unique(sizes[known]).size),

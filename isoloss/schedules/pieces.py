@@ -1,7 +1,8 @@
 """Shapes of learning rate over consecutive steps, with closed forms for their sums and fading memories.
 
 A piece covers offsets k = 1..n_steps; offset 0 is the level that it starts from, the learning rate just before.
-Its memory at offset k is sum_{j<=k} lambda^(k-j) d_j with d_j = eta_{j-1} - eta_j.
+Its memory at offset k is sum_{j<=k} lambda^(k-j) d_j with d_j = eta_{j-1} - eta_j: a geometric series in closed
+form where the piece has one (`series`), else summed (`memory`).
 Arguments: `offsets` (asked,) integers, `lam` (members, 1). A memory is returned as the pair (value, derivative
 by lambda), each of shape (members, asked). Jumps between pieces are the schedule's concern.
 """
@@ -21,6 +22,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Memory = tuple[FloatArray, FloatArray]
 
+Rate = float | complex | npt.NDArray[np.float64] | npt.NDArray[np.complex128]
+
+Series = tuple[complex, complex]
+"""Coefficient and rate of drops that are the real part of coefficient * exp(rate * (j - 1)), j = 1, 2, ..."""
+
 BLOCK_STEPS = 256
 """Steps of a table that one matrix product sums; bounds its memory."""
 
@@ -35,7 +41,7 @@ class Piece(Protocol):
     def highest(self) -> float: ...
     def lr(self, offsets: IntArray) -> FloatArray: ...
     def area(self, offsets: IntArray) -> FloatArray: ...
-    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory: ...
+    def series(self) -> Series | None: ...
     def until(self, offset: int) -> Piece: ...
     def after(self, offset: int) -> Piece: ...
 
@@ -46,9 +52,10 @@ def power(lam: FloatArray, exponent: IntArray) -> Memory:
     return value, exponent * value / lam
 
 
-def _geometric(lam: FloatArray, rate: complex, count: IntArray) -> tuple[FloatArray, FloatArray]:
+def geometric(lam: FloatArray, rate: Rate, count: IntArray) -> tuple[FloatArray, FloatArray]:
     """Return sum_{j<n} lambda^(n-1-j) ratio^j for ratio = exp(rate), and its derivative by lambda.
 
+    `rate` one number or (asked,), real or complex; `count` (asked,); the answers (members, asked).
     The sum is (lambda^n - ratio^n) / (lambda - ratio). S2 divides it by 1 - lambda, so that a long memory needs
     every digit of it: the larger of the two powers is taken out, and the difference is left to expm1.
     """
@@ -62,16 +69,16 @@ def _geometric(lam: FloatArray, rate: complex, count: IntArray) -> tuple[FloatAr
     return total, _geometric_slope(lam, rate, count, total)
 
 
-def _powers_sum(lam: FloatArray, count: IntArray) -> tuple[Memory, Memory]:
-    """Return lambda^n and sum_{j<n} lambda^j, each with its derivative: `_geometric` for the ratio 1, and fast."""
+def powers_sum(lam: FloatArray, count: IntArray) -> tuple[Memory, Memory]:
+    """Return lambda^n and sum_{j<n} lambda^j, each with its derivative: `geometric` for the ratio 1, and fast."""
     falls = np.expm1(count * np.log1p(lam - 1.0))
     total = falls / (lam - 1.0)
     kept = 1.0 + falls
     return (kept, count * kept / lam), (total, _geometric_slope(lam, 0.0, count, total))
 
 
-def _geometric_slope(lam: FloatArray, rate: complex, count: IntArray, total: FloatArray) -> FloatArray:
-    """Return the derivative by lambda of `_geometric`; where lambda meets the ratio, by its series."""
+def _geometric_slope(lam: FloatArray, rate: Rate, count: IntArray, total: FloatArray) -> FloatArray:
+    """Return the derivative by lambda of `geometric`; where lambda meets the ratio, by its series."""
     gap = (lam - 1.0) - np.expm1(rate)
     near = np.abs(gap) * np.maximum(count, 1) < 1e-4
     _, slope = power(lam, count)
@@ -123,13 +130,17 @@ class Polyline:
             self._areas[index] + self.values[index] * inside + self._slopes[index] * inside * (inside + 1) / 2
         )
 
+    def series(self) -> Series | None:
+        """Return the drops of one line; several lines are no series."""
+        return (complex(-self._slopes[0]), 0j) if len(self._slopes) == 1 else None
+
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         if not self._slopes.any():
             zeros = np.zeros((len(lam), offsets.size))
             return zeros, zeros
         index, inside = self._segment(offsets)
         state, state_slope = self._at_knots(lam)
-        (kept, kept_slope), (fresh, fresh_slope) = _powers_sum(lam, inside)
+        (kept, kept_slope), (fresh, fresh_slope) = powers_sum(lam, inside)
         before = state[:, index]
         value = kept * before - self._slopes[index] * fresh
         slope = kept_slope * before + kept * state_slope[:, index] - self._slopes[index] * fresh_slope
@@ -138,7 +149,7 @@ class Polyline:
     def _at_knots(self, lam: FloatArray) -> Memory:
         """Return the memory on reaching each knot: a scan over the segments."""
         length = np.diff(self.offsets)
-        (kept, kept_slope), (fresh, fresh_slope) = _powers_sum(lam, length)
+        (kept, kept_slope), (fresh, fresh_slope) = powers_sum(lam, length)
         state, slope = np.zeros((2, len(lam), len(length) + 1))
         for j, rise in enumerate(self._slopes):
             state[:, j + 1] = kept[:, j] * state[:, j] - rise * fresh[:, j]
@@ -192,11 +203,9 @@ class Cosine:
         turned = np.sin(half * offsets) / np.sin(half) * np.cos(self.phase + half * (offsets + 1))
         return np.asarray(self.middle * offsets + self.amplitude * turned)
 
-    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
-        # d_j is the real part of drop * exp(i angle (j-1)): a geometric series in exp(i angle).
+    def series(self) -> Series:
         drop = -2j * self.amplitude * np.sin(self.angle / 2) * np.exp(1j * (self.phase + self.angle / 2))
-        value, slope = _geometric(lam, 1j * self.angle, offsets)
-        return np.real(drop * value), np.real(drop * slope)
+        return complex(drop), 1j * self.angle
 
     def until(self, offset: int) -> Cosine:
         return replace(self, n_steps=offset)
@@ -226,10 +235,9 @@ class Exponential:
         rate = np.log(self.ratio)
         return np.asarray(self.start * self.ratio * np.expm1(offsets * rate) / np.expm1(rate))
 
-    def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
-        value, slope = _geometric(lam, float(np.log(self.ratio)), offsets)
-        drop = -self.start * np.expm1(np.log(self.ratio))
-        return drop * value, drop * slope
+    def series(self) -> Series:
+        rate = np.log(self.ratio)
+        return complex(-self.start * np.expm1(rate)), complex(rate)
 
     def until(self, offset: int) -> Exponential:
         return replace(self, n_steps=offset)
@@ -239,7 +247,7 @@ class Exponential:
         return replace(self, n_steps=self.n_steps - offset, start=start)
 
 
-class _Summed(ABC):
+class Summed(ABC):
     """A shape without a closed form for its memory, which is summed step by step in blocks."""
 
     @property
@@ -248,6 +256,9 @@ class _Summed(ABC):
 
     @abstractmethod
     def lr(self, offsets: IntArray) -> FloatArray: ...
+
+    def series(self) -> Series | None:
+        return None  # there is no closed form
 
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         """Sum lambda^(k-j) d_j over whole blocks by matrix products, then over the rest of the last block."""
@@ -287,7 +298,7 @@ def _scan(fresh: FloatArray, fresh_slope: FloatArray, kept: FloatArray, kept_slo
 
 
 @dataclass(frozen=True)
-class Table(_Summed):
+class Table(Summed):
     """Learning rate given at every step: `values` (n_steps + 1,), the first at offset 0."""
 
     values: FloatArray
@@ -321,7 +332,7 @@ class Table(_Summed):
 
 
 @dataclass(frozen=True)
-class SquareRoot(_Summed):
+class SquareRoot(Summed):
     """eta(k) = start + drop * sqrt((k + done) / length): the steps done..stop of a `sqrt` decay."""
 
     start: float

@@ -1,4 +1,4 @@
-"""A schedule: contiguous pieces, their sums (S1) and their annealing areas (S2)."""
+"""A schedule: contiguous pieces, and their sums (S1)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput, InvalidSchedule
-from isoloss.schedules.pieces import FloatArray, IntArray, Piece, power
+from isoloss.schedules.pieces import FloatArray, IntArray, Piece
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,6 @@ class Schedule:
             out[inside] = self._areas[index] + self.pieces[index].area(offsets)
         return out
 
-    def annealing(self, steps: npt.ArrayLike) -> AnnealingArea:
-        """Return the annealing area at the asked steps, 0 <= s <= total_steps, as a function of lambda."""
-        return AnnealingArea(self, self._checked(steps, first=0))
-
     def level_at(self, asked: IntArray) -> FloatArray:
         """Return eta(s), and at s = 0 eta(1): no step falls or rises into the first."""
         return self.lr(np.maximum(asked, 1))
@@ -95,50 +91,6 @@ class Schedule:
         """Return the pieces that cover the steps behind `step`."""
         spans = zip(self.pieces, self.starts[:-1], self.starts[1:], strict=True)
         return tuple(piece.after(max(0, int(step - begin))) for piece, begin, end in spans if end > step)
-
-
-class AnnealingArea:
-    """S2 of the annealing law at fixed steps of a schedule, as a function of the memory's decay factor lambda.
-
-    S2 = sum_{i<=s} m_i with m_i = lambda m_{i-1} + (eta_{i-1} - eta_i) from the end of warm-up on (laws.md 1.1).
-    The geometric series sums to S2 = (eta_w - eta_s - lambda m_s) / (1 - lambda), so that m at the asked steps
-    is all that is needed. What does not depend on lambda is worked out once, since a fit asks again and again.
-    """
-
-    def __init__(self, schedule: Schedule, steps: IntArray) -> None:
-        self._n_steps = steps.size
-        begin = schedule.warmup_steps
-        level = schedule.level_at(np.array([begin]))
-        self._drop = level - schedule.level_at(np.maximum(steps, begin))
-        self._parts: list[tuple[Piece, IntArray, npt.NDArray[np.int64], float]] = []
-        for piece in schedule.after(begin):
-            inside = np.flatnonzero((steps > begin) & (steps <= begin + piece.n_steps))
-            offsets = np.append(steps[inside] - begin, piece.n_steps)
-            # A jump between pieces enters the memory at the first step, as lambda^(k-1) times its height.
-            self._parts.append((piece, offsets, inside, float(level[0] - piece.level())))
-            level = piece.lr(offsets[-1:])
-            begin += piece.n_steps
-
-    def __call__(self, decay: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return S2 and its derivative by lambda, (members, steps), for lambda in (0, 1): scalar or (members,)."""
-        lam = np.atleast_1d(np.asarray(decay, dtype=np.float64))[:, None]
-        memory, slope = self._memory(lam)
-        total = (self._drop - lam * memory) / (1.0 - lam)
-        return total, (total - memory - lam * slope) / (1.0 - lam)
-
-    def _memory(self, lam: FloatArray) -> tuple[FloatArray, FloatArray]:
-        memory, slope = np.zeros((2, len(lam), self._n_steps))
-        state, state_slope = np.zeros((2, len(lam), 1))
-        for piece, offsets, inside, jump in self._parts:
-            value, value_slope = piece.memory(offsets, lam)
-            entering, entering_slope = state + jump / lam, state_slope - jump / lam**2
-            if entering.any() or entering_slope.any():
-                kept, kept_slope = power(lam, offsets)
-                value = value + kept * entering
-                value_slope = value_slope + kept_slope * entering + kept * entering_slope
-            memory[:, inside], slope[:, inside] = value[:, :-1], value_slope[:, :-1]
-            state, state_slope = value[:, -1:], value_slope[:, -1:]
-        return memory, slope
 
 
 def branch(parent: Schedule, branch_step: int, own: Schedule) -> Schedule:

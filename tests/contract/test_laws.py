@@ -26,6 +26,10 @@ TRUTHS: dict[str, dict[str, float]] = {
     "concave_memory": {
         "L0": 2.6, "A": 0.9, "a": 0.5, "B": 0.3, "C": 15.0, "b": 0.6, "g": 0.3, "p": 0.75, "z": -0.05, "T": 0.0,
     },
+    "effective_lr": {
+        "L0": 2.7, "A": 0.58, "a": 0.486, "B": 0.57, "C": 13.9, "b": 1.02, "g": 0.24, "p": 0.736,
+        "c": 0.85, "l": 0.553, "z": -0.042, "D": 0.0031,
+    },
     "power_law": {"E": 1.8, "coefficient": 900.0, "exponent": -0.31},
     "chinchilla": {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 900.0, "beta": 0.31},
 }
@@ -189,8 +193,8 @@ def test_torch_gives_the_same_numbers(name: str) -> None:
 
 @every_law
 def test_a_law_recovers_its_parameters_from_its_own_data(name: str) -> None:
-    """Noiseless data give the true parameters back where no prior pulls, and a sound verdict."""
-    found = fit(name, observed(name), bootstrap=40, prior_strength=0.0)
+    """Noiseless data of a truth that no prior pulls away from give it back, with a sound verdict."""
+    found = fit(name, observed(name), bootstrap=40)
     for parameter, truth in TRUTHS[name].items():
         if parameter in found.parameters:
             assert found.parameters[parameter].value == pytest.approx(truth, rel=2e-3), parameter
@@ -201,7 +205,7 @@ def test_a_law_recovers_its_parameters_from_its_own_data(name: str) -> None:
 @every_law
 def test_the_score_on_runs_predicted_from_others_is_part_of_every_fit(name: str) -> None:
     """Noiseless data are predicted exactly, and it is said which runs were predicted."""
-    found = fit(name, observed(name), bootstrap=0, prior_strength=0.0)
+    found = fit(name, observed(name), bootstrap=0)
     assert found.holdout is not None
     assert found.holdout["predicted"]
     assert found.holdout["runs"]
@@ -223,7 +227,7 @@ def test_a_prediction_of_own_data_is_exact(name: str) -> None:
     """A schedule that was not fitted is predicted from noiseless data to 1e-5 nats."""
     law = LAWS[name]
     assert isinstance(law, CurveLaw)
-    found = fit(name, observed(name), bootstrap=0, prior_strength=0.0)
+    found = fit(name, observed(name), bootstrap=0)
     predicted = found.predict(schedule=UNSEEN, n_params=SIZES[0], steps=AT)
     run = PlannedRun(np.array(AT), schedule_from_spec(UNSEEN), SIZES[0], weight_decay=0.1)
     np.testing.assert_allclose(predicted.value, law.predict(theta_of(name), law.prepare([run]))[0], atol=1e-5)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoloss.schedules import KINDS, Schedule, branch, schedule_from_spec
+from isoloss.schedules import KINDS, AnnealingAreas, Schedule, branch, schedule_from_spec
 
 PRECISION = 1e-10
 """Of peak_lr * steps: what the closed forms promise."""
@@ -76,7 +76,7 @@ def test_areas_equal_sums_taken_step_by_step(spec: dict[str, Any], decay: float)
     forward, annealed = summed(schedule, decay)
     scale = schedule.peak_lr * schedule.total_steps
     assert np.abs(schedule.area(steps) - forward).max() <= PRECISION * scale
-    assert np.abs(schedule.annealing(steps)(decay)[0][0] - annealed).max() <= PRECISION * scale
+    assert np.abs(AnnealingAreas([(schedule, steps)])(decay)[0][0] - annealed).max() <= PRECISION * scale
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,7 +84,7 @@ def test_areas_equal_sums_taken_step_by_step(spec: dict[str, Any], decay: float)
 def test_the_derivative_by_lambda_is_that_of_the_area(spec: dict[str, Any], decay: float) -> None:
     """The analytic derivative of S2 equals a central difference."""
     schedule = schedule_from_spec(spec)
-    area = schedule.annealing(np.arange(1, schedule.total_steps + 1))
+    area = AnnealingAreas([(schedule, np.arange(1, schedule.total_steps + 1))])
     step = 1e-5 * (1 - decay)
     values, _ = area([decay - step, decay + step])
     _, slope = area(decay)
@@ -110,7 +110,7 @@ def test_a_branch_has_its_parents_rates_and_then_its_own(
     forward, annealed = summed(joined, 0.99)
     scale = joined.peak_lr * joined.total_steps
     assert np.abs(joined.area(steps) - forward[1:]).max() <= PRECISION * scale
-    assert np.abs(joined.annealing(steps)(0.99)[0][0] - annealed[1:]).max() <= PRECISION * scale
+    assert np.abs(AnnealingAreas([(joined, steps)])(0.99)[0][0] - annealed[1:]).max() <= PRECISION * scale
 
 
 def test_the_cost_grows_with_asked_steps_and_not_with_the_length() -> None:
@@ -119,7 +119,7 @@ def test_the_cost_grows_with_asked_steps_and_not_with_the_length() -> None:
     schedule = schedule_from_spec(spec)
     # Warm-up and a whole cosine have half the peak on average.
     assert schedule.area([10**10])[0] == pytest.approx(1e-3 * 10**10 / 2, rel=1e-9)
-    value, _ = schedule.annealing([5 * 10**9, 10**10])([0.99, 0.9999])
+    value, _ = AnnealingAreas([(schedule, [5 * 10**9, 10**10])])([0.99, 0.9999])
     assert np.all(np.isfinite(value))
 
 

@@ -1,0 +1,178 @@
+"""The annealing area S2 of many runs at once, as a function of its memory lambda.
+
+S2 = sum_{i<=s} m_i with m_i = lambda m_{i-1} + (eta_{i-1} - eta_i) from the end of warm-up on (laws.md 1.1).
+The geometric series sums to S2 = (eta_w - eta_s - lambda m_s) / (1 - lambda), so that m at the asked steps is all
+that is needed. What does not depend on lambda is worked out once, since a fit asks again and again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from isoloss.schedules.pieces import (
+    FloatArray,
+    IntArray,
+    Memory,
+    Piece,
+    Polyline,
+    Summed,
+    geometric,
+    power,
+    powers_sum,
+)
+from isoloss.schedules.schedule import Schedule
+
+ComplexArray = npt.NDArray[np.complex128]
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The pieces that stand at one place of every run's schedule, behind the warm-up.
+
+    `runs` (pieces,) are the runs that have one. Rows are the points inside the pieces, then their ends: `owner`
+    (rows,) is the piece of a row, `offset` (rows,) its step inside it; `place` (points,) are the points' places in
+    the answer. `jump` (pieces,) is how far the learning rate falls on entering. `closed` holds the rows of pieces
+    whose drops are a geometric series, with its coefficient and logarithmic ratio; `summed` those of the others;
+    `carried` the rows of pieces that are entered with a memory.
+    """
+
+    runs: IntArray
+    owner: IntArray
+    offset: IntArray
+    place: IntArray
+    jump: FloatArray
+    closed: tuple[tuple[IntArray, ComplexArray, ComplexArray], ...]
+    summed: tuple[tuple[IntArray, Polyline | Summed], ...]
+    carried: IntArray
+
+    def memory(self, lam: FloatArray, state: FloatArray, state_slope: FloatArray) -> Memory:
+        """Return m and its derivative at every row, (members, rows), entered with the states (members, pieces)."""
+        value, slope = np.zeros((2, len(lam), self.offset.size))
+        for rows, coefficient, rate in self.closed:
+            value[:, rows], slope[:, rows] = _series(lam, coefficient, rate, self.offset[rows])
+        for rows, piece in self.summed:
+            value[:, rows], slope[:, rows] = piece.memory(self.offset[rows], lam)
+        if self.carried.size:
+            # A jump between pieces enters the memory at the first step, as lambda^(k-1) times its height.
+            entering, entering_slope = state + self.jump / lam, state_slope - self.jump / lam**2
+            kept, kept_slope = power(lam, self.offset[self.carried])
+            owner = self.owner[self.carried]
+            value[:, self.carried] += kept * entering[:, owner]
+            slope[:, self.carried] += kept_slope * entering[:, owner] + kept * entering_slope[:, owner]
+        return value, slope
+
+
+class AnnealingAreas:
+    """S2 of the annealing law at fixed steps of schedules, as a function of the memory's decay factor lambda.
+
+    Built from (schedule, steps) of every run; the answers stand one run after another.
+    """
+
+    def __init__(self, asked: Sequence[tuple[Schedule, npt.ArrayLike]]) -> None:
+        runs = [(schedule, np.asarray(steps, dtype=np.int64)) for schedule, steps in asked]
+        self._n_runs = len(runs)
+        edges = np.cumsum([0, *(steps.size for _, steps in runs)])
+        self.n_points = int(edges[-1])
+        self._drop = np.empty(self.n_points)
+        stages: dict[int, list[_Part]] = defaultdict(list)
+        for number, (schedule, steps) in enumerate(runs):
+            first = schedule.warmup_steps
+            level = schedule.level_at(np.array([first]))
+            self._drop[edges[number] : edges[number + 1]] = level - schedule.level_at(
+                np.maximum(steps, first)
+            )
+            for place, part in enumerate(_parts(number, schedule, steps, int(edges[number]))):
+                stages[place].append(part)
+        self._stages = [_stage(parts) for _, parts in sorted(stages.items())]
+
+    def __call__(self, decay: npt.ArrayLike) -> Memory:
+        """Return S2 and its derivative by lambda, (members, points), for lambda in (0, 1): scalar or (members,)."""
+        lam = np.atleast_1d(np.asarray(decay, dtype=np.float64))[:, None]
+        memory, slope = self._memory(lam)
+        total = (self._drop - lam * memory) / (1.0 - lam)
+        return total, (total - memory - lam * slope) / (1.0 - lam)
+
+    def _memory(self, lam: FloatArray) -> Memory:
+        memory, slope = np.zeros((2, len(lam), self.n_points))
+        state, state_slope = np.zeros((2, len(lam), self._n_runs))
+        for stage in self._stages:
+            value, value_slope = stage.memory(lam, state[:, stage.runs], state_slope[:, stage.runs])
+            n = stage.place.size
+            memory[:, stage.place], slope[:, stage.place] = value[:, :n], value_slope[:, :n]
+            state[:, stage.runs], state_slope[:, stage.runs] = value[:, n:], value_slope[:, n:]
+        return memory, slope
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A piece of one run: the offsets of its points and their places, the jump into it, whether a memory enters."""
+
+    run: int
+    piece: Piece
+    offsets: IntArray
+    place: IntArray
+    jump: float
+    carries: bool
+
+
+def _parts(number: int, schedule: Schedule, steps: IntArray, first_place: int) -> list[_Part]:
+    begin = schedule.warmup_steps
+    level = schedule.level_at(np.array([begin]))
+    parts, moved = [], False
+    for piece in schedule.after(begin):
+        inside = np.flatnonzero((steps > begin) & (steps <= begin + piece.n_steps))
+        jump = float(level[0] - piece.level())
+        carries = moved or jump != 0
+        parts.append(_Part(number, piece, steps[inside] - begin, first_place + inside, jump, carries))
+        series = piece.series()
+        moved = carries or series is None or series[0] != 0
+        level = piece.lr(np.array([piece.n_steps]))
+        begin += piece.n_steps
+    return parts
+
+
+def _stage(parts: Sequence[_Part]) -> _Stage:
+    ends = np.array([part.piece.n_steps for part in parts], dtype=np.int64)
+    inside = np.repeat(np.arange(len(parts)), [part.offsets.size for part in parts])
+    owner = np.append(inside, np.arange(len(parts)))
+    series = [part.piece.series() for part in parts]
+    coefficient, rate = np.array([one or (0, 0) for one in series], dtype=np.complex128).T
+    kinds = [coefficient != 0, rate.imag != 0, rate.real != 0]
+    alike = [
+        kinds[0] & ~kinds[1] & ~kinds[2],  # lines: a sum of powers
+        kinds[0] & ~kinds[1] & kinds[2],  # exponentials: real
+        kinds[0] & kinds[1],  # cosines: complex
+    ]
+    closed = [np.flatnonzero(same[owner]) for same in alike]
+    return _Stage(
+        runs=np.array([part.run for part in parts], dtype=np.int64),
+        owner=owner,
+        offset=np.concatenate([*(part.offsets for part in parts), ends]),
+        place=np.concatenate([part.place for part in parts]),
+        jump=np.array([part.jump for part in parts]),
+        closed=tuple((rows, coefficient[owner[rows]], rate[owner[rows]]) for rows in closed if rows.size),
+        summed=tuple(
+            (np.flatnonzero(owner == index), part.piece)
+            for index, part in enumerate(parts)
+            if isinstance(part.piece, Polyline | Summed) and series[index] is None
+        ),
+        carried=np.flatnonzero(np.array([part.carries for part in parts])[owner]),
+    )
+
+
+def _series(lam: FloatArray, coefficient: ComplexArray, rate: ComplexArray, count: IntArray) -> Memory:
+    """Return the memory of drops coefficient * exp(rate * (j - 1)), j = 1..count: real parts, (members, rows)."""
+    if not rate.any():
+        _, (value, slope) = powers_sum(lam, count)
+    elif not rate.imag.any():
+        value, slope = geometric(lam, rate.real, count)
+    else:
+        value, slope = geometric(lam, rate, count)
+    if rate.imag.any():
+        return np.real(coefficient * value), np.real(coefficient * slope)
+    return coefficient.real * value, coefficient.real * slope
