@@ -108,12 +108,15 @@ def table(
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A tag for all runs; repeat it.")] = None,
     recipe: Annotated[str | None, typer.Option(help="The recipe of all runs.")] = None,
+    prefix: Annotated[
+        str, typer.Option(help="What numbered runs begin with, as in steplaw- for steplaw-row-0001.")
+    ] = "",
 ) -> None:
     """Send finished runs to a project, a run a row, with what each was and what came of it.
 
-    A run goes by the column run_id, or is called after its row: row-0001. Usual names of columns are known, and
-    --map says the rest as FIELD=COLUMN: --map n_params=N --map n_tokens=D --map final_loss=loss. Doing it again
-    changes nothing.
+    A run goes by the column run_id, or is called after its row: row-0001. Give each such table of a project a
+    --prefix of its own. Usual names of columns are known, and --map says the rest as FIELD=COLUMN:
+    --map n_params=N --map n_tokens=D --map final_loss=loss. Doing it again changes nothing.
     """
     from isoloss.importers import import_table
 
@@ -126,6 +129,7 @@ def table(
             config=pairs("--config", config, scalar),
             tags=tag or (),
             recipe=recipe,
+            prefix=prefix,
             on_progress=lambda done, total, what: advance(done / total, what),
         )
     document = {**asdict(report), "path": str(report.path)}

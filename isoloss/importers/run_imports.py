@@ -67,15 +67,17 @@ def import_table(
     config: Mapping[str, Any] | None = None,
     tags: Sequence[str] = (),
     recipe: str | None = None,
+    prefix: str = "",
     on_progress: Progress | None = None,
 ) -> TableReport:
     """Send a table of finished runs to a project, a run a row; importing again changes nothing.
 
-    `map` and `config` as for `isoloss.read_runs`; every run gets the `tags` and the `recipe`. What is known of
+    `map` and `config` as for `isoloss.read_runs`; every run gets the `tags` and the `recipe`. Rows without a
+    `run_id` go by their number behind the `prefix`, which keeps two such tables apart. What is known of
     a run already and the table does not say stays. A row that the service refuses is skipped and the report says
     why; InvalidInput is raised, and nothing sent, where the table cannot be read.
     """
-    rows = read_specifications(path, map, config=config)
+    rows = read_specifications(path, map, config=config, prefix=prefix)
     created = create_project(service, project)
     known = {} if created else {run["run_id"]: run for run in service.runs.list(project)}
     sent = [_merged(row, tags, recipe, known.get(row["run_id"])) for row in rows]

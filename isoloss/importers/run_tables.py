@@ -75,10 +75,12 @@ def read_specifications(
     *,
     config: Mapping[str, Any] | None = None,
     outcome: str | None = None,
+    prefix: str = "",
 ) -> list[dict[str, Any]]:
     """The rows of a table as the API takes runs: `run_id`, `name`, `status`, `recipe`, `config`, `summary`.
 
-    `map` and `config` as for `read_runs`; `outcome` is a field that the table must have. Raises InvalidInput.
+    `map` and `config` as for `read_runs`; `outcome` is a field that the table must have, `prefix` what the names
+    of numbered rows begin with. Raises InvalidInput.
     """
     source = _read(Path(path))
     fields = map_run_columns(source.header, map, file=str(path))
@@ -92,7 +94,7 @@ def read_specifications(
     columns = {
         field: _Column(source, column, field, column in chosen).values() for column, field in fields.items()
     }
-    rows = [_specification(source, row, columns, config or {}) for row in range(len(source.rows))]
+    rows = [_specification(source, row, columns, config or {}, prefix) for row in range(len(source.rows))]
     _refuse_doubles(source, rows)
     return rows
 
@@ -198,12 +200,12 @@ def _has_point(cell: Any) -> bool:
 
 
 def _specification(
-    source: _Source, row: int, columns: Mapping[str, Sequence[Any]], config: Mapping[str, Any]
+    source: _Source, row: int, columns: Mapping[str, Sequence[Any]], config: Mapping[str, Any], prefix: str
 ) -> dict[str, Any]:
     said = {field: values[row] for field, values in columns.items() if values[row] is not None}
     summary = {field: said[field] for field in SUMMARY if field in said}
     diverged = any(math.isinf(summary[field]) for field in OUTCOMES & summary.keys())
-    run_id = run_id_of(said["run_id"]) if "run_id" in said else f"row-{row + 1:04d}"
+    run_id = run_id_of(said["run_id"]) if "run_id" in said else f"{prefix}row-{row + 1:04d}"
     own = {field: value for field, value in said.items() if field not in SPECIFICATION | SUMMARY}
     document = {
         "run_id": run_id,

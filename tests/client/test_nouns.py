@@ -79,6 +79,15 @@ def test_a_fit_that_did_not_succeed_raises_what_became_of_it(scripted, status, k
         client.fits.wait("p", "f")
 
 
+def test_a_fit_follows_its_runs_only_where_that_was_said(scripted):
+    client, script = scripted(answer(FIT, 202), answer(FIT, 202), answer({**FIT, "follow": False}))
+    client.fits.create("p", "power_law", all=True)
+    client.fits.create("p", "power_law", all=True, follow=True)
+    assert [body.get("follow") for body in script.bodies] == [None, True]
+    assert client.fits.unfollow("p", "f")["follow"] is False
+    assert script.requests[2].url.path == "/v1/projects/p/fits/f/unfollow"
+
+
 def test_waiting_gives_up_when_it_was_told_to(scripted):
     client, _ = scripted(job("running"))
     with pytest.raises(WaitTimedOut, match="still running"):

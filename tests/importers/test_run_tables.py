@@ -196,6 +196,15 @@ def test_a_row_that_the_service_refuses_is_skipped_with_its_reason(tmp_path: Pat
         import_table(service, "p", write(tmp_path, "N,D,loss\n503,1,1\n7,1,1\n"))
 
 
+def test_two_tables_of_numbered_rows_are_kept_apart_by_a_prefix(tmp_path: Path) -> None:
+    """Without one the second table would be new values of the first one's runs."""
+    service = Service()
+    import_table(service, "p", write(tmp_path, ROWS), MAP)
+    report = import_table(service, "p", write(tmp_path, "N,D,loss\n5,1,1\n", "b.csv"), prefix="b-")
+    assert (report.new, report.changed) == (1, 0)
+    assert list(service.runs.kept) == ["row-0001", "row-0002", "row-0003", "b-row-0001"]
+
+
 def test_nothing_is_sent_of_a_table_that_cannot_be_read(tmp_path: Path) -> None:
     """A broken number in the last row leaves the project untouched."""
     service = Service()
