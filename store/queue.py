@@ -23,8 +23,10 @@ LOST = "the queue no longer knows it (the workers' log tells more); ask for it a
 
 # A worker passes over a job that someone holds.
 HOLD_WAITING = sa.text(
-    "SELECT id FROM jobs.procrastinate_jobs WHERE queueing_lock = :lock AND status = 'todo' FOR SHARE"
+    "SELECT id FROM jobs.procrastinate_jobs"
+    " WHERE lock = :lock AND task_name = :task AND status = 'todo' FOR SHARE"
 )
+ONE_AT_A_TIME = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:lock, 0))")
 
 # Never opened: every statement goes through the caller's connection.
 _queue = procrastinate.App(connector=procrastinate.SyncPsycopgConnector())
@@ -70,15 +72,14 @@ def defer_once(
     One that waits already is kept waiting until the commit, so that it sees what the session has changed; where
     none waits a new one is queued, to begin in `after_s` seconds. Jobs of one `lock` never run at once.
     """
-    options = {"queue": queue, "queueing_lock": lock, "lock": lock, "priority": priority}
-    options["schedule_in"] = {"seconds": after_s}
-    while session.execute(HOLD_WAITING, {"lock": lock}).first() is None:
-        try:
-            with session.begin_nested():
-                _defer(session, task_name, args, options)
-            return
-        except AlreadyEnqueued:  # by someone who has committed just now
-            continue
+    names = {"lock": lock, "task": task_name}
+    if session.execute(HOLD_WAITING, names).first() is not None:
+        return
+    session.execute(ONE_AT_A_TIME, {"lock": lock})
+    if session.execute(HOLD_WAITING, names).first() is None:
+        # No queueing lock: a job that runs could not go back to the queue while the next one waits.
+        options = {"queue": queue, "lock": lock, "priority": priority, "schedule_in": {"seconds": after_s}}
+        _defer(session, task_name, args, options)
 
 
 def abort(session: Session, queue_id: int) -> bool:

@@ -76,3 +76,22 @@ def _refit(client: httpx.Client, path: str) -> dict[str, Any]:
     job_id = client.get(path).json()["refit_job_id"]
     document: dict[str, Any] = {} if job_id is None else client.get(f"/v1/jobs/{job_id}").json()
     return document
+
+
+@pytest.mark.soak
+def test_a_refit_whose_worker_is_killed_is_done_by_another(up: Start) -> None:
+    """`kill -9` of the worker that refits, while the next refit waits: both runs are in the fit within a minute."""
+    service = up("--workers", "2").wait_until_ready()
+    with service.client as client:
+        path = followed(client, **LONG)
+        put(client, "late", 1e9, 2e10)
+        wait_until(lambda: _refit(client, path).get("progress", 0) > 0, 30)
+        busy = max(
+            (child for child in service.relatives() if "workers" in child.cmdline()),
+            key=lambda worker: sum(child.cpu_times().user for child in worker.children()),
+        )
+        busy.kill()
+        put(client, "later", 2e9, 4e10)
+        wait_until(lambda: client.get(path).json()["diagnostics"]["n_runs"] == 14, 60)
+    service.interrupt()
+    assert service.process.wait(20) == 0

@@ -97,7 +97,7 @@ def test_a_waiting_refit_does_not_begin_before_the_change_that_it_is_to_see(engi
     with sessions.begin() as session:
         project = projects.create(session, "p")
         fit = followed(session, project)
-        queue.defer_once(session, "refit", {}, lock=following.lock_of(fit.id), after_s=0)
+        queue.defer_once(session, following.TASK, {}, lock=following.lock_of(fit.id), after_s=0)
     with sessions.begin() as changing:
         following.runs_changed(changing, project.id)
         assert _fetched(sessions) is None
@@ -106,6 +106,23 @@ def test_a_waiting_refit_does_not_begin_before_the_change_that_it_is_to_see(engi
         following.runs_changed(session, project.id)
         assert len(waiting(session)) == 1
     assert _fetched(sessions) is None  # not while the first one runs
+
+
+def test_a_refit_goes_back_to_the_queue_also_while_the_next_one_waits(engine: Engine) -> None:
+    """Its worker died or was told to stop: both wait, and the first goes first."""
+    sessions = create_sessions(engine)
+    with sessions.begin() as session:
+        project = projects.create(session, "p")
+        fit = followed(session, project)
+        queue.defer_once(session, following.TASK, {}, lock=following.lock_of(fit.id), after_s=0)
+    first = _fetched(sessions)
+    with sessions.begin() as session:
+        following.runs_changed(session, project.id)
+        back = text("SELECT jobs.procrastinate_retry_job_v1(:id, now(), NULL, NULL, NULL)")
+        session.execute(text("SET LOCAL search_path TO jobs, public"))
+        session.execute(back, {"id": first})
+        assert len(waiting(session)) == 2
+    assert _fetched(sessions) == first
 
 
 def test_changes_at_once_queue_one_refit(engine: Engine) -> None:
