@@ -73,6 +73,11 @@ def multi_power_curves(size: str, names: Iterable[str] = (*TRAIN, *TEST)) -> lis
     return curves
 
 
+SCHEDULED_WEIGHT_DECAY = 0.1
+SCHEDULED_DIVERGED = ("lr143",)
+"""Of `lr_scheduling` (its README)."""
+
+
 @dataclass(frozen=True)
 class ScheduledRun:
     """A run of `lr_scheduling` with its validation curve, its parent's part included."""
@@ -92,7 +97,10 @@ class ScheduledRun:
 
 @cache
 def scheduled_runs(group: str = "main") -> tuple[ScheduledRun, ...]:
-    """Return the runs of a group of `lr_scheduling`; branches have their parents' points and rates before them."""
+    """Return the runs of a group of `lr_scheduling` that did not diverge.
+
+    Branches have their parents' points and rates before them.
+    """
     folder = SHARED / "lr_scheduling"
     with (folder / "runs.csv").open() as file:
         rows = {row["run_id"]: row for row in csv.DictReader(file)}
@@ -101,7 +109,7 @@ def scheduled_runs(group: str = "main") -> tuple[ScheduledRun, ...]:
     return tuple(
         ScheduledRun(row, _curve(rows, rates, losses, row["run_id"]))
         for row in rows.values()
-        if row["group"] == group and row["run_id"] in losses
+        if row["group"] == group and row["run_id"] in losses and row["run_id"] not in SCHEDULED_DIVERGED
     )
 
 
@@ -128,7 +136,7 @@ def _curve(
     step, loss = _with_parents(rows, losses, run_id)
     schedule = _schedule(rows, rates, run_id)
     kept = (step >= 1) & (step <= schedule.total_steps)
-    return isoloss.Curve(run_id, step[kept], loss[kept], schedule)
+    return isoloss.Curve(run_id, step[kept], loss[kept], schedule, weight_decay=SCHEDULED_WEIGHT_DECAY)
 
 
 def _with_parents(

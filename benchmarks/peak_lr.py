@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,6 @@ import numpy as np
 import isoloss
 from benchmarks.datasets import ScheduledRun, available, scheduled_runs
 from benchmarks.tables import print_table
-
-WEIGHT_DECAY = 0.1
-"""Of all runs of `lr_scheduling` (its README)."""
-
-DIVERGED = ("lr143",)
 
 HORIZONS = (15_000, 25_000, 35_000, 50_000)
 
@@ -44,15 +39,6 @@ class Choice:
     regret_nats: float
 
 
-def runs_with_decay(group: str = "main") -> list[ScheduledRun]:
-    """Return the runs of a group that did not diverge, their weight decay stated."""
-    return [
-        replace(run, curve=replace(run.curve, weight_decay=WEIGHT_DECAY))
-        for run in scheduled_runs(group)
-        if run.row["run_id"] not in DIVERGED
-    ]
-
-
 def fitted_with(law: str) -> Fit:
     """Return how `isoloss.fit` fits a law."""
 
@@ -61,8 +47,7 @@ def fitted_with(law: str) -> Fit:
 
         def final_loss(schedule: isoloss.Schedule) -> float:
             last = np.array([schedule.total_steps])
-            config = {"weight_decay": WEIGHT_DECAY}
-            return float(found.predict(schedule=schedule, steps=last, config=config).value[0])
+            return float(found.predict(schedule=schedule, steps=last).value[0])
 
         return final_loss
 
@@ -111,7 +96,7 @@ def main(fit: Fit | None = None) -> None:
     """Print how the choices of the effective-LR law do, and the peaks that it would choose."""
     if not available("lr_scheduling"):
         return
-    runs = runs_with_decay()
+    runs = scheduled_runs()
     final_loss = trained(runs, fit or fitted_with("effective_lr"))
     print_table(
         "lr_scheduling: peak learning rate by predicted final loss", [_summary(choices(runs, final_loss))]

@@ -17,7 +17,8 @@ from scipy import stats
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.fitting.objective import from_solver
 from isoloss.fitting.resampling import correlation_time
-from isoloss.fitting.solver import COARSE, NEGLIGIBLE
+from isoloss.fitting.members import NEGLIGIBLE
+from isoloss.fitting.solver import COARSE
 from isoloss.fitting.task import Task
 
 WIDTHS = (1.0, 2.0, 4.0, 10.0)
@@ -100,7 +101,10 @@ def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:
 
 
 def _rises(task: Task, theta: FloatArray, chosen: IntArray, coordinates: FloatArray) -> FloatArray:
-    """Return the objective with one parameter held at each coordinate (parameters, ...); infinite outside its bounds."""
+    """Return the objective with one parameter held at each coordinate (parameters, ...).
+
+    Infinite outside of the parameter's bounds.
+    """
     flat = coordinates.reshape(len(chosen), -1)
     index = np.repeat(chosen, flat.shape[1])
     starts = task.problem.coordinates(np.repeat(theta[None], index.size, axis=0))

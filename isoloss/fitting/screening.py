@@ -26,6 +26,9 @@ LEAST_POINTS = 20
 LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
 """Losses in nats per token outside of this are measured in something else, or broken."""
 
+LOWEST_COUNT, HIGHEST_COUNT = 1e-30, 1e30
+"""Counts of parameters or tokens outside of this, in whatever unit, count nothing."""
+
 
 def screen(
     curves: Sequence[Curve],
@@ -97,7 +100,8 @@ class _Seen:
         self._by_first: dict[tuple[int, float], list[Curve]] = defaultdict(list)
 
     def add(self, curve: Curve) -> None:
-        self._by_first[_first(curve)].append(curve)
+        if curve.n_points:
+            self._by_first[_first(curve)].append(curve)
 
     def without_shared_points(self, curve: Curve) -> tuple[Curve, str | None]:
         """Return the curve without the points at its start that another has too, and why nothing is left of it.
@@ -130,21 +134,19 @@ def _shared_points(curve: Curve, other: Curve) -> int:
 
 
 def _thinned(curve: Curve, most: int) -> Curve:
-    """Return the curve with at most `most` points, and a note where there were more.
+    """Return the curve with at most `most` points at even distances, and a note where there were more.
 
-    They lie at equal distances of the square root of their order, since a loss falls fastest at first, and the
-    last one is the curve's. Of a curve of more than `MOST_POINTS` each is the mean of so many neighbours that the
-    loss is close to straight among them.
+    The last one is the curve's. Of a curve of more than `MOST_POINTS` each is the mean of its neighbours, as many
+    as lie between so many of them: over so short a stretch the loss is close to straight, and noise averages out.
     """
     n = curve.n_points
     if n <= most:
         return curve
-    edges = np.unique((np.linspace(0, 1, most + 1) ** 2 * n).round().astype(np.int64))
-    last = edges[1:]
-    first = np.maximum(edges[:-1], last - max(1, 2 * n // MOST_POINTS))
+    last = np.linspace(n / most, n, most).round().astype(np.int64)
+    first = last - max(1, n // MOST_POINTS)
     step, loss = (_means(column, first, last) for column in (curve.step, curve.loss_nats))
-    means = "means of neighbours" if np.any(last - first > 1) else "of them"
-    note = f"its {n:,} points were fitted as {first.size:,} {means}"
+    means = "means of neighbours" if n >= 2 * MOST_POINTS else "of them"
+    note = f"its {n:,} points were fitted as {most:,} {means}"
     return replace(curve, step=step.round().astype(np.int64), loss_nats=loss, notes=(*curve.notes, note))
 
 

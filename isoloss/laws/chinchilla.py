@@ -97,7 +97,7 @@ class Chinchilla(TableLaw[LogColumns]):
         out[:, BETA] = -data * features.logs[1]
         return theta[:, E, None] + size + data, out.mT
 
-    def grid(self, features: LogColumns, count: int) -> FloatArray:
+    def grid(self, features: LogColumns, count: int) -> FloatArray:  # noqa: ARG002
         exponents = exponent_grid(count, 2)
         theta = np.zeros((len(exponents), 5))
         theta[:, [ALPHA, BETA]] = exponents

@@ -78,7 +78,7 @@ class PowerLaw(TableLaw[LogColumns]):
         out[:, EXPONENT] = data * features.logs[0]
         return theta[:, E, None] + data, out.mT
 
-    def grid(self, features: LogColumns, count: int) -> FloatArray:
+    def grid(self, features: LogColumns, count: int) -> FloatArray:  # noqa: ARG002
         exponents = -exponent_grid(max(count, 24), 1)
         theta = np.zeros((len(exponents), 3))
         theta[:, [EXPONENT]] = exponents

@@ -81,7 +81,7 @@ def test_a_fit_survives_its_document(found: Fit) -> None:
 
 
 def test_an_unseen_schedule_is_predicted_within_its_interval() -> None:
-    """Over twelve draws of noise the mean interval holds the truth of a linear decay about as often as it claims."""
+    """Over twelve draws of noise the mean interval holds the truth about as often as it claims."""
     law = LAWS[LAW]
     theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
     exact = law.predict(theta, law.prepare([curve("x", LINEAR, noise=0).from_step(600)]))[0]
