@@ -14,8 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 import isoloss
-from benchmarks.datasets import TRAIN, available, multi_power_curves
-from benchmarks.peak_lr import runs_with_decay
+from benchmarks.datasets import TRAIN, available, multi_power_curves, scheduled_runs
 from benchmarks.rivals import ScipyRival, problem_of, random_starts
 from benchmarks.tables import print_table
 from benchmarks.tables_data import chinchilla_table
@@ -173,7 +172,7 @@ def _bfgs(table: isoloss.RunTable, *, gradient: bool) -> Bfgs:
 def _log_sum_exp(
     log_n: FloatArray, log_d: FloatArray, log_loss: FloatArray, *, gradient: bool
 ) -> Callable[[FloatArray, FloatArray], Any]:
-    """Return the sum of Huber losses over (ln A, ln B, ln E, alpha, beta) and weights, perhaps with its gradient."""
+    """Return the sum of Huber losses over (ln A, ln B, ln E, alpha, beta) and weights, or it with its gradient."""
 
     def objective(at: FloatArray, weights: FloatArray) -> Any:
         a, b, e, alpha, beta = at
@@ -195,7 +194,7 @@ def curves() -> None:
     timed = [*_times(three)]
     beside = [_scipy_row(law, three) for law in ("lr_annealing", "multi_power", "concave_memory")]
     if available("lr_scheduling"):
-        peaks = [run.curve for run in runs_with_decay() if not run.is_cooldown]
+        peaks = [run.curve for run in scheduled_runs() if not run.is_cooldown]
         timed += _peaks_times(peaks)
         beside.append(_scipy_row("effective_lr", peaks))
     print_table("fits of curves, one core", [one.row() for one in timed])

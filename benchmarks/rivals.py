@@ -97,7 +97,7 @@ class ScipyRival:
     def _theta(self, moved: FloatArray) -> FloatArray:
         whole = self.held.copy()
         whole[self.free] = moved
-        return self.problem.values(whole[None])[0]
+        return np.asarray(self.problem.values(whole[None])[0])
 
     def _objective(self, moved: FloatArray) -> float:
         with np.errstate(all="ignore"):

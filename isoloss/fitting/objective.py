@@ -101,7 +101,7 @@ class Problem:
         bounds = np.sort(np.stack([self.coordinates(lower), self.coordinates(upper)]), axis=0)
         centre, precision = (moved(one, self.backend) for one in self.prior)
         solution = solve(
-            self._model(),
+            self.model(),
             moved(self.coordinates(theta), self.backend),
             moved(weights, self.backend),
             lower=moved(bounds[0], self.backend),
@@ -118,7 +118,8 @@ class Problem:
         )
         return Solution(self.values(found), objective, converged, iterations)
 
-    def _model(self) -> Callable[[Any], tuple[Any, Any]]:
+    def model(self) -> Callable[[Any], tuple[Any, Any]]:
+        """Return what maps coordinates (members, parameters) to residuals and their derivatives by coordinates."""
         features = moved(self.features, self.backend)
         observed = moved(self.log_observed, self.backend)
         return lambda coordinates: self._with_jacobian(self.values(coordinates), features, observed)
