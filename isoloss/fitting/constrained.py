@@ -19,6 +19,9 @@ FloatArray = npt.NDArray[np.float64]
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""
 
+MOST_EVALUATIONS = 1_000
+"""How often the residuals of one member are evaluated; an expression can make a valley without an end."""
+
 
 def solve_constrained(
     problem: Problem, theta: FloatArray, weights: FloatArray, expressions: Mapping[str, str], tolerance: float
@@ -54,14 +57,17 @@ def _solve_one(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
             parameters = _parameters(problem, start, expressions)
-            result = lmfit.minimize(residuals, parameters, method="least_squares", **tolerances)
+            result = lmfit.minimize(
+                residuals, parameters, method="least_squares", max_nfev=MOST_EVALUATIONS, **tolerances
+            )
             theta = np.array([result.params[name].value for name in names])
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise FitFailed(reason="an expression has no value near these data") from error
     if not np.all(np.isfinite(theta)):
         raise FitFailed(reason="an expression has no finite value near these data")
     _check_bounds(problem, theta, expressions)
-    objective = float(result.chisqr) * problem.delta**2 / 2
+    defined = np.all(np.isfinite(problem.residuals(theta[None])))
+    objective = float(result.chisqr) * problem.delta**2 / 2 if defined else np.inf
     return theta, objective, bool(result.success), int(result.nfev)
 
 

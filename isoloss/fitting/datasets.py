@@ -193,7 +193,8 @@ class TableDataset(Dataset):
         if not tenth:
             return []
         first = _between(scale, order, edges[-tenth], np.inf, "the largest tenth of the runs")
-        cuts = [edges[round(share * len(edges))] for share in np.linspace(0.4, 0.9, STAGES + 1)[:-1]]
+        shares = np.linspace(0.4, 0.9, STAGES + 1)[:-1]
+        cuts = edges[np.minimum(np.round(shares * len(edges)).astype(np.int64), len(edges) - 1)]
         ends = [*cuts[1:], edges[-tenth]]
         rolling = [
             _between(scale, order, low, high) for low, high in zip(cuts, ends, strict=True) if low < high

@@ -99,7 +99,7 @@ def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
 
 
 def _some(folds: list[Fold]) -> list[Fold]:
-    return [*folds[:1], *folds[1 :: -(-len(folds) // MOST_FOLDS)]]
+    return [*folds[:1], *folds[1 :: max(1, -(-len(folds) // MOST_FOLDS))]]
 
 
 def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
@@ -144,36 +144,57 @@ def _discrepancy(
     errors: list[list[FloatArray]],
     spread: Spread,
 ) -> Spread:
-    """Return the spread with what noise leaves unexplained of the worst fold's error."""
-    blocks = [block_length(residuals[run]) for run in task.data.slices]
-    lengths = [[blocks[position] for position in fold.predicted] for fold in folds]
+    """Return the spread with the largest error of a fold that noise leaves unexplained."""
+    together = [_together(task, residuals, fold) for fold in folds]
     each = np.array(
-        [fold_error([run[None] for run in runs], of)[0] for runs, of in zip(errors, lengths, strict=True)]
+        [
+            fold_error(
+                [np.concatenate([runs[index] for index in curve])[None] for curve, _ in curves], curves
+            )[0]
+            for runs, curves in zip(errors, together, strict=True)
+        ]
     )
-    noise = _noise_errors(task, theta, residuals, folds, lengths)
-    worst = int(np.argmax(each))
+    noise = _noise_errors(task, theta, residuals, folds, together)
+    alone = np.sqrt(np.mean(noise**2, axis=0))
     few = max(task.data.lengths) > 1 and task.data.n_runs < RUNS_NEEDED
-    explained = float(np.quantile(noise.max(axis=1), UNEXPLAINED_OF_FEW if few else UNEXPLAINED))
-    beyond = max(each[worst] ** 2 - float(np.mean(noise[:, worst] ** 2)), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        usual = np.nanmax(noise / alone, axis=1, initial=0.0)
+        times = float(np.quantile(usual, UNEXPLAINED_OF_FEW if few else UNEXPLAINED))
+    beyond = np.sqrt(np.maximum(each**2 - alone**2, 0.0))
+    worst = int(np.argmax(beyond))
     return Spread(
-        discrepancy=float(np.sqrt(beyond)) if each[worst] > explained else 0.0,
+        discrepancy=float(beyond[worst]) if np.any(each > times * alone) else 0.0,
         folds=len(folds),
         noise=spread.noise,
         error=float(each[worst]),
-        explained=explained,
+        explained=times * float(alone[worst]),
         worst=folds[worst].what,
         run_noise=spread.run_noise,
     )
 
 
-def fold_error(errors: Sequence[FloatArray], blocks: Sequence[int]) -> FloatArray:
-    """Return how far off, in log loss, runs are predicted: (draws,) from errors (draws, points) of each run.
+Curves = list[tuple[list[int], int]]
+"""Predicted runs of a fold that stand one after another, by their places in it, and the length of blocks."""
 
-    Averaging over `blocks` of neighbouring points removes the noise of single points and keeps what the law
+
+def _together(task: Task, residuals: FloatArray, fold: Fold) -> Curves:
+    """Return how a fold's errors are averaged: each curve in its blocks, a table's rows by scale in two halves."""
+    if max(task.data.lengths) == 1:
+        return [(list(range(len(fold.predicted))), -(-len(fold.predicted) // 2))]
+    return [
+        ([place], block_length(residuals[task.data.slices[position]]))
+        for place, position in enumerate(fold.predicted)
+    ]
+
+
+def fold_error(errors: Sequence[FloatArray], curves: Curves) -> FloatArray:
+    """Return how far off, in log loss, runs are predicted: (draws,) from errors (draws, points) of each curve.
+
+    Averaging over blocks of neighbouring points removes the noise of single points and keeps what the law
     gets wrong. It errs most where the learning rate has fallen, at the end, which is also what is asked for: the
     larger counts of whole curves and last blocks, root mean square over the runs.
     """
-    means = [_block_means(error, block) for error, block in zip(errors, blocks, strict=True)]
+    means = [_block_means(error, block) for error, (_, block) in zip(errors, curves, strict=True)]
     whole = np.mean([np.mean(mean**2, axis=1) for mean in means], axis=0)
     last = np.mean([mean[:, -1] ** 2 for mean in means], axis=0)
     return np.asarray(np.sqrt(np.maximum(whole, last)))
@@ -185,7 +206,7 @@ def _block_means(values: FloatArray, block: int) -> FloatArray:
 
 
 def _noise_errors(
-    task: Task, theta: FloatArray, residuals: FloatArray, folds: Sequence[Fold], lengths: list[list[int]]
+    task: Task, theta: FloatArray, residuals: FloatArray, folds: Sequence[Fold], together: Sequence[Curves]
 ) -> FloatArray:
     """Return the errors that noise alone gives each fold, (draws, folds), if the law were true.
 
@@ -203,8 +224,8 @@ def _noise_errors(
         noise = scaled * _signs(task.data.lengths, min(batch, SIMULATED - begin), random)
         push = np.clip(noise, -task.problem.delta, task.problem.delta) @ jacobian
         columns = [
-            _noise_error(task, noise, push, jacobian, fold, response, blocks)
-            for fold, response, blocks in zip(folds, responses, lengths, strict=True)
+            _noise_error(task, noise, push, jacobian, fold, response, curves)
+            for fold, response, curves in zip(folds, responses, together, strict=True)
         ]
         found.append(np.stack(columns, axis=1))
     return np.concatenate(found)
@@ -227,7 +248,7 @@ def _noise_error(
     jacobian: FloatArray,
     fold: Fold,
     response: FloatArray,
-    blocks: Sequence[int],
+    curves: Curves,
 ) -> FloatArray:
     """Return the fold's error for each draw of noise (draws, points), of which `push` is the score of all runs."""
     fitted = set(fold.fitted)
@@ -236,7 +257,10 @@ def _noise_error(
             push = push - np.clip(noise[:, run], -task.problem.delta, task.problem.delta) @ jacobian[run]
     moved = push @ response
     runs = [task.data.slices[position] for position in fold.predicted]
-    return fold_error([moved @ jacobian[run].T - noise[:, run] for run in runs], blocks)
+    errors = [moved @ jacobian[run].T - noise[:, run] for run in runs]
+    return fold_error(
+        [np.concatenate([errors[index] for index in curve], axis=1) for curve, _ in curves], curves
+    )
 
 
 def _signs(lengths: Sequence[int], draws: int, random: np.random.Generator) -> FloatArray:

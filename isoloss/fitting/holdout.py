@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from isoloss.arrays import FloatArray
+from isoloss.errors import InvalidInput, Unidentified, UnusableData
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.folds import Validation
 from isoloss.fitting.intervals import conformal_factor
 from isoloss.fitting.result import Fit
-from isoloss.fitting.scores import mean_scores, score_runs
+from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import HeldOut
 from isoloss.fitting.task import Task
-from isoloss.laws import TableLaw
 from isoloss.observations import Curve, RunTable
+
+ASKED = "the runs that were asked for"
 
 
 class Held(ABC):
@@ -49,21 +51,32 @@ class HeldCurves(Held):
             return found
         if found.verdict == "unidentified":
             return replace(found, holdout=None)
-        whole = CurveDataset([one.curve for one in self.curves])
-        scores = score_runs(found.law, found.theta, whole)
-        unseen = score_runs(found.law, found.theta, CurveDataset([one.unseen for one in self.curves]))
+        runs, unpredictable = {}, []
         for one in self.curves:
-            name = one.curve.run_id
-            scores["runs"][name] |= {
-                "coverage": float(np.mean(_beyond(found, one.unseen) <= 1)),
-                "unseen_mae": unseen["runs"][name]["mae"],
-                "unseen_points": one.unseen.n_points,
-            }
-        return _with_scores(found, scores)
+            try:
+                runs[one.curve.run_id] = self._score(found, one)
+            except (InvalidInput, Unidentified, UnusableData) as error:
+                reason = f"held out, not scored: {error}"
+                unpredictable.append({"run_id": one.curve.run_id, "reason": reason})
+        left_out = [
+            said for said in found.left_out if said["run_id"] not in runs and said not in unpredictable
+        ]
+        return _with_scores(replace(found, left_out=[*left_out, *unpredictable]), runs)
+
+    def _score(self, found: Fit, one: HeldOut) -> Scores:
+        whole, beyond = (_log_predicted(found, curve) for curve in (one.curve, one.unseen))
+        return score(one.curve.loss_nats, np.exp(whole[0])) | {
+            "coverage": float(np.mean(_ratios(beyond, one.unseen.loss_nats) <= 1)),
+            "unseen_mae": score(one.unseen.loss_nats, np.exp(beyond[0]))["mae"],
+            "unseen_points": one.unseen.n_points,
+        }
 
     def conformity(self, found: Fit) -> FloatArray:
         level = float(found.provenance["options"]["level"])
-        return np.array([np.quantile(_beyond(found, one.unseen), level) for one in self.curves])
+        scored = found.holdout["runs"] if found.holdout else {}
+        curves = [one.unseen for one in self.curves if one.curve.run_id in scored]
+        ratios = [_ratios(_log_predicted(found, curve), curve.loss_nats) for curve in curves]
+        return np.array([np.quantile(ratio, level) for ratio in ratios])
 
 
 @dataclass(frozen=True)
@@ -75,19 +88,19 @@ class HeldRows(Held):
     def scored(self, found: Fit) -> Fit:
         if not self.table.n_runs or found.verdict == "unidentified":
             return replace(found, holdout=None) if self.table.n_runs else found
-        data = self._data(found)
-        scores = score_runs(found.law, found.theta, data)
-        for name, beyond in zip(data.run_ids, _beyond_rows(found, data), strict=True):
-            scores["runs"][name]["coverage"] = float(beyond <= 1)
-        return _with_scores(found, scores)
+        ends = _log_ends(found, self.table.columns)
+        ratios = _ratios(ends, self.table.outcome)
+        columns = zip(self.table.run_ids, self.table.outcome, np.exp(ends[0]), ratios, strict=True)
+        runs = {
+            name: score(np.array([outcome]), np.array([predicted])) | {"coverage": float(ratio <= 1)}
+            for name, outcome, predicted, ratio in columns
+        }
+        return _with_scores(found, runs)
 
     def conformity(self, found: Fit) -> FloatArray:
-        return _beyond_rows(found, self._data(found))
-
-    def _data(self, found: Fit) -> TableDataset:
-        law = found.law
-        assert isinstance(law, TableLaw)
-        return TableDataset(self.table, law.columns)
+        if not self.table.n_runs:
+            return np.empty(0)
+        return _ratios(_log_ends(found, self.table.columns), self.table.outcome)
 
 
 def conformal(found: Fit, task: Task, validation: Validation, held: Held) -> Fit:
@@ -111,33 +124,38 @@ def conformal(found: Fit, task: Task, validation: Validation, held: Held) -> Fit
     )
 
 
-def _with_scores(found: Fit, scores: dict[str, Any]) -> Fit:
-    level = found.provenance["options"]["level"]
+def _with_scores(found: Fit, runs: dict[str, Scores]) -> Fit:
+    """Return the fit with the scores of held-out runs; what it had before was said of the fitted ones."""
+    before = found.holdout or {}
     holdout = {
-        "predicted": "the runs that were asked for",
-        **scores,
-        "mean": mean_scores(scores["runs"].values()),
-        "level": level,
-        "training": found.holdout,
+        "predicted": ASKED,
+        "runs": runs,
+        "mean": mean_scores(runs.values()),
+        "level": found.provenance["options"]["level"],
+        "training": before["training"] if before.get("predicted") == ASKED else found.holdout,
     }
-    return replace(found, holdout=holdout)
+    return replace(found, holdout=holdout if runs else None)
 
 
-def _beyond(found: Fit, curve: Curve) -> FloatArray:
-    """Return each point's error over the half width of its interval of a new run, (points,)."""
+Ends = tuple[FloatArray, FloatArray, FloatArray]
+
+
+def _log_predicted(found: Fit, curve: Curve) -> Ends:
+    """Return the log prediction of a curve and the ends of the interval of a new run, (points,) each."""
     config = {} if curve.weight_decay is None else {"weight_decay": curve.weight_decay}
     asked = {"schedule": curve.schedule, "steps": curve.step, "n_params": curve.n_params, "config": config}
-    return _ratios(found, asked, np.log(curve.loss_nats))
+    return _log_ends(found, asked)
 
 
-def _beyond_rows(found: Fit, data: TableDataset) -> FloatArray:
-    return _ratios(found, data.columns, np.log(data.observed)) if data.n_runs else np.empty(0)
-
-
-def _ratios(found: Fit, asked: Any, observed: FloatArray) -> FloatArray:
+def _log_ends(found: Fit, asked: Mapping[str, Any]) -> Ends:
     level = float(found.provenance["options"]["level"])
-    centre, below, above = found.log_interval(found.ask(asked), level, new_run=True)
-    error = observed - centre
+    return found.log_interval(found.ask(asked), level, new_run=True)
+
+
+def _ratios(ends: Ends, observed: FloatArray) -> FloatArray:
+    """Return each point's error over the half width of its interval, (points,); infinite where it has none."""
+    centre, below, above = ends
+    error = np.log(observed) - centre
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs(error) / np.where(error > 0, above - centre, centre - below)
     return np.where(np.isfinite(ratio), ratio, np.inf)

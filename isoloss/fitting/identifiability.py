@@ -42,11 +42,11 @@ def identifiability(task: Task, theta: FloatArray) -> Identifiability:
     scale = np.sqrt(np.diag(curvature))
     if not np.all(np.isfinite(scale)) or not np.all(scale > 0):
         return Identifiability(float("inf"), ())
-    values = np.linalg.eigvalsh(curvature / np.outer(scale, scale))
-    if values[0] <= 0:
-        return Identifiability(float("inf"), ())
-    pairs = _pairs(curvature / np.outer(scale, scale), [names[index] for index in chosen])
-    return Identifiability(float(values[-1] / values[0]), pairs)
+    values, directions = np.linalg.eigh(curvature / np.outer(scale, scale))
+    rounding = values[-1] * np.finfo(np.float64).eps
+    covariance = (directions / np.maximum(values, rounding)) @ directions.T
+    condition = float(values[-1] / values[0]) if values[0] > rounding else float("inf")
+    return Identifiability(condition, _pairs(covariance, [names[index] for index in chosen]))
 
 
 def _curvature(task: Task, theta: FloatArray, chosen: IntArray) -> FloatArray:
@@ -55,8 +55,7 @@ def _curvature(task: Task, theta: FloatArray, chosen: IntArray) -> FloatArray:
     return np.asarray(jacobian.T @ jacobian + np.diag(task.problem.prior[1][chosen]))
 
 
-def _pairs(scaled: FloatArray, names: list[str]) -> tuple[tuple[str, str, float], ...]:
-    covariance = np.linalg.inv(scaled)
+def _pairs(covariance: FloatArray, names: list[str]) -> tuple[tuple[str, str, float], ...]:
     spread = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(spread, spread)
     rows, columns = np.nonzero(np.triu(np.abs(correlation) > CORRELATED, 1))

@@ -26,6 +26,9 @@ from isoloss.observations import Curve, RunTable
 Observations = Sequence[Curve] | RunTable
 
 
+@np.errstate(
+    over="ignore", invalid="ignore", divide="ignore"
+)  # what is not finite is refused where it counts
 def fit_law(
     law: str,
     observations: Observations,

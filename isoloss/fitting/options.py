@@ -20,6 +20,10 @@ UNITS = ("runs", "configurations", "blocks")
 DEFAULT_STRENGTH = 0.005
 """Weight, in log loss, of priors that a caller gives for a law that has none of its own (laws.md 1.4)."""
 
+MAX_STRENGTH = 1e6
+LEAST_DELTA, LEAST_SD = 1e-9, 1e-9
+"""Below these, and above their inverses, squares of an option's effect have no digits left."""
+
 TARGETS = ("loss", "val_loss", "reward")
 MAX_BOOTSTRAP = 20_000
 MAX_STARTS = 10_000
@@ -60,7 +64,9 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         _require(self.target in TARGETS, "target", f"must be one of {', '.join(TARGETS)}")
-        _require(_is_number(self.huber_delta) and self.huber_delta > 0, "huber_delta", "must be above 0")
+        delta = self.huber_delta
+        usual = _is_number(delta) and LEAST_DELTA <= delta <= 1 / LEAST_DELTA
+        _require(usual, "huber_delta", f"must lie between {LEAST_DELTA:g} and {1 / LEAST_DELTA:g}")
         _whole(self.skip_steps, "skip_steps", 0, 10**10, optional=True)
         _whole(self.starts, "starts", 1, MAX_STARTS)
         _whole(self.bootstrap, "bootstrap", 0, MAX_BOOTSTRAP)
@@ -71,8 +77,8 @@ class FitOptions:
         _require(self.resample in (None, *UNITS), "resample", f"must be one of {', '.join(UNITS)}")
         _require(isinstance(self.profile, bool), "profile", "must be true or false")
         strength = self.prior_strength
-        allowed = strength is None or (_is_number(strength) and 0 <= strength < math.inf)
-        _require(allowed, "prior_strength", "must be a number, at least 0")
+        allowed = strength is None or (_is_number(strength) and 0 <= strength <= MAX_STRENGTH)
+        _require(allowed, "prior_strength", f"must be a number from 0 to {MAX_STRENGTH:g}")
         check_backend(self.backend)
         _check_holdout(self.holdout)
 
@@ -115,9 +121,9 @@ class FitOptions:
             if pair is None:
                 continue
             shape = isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_number, pair))
-            _require(
-                shape and 0 < pair[1] < math.inf, f"priors.{name}", "must be a pair [centre, sd], sd above 0"
-            )
+            usual = shape and LEAST_SD <= pair[1] <= 1 / LEAST_SD
+            limits = f"from {LEAST_SD:g} to {1 / LEAST_SD:g}"
+            _require(usual, f"priors.{name}", f"must be a pair [centre, sd], sd {limits}")
             low, high = known[name].lower, known[name].upper
             inside = low <= pair[0] <= high and (known[name].scale == "linear" or pair[0] > 0)
             _require(inside, f"priors.{name}", f"the centre must lie in [{low:g}, {high:g}]")

@@ -166,5 +166,6 @@ def _resampled(
     if len(values) < 2:
         return None, None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    ends = centre + wider * (low - centre), centre + wider * (high - centre)
-    return float(np.std(values, ddof=1)), (float(ends[0]), float(ends[1]))
+    ends = float(centre + wider * (low - centre)), float(centre + wider * (high - centre))
+    error = float(np.std(values, ddof=1))
+    return (error, ends) if np.all(np.isfinite([error, *ends])) else (None, None)

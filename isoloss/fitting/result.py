@@ -23,6 +23,10 @@ CHUNK_VALUES = 4_000_000
 """Resamples times terms that are predicted at once; bounds the memory of a prediction."""
 
 
+LARGEST = float(np.log(np.finfo(np.float64).max))
+"""The largest logarithm of a number: an interval without an upper end has its end here."""
+
+
 @dataclass(frozen=True)
 class ParameterEstimate:
     """One parameter's value with its standard error and interval; all None where the data do not say.
@@ -114,6 +118,7 @@ class Fit:
     def law(self) -> Law[Any]:
         return LAWS[self.law_name].under(self.provenance["options"].get("convention"))
 
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def predict(
         self,
         *,
@@ -152,7 +157,7 @@ class Fit:
             steps=question.steps,
             value=np.exp(centre),
             lower=np.exp(below),
-            upper=np.exp(above),
+            upper=np.exp(np.minimum(above, LARGEST)),
             level=level,
             interval=interval,
             extrapolation=self._extrapolation(question),
@@ -230,8 +235,8 @@ class Fit:
         return level
 
     def public(self) -> dict[str, Any]:
-        """Return what the API shows of the fit, as plain JSON values."""
-        return {
+        """Return what the API shows of the fit, as plain JSON values: numbers that are not finite are null."""
+        shown = {
             "law": self.law_name,
             "parameters": [asdict(one) for one in self.parameters.values()],
             "objective": self.objective,
@@ -246,6 +251,7 @@ class Fit:
             "provenance": self.provenance,
             "selection": self.selection,
         }
+        return {name: _finite(value) for name, value in shown.items()}
 
     def as_document(self) -> dict[str, Any]:
         """Return the whole fit as plain JSON values; `from_document` reads it back without loss."""
@@ -284,6 +290,15 @@ class Fit:
 _SHOWN = (
     "objective", "metrics", "holdout", "groups", "diagnostics", "left_out", "verdict", "reasons", "provenance",
 )  # fmt: skip
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with None for every number that JSON does not know."""
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    return type(value)(map(_finite, value)) if isinstance(value, list | tuple) else value
 
 
 def _shown(one: ParameterEstimate) -> str:

@@ -29,6 +29,9 @@ LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
 LOWEST_COUNT, HIGHEST_COUNT = 1e-30, 1e30
 """Counts of parameters or tokens outside of this, in whatever unit, count nothing."""
 
+LOWEST_PEAK, HIGHEST_PEAK = 1e-15, 1e6
+"""Peak learning rates outside of this are no learning rates."""
+
 
 def screen(
     curves: Sequence[Curve],
@@ -52,7 +55,7 @@ def screen(
     for curve in curves:
         cut = curve.from_step(first_fitted_step(curve, options))
         own, reason = whole.without_shared_points(cut)
-        reason = reason or _unlikely_losses(cut)
+        reason = reason or _implausible(cut)
         if reason is None:
             kept.append(own)
             whole.add(cut)
@@ -86,6 +89,7 @@ def screen_held(
     for curve in held:
         cut = curve.from_step(first_fitted_step(curve, options))
         unseen, reason = seen.without_shared_points(cut)
+        reason = reason or _implausible(cut)
         if reason is None:
             scored.append(HeldOut(cut, unseen))
         else:
@@ -155,17 +159,29 @@ def _means(column: np.ndarray[Any, Any], first: IntArray, last: IntArray) -> Flo
     return np.asarray((total[last] - total[first]) / (last - first), dtype=np.float64)
 
 
-def _unlikely_losses(curve: Curve) -> str | None:
+def _implausible(curve: Curve) -> str | None:
+    """Return which number of a curve cannot be meant, None where all can."""
     lowest, highest = float(curve.loss_nats.min()), float(curve.loss_nats.max())
-    if lowest >= LOWEST_LOSS and highest <= HIGHEST_LOSS:
-        return None
-    return f"its losses reach from {lowest:.3g} to {highest:.3g}: these are no nats per token"
+    if lowest < LOWEST_LOSS or highest > HIGHEST_LOSS:
+        return f"its losses reach from {lowest:.3g} to {highest:.3g}: these are no nats per token"
+    if curve.n_params is not None and not LOWEST_COUNT <= curve.n_params <= HIGHEST_COUNT:
+        return f"its n_params, {curve.n_params:g}, must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}"
+    if not LOWEST_PEAK <= curve.schedule.peak_lr <= HIGHEST_PEAK:
+        limits = f"must lie between {LOWEST_PEAK:g} and {HIGHEST_PEAK:g}"
+        return f"its peak learning rate, {curve.schedule.peak_lr:g}, {limits}"
+    return None
 
 
 def first_fitted_step(curve: Curve, options: FitOptions) -> int:
-    """Return the first step whose point enters: behind `skip_steps`, or behind the warm-up where none is given."""
+    """Return the first step whose point enters: behind `skip_steps`, or behind the warm-up where none is given.
+
+    Points before the first learning rate above 0 never do: nothing has been trained.
+    """
     skipped = curve.schedule.warmup_steps if options.skip_steps is None else options.skip_steps
-    return skipped + 1
+    if not curve.n_points or curve.schedule.area(curve.step[:1])[0] > 0:
+        return skipped + 1
+    untrained = int(np.searchsorted(curve.schedule.area(curve.step), 0.0, side="right"))
+    return max(skipped, int(curve.step[untrained - 1])) + 1
 
 
 def _check_sizes(curves: Sequence[Curve]) -> None:

@@ -10,7 +10,14 @@ import numpy as np
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.screening import HIGHEST_LOSS, LOWEST_LOSS, LeftOut, held_names
+from isoloss.fitting.screening import (
+    HIGHEST_COUNT,
+    HIGHEST_LOSS,
+    LOWEST_COUNT,
+    LOWEST_LOSS,
+    LeftOut,
+    held_names,
+)
 from isoloss.laws import TableLaw
 from isoloss.observations import RunTable
 from isoloss.observations.tables import SUMMARY_FIELDS
@@ -50,8 +57,9 @@ def _lacking(table: RunTable, law: TableLaw[Any], row: int) -> str | None:
         value = table.column(name)[row]
         if np.isnan(value):
             return f"it has no config.{name}"
-        if not (np.isfinite(value) and value > 0):
-            return f"its config.{name} is {value:g}, and must be above 0"
+        if not LOWEST_COUNT <= value <= HIGHEST_COUNT:
+            limits = f"must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}"
+            return f"its config.{name} is {value:g}, and {limits}"
     outcome, field = table.outcome[row], SUMMARY_FIELDS[table.target]
     if np.isnan(outcome):
         return f"it has no summary.{field}, or diverged"
