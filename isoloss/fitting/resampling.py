@@ -70,10 +70,12 @@ class Resampling:
         """Return by how much the spread of resamples is too narrow for few units and `n_free` parameters.
 
         Resampled residuals are smaller than errors by the parameters that were fitted to them, and the normal
-        quantile smaller than Student's.
+        quantile smaller than Student's. A curve has more than one point to tell parameters apart, so that each
+        costs less than a unit: a third, by simulation (benchmarks/RESULTS.md, coverage).
         """
         n = self.n_units
-        left = n - n_free if self.unit != "runs" or max(self.run_lengths) == 1 else n - 1
+        whole_curves = self.unit != "blocks" and max(self.run_lengths) > 1
+        left = n - max(1.0, n_free / 3) if whole_curves else float(n - n_free)
         if left < 1:
             return 1.0
         tail = (1 + level) / 2

@@ -54,14 +54,14 @@ def test_parts_add_in_quadrature() -> None:
 def test_the_noise_of_single_points_averages_out_of_a_folds_error() -> None:
     """Within blocks; what is the same along a curve stays."""
     white = np.tile([1.0, -1.0], 50)[None]
-    assert fold_error([0.01 * white], [10])[0] == pytest.approx(0.0, abs=1e-12)
-    assert fold_error([np.full((1, 100), 0.02)], [10])[0] == pytest.approx(0.02)
+    assert fold_error([0.01 * white], [([0], 10)])[0] == pytest.approx(0.0, abs=1e-12)
+    assert fold_error([np.full((1, 100), 0.02)], [([0], 10)])[0] == pytest.approx(0.02)
 
 
 def test_an_error_at_the_end_counts_whole() -> None:
     """A curve that is only wrong in its last block is as wrong as that block."""
     late = np.append(np.zeros(90), np.full(10, 0.03))[None]
-    assert fold_error([late], [10])[0] == pytest.approx(0.03)
+    assert fold_error([late], [([0], 10)])[0] == pytest.approx(0.03)
 
 
 def test_the_conformal_factor_is_the_rank_that_guarantees_the_level() -> None:
