@@ -28,7 +28,7 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
 
 def observed(session: Session, fit: Fit) -> dict[str, Any]:
     """The fit's law and options, and its runs as the law takes them: their curves, or what came of each."""
-    load = load_table if isinstance(LAWS[fit.law], TableLaw) else load_curves
+    load = load_table if isinstance(LAWS.get(fit.law), TableLaw) else load_curves
     observations, left_out = load(session, fit.project_id, fit.select, fit.options)
     return {
         "law": fit.law,

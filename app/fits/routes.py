@@ -22,7 +22,7 @@ from app.fits.schemas import (
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
-from isoloss.fitting import Fit, FitOptions
+from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
 from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import n_params_of
@@ -115,11 +115,14 @@ def _queued(access: Access, body: NewFit) -> QueuedFitDocument:
 
 def _check(access: Access, body: NewFit) -> None:
     """Refuse now what a worker would refuse later."""
-    if body.law not in LAWS:
-        raise InvalidInput(field="law", reason=f"{body.law!r} is not one of {', '.join(LAWS)}")
+    if body.law not in (AUTO, *LAWS):
+        raise InvalidInput(field="law", reason=f"{body.law!r} is not one of {', '.join((AUTO, *LAWS))}")
     with _named("options"):
         options = FitOptions.from_mapping(body.options.sent())
-        options.constrain(LAWS[body.law])
+        if body.law == AUTO:
+            check_of_any_law(body.options.sent())
+        else:
+            options.constrain(LAWS[body.law])
     with _named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     _check_counts(chosen, options.n_params_kind)
@@ -128,7 +131,7 @@ def _check(access: Access, body: NewFit) -> None:
 
 def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
-    law = LAWS[body.law]
+    law = LAWS.get(body.law)  # None: the laws of curves, of which one is chosen
     if isinstance(law, TableLaw):
         table, unread = table_of(chosen, body.options.sent())
         return set(screen_table(table, law.under(options.convention), unread)[0].run_ids)

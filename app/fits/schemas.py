@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from app.jobs.schemas import JobStatus
 from app.runs.schemas import Config
 from app.schemas import Document, Label, Name, NotNegative, Positive, Step, Time
+from isoloss.fitting import AUTO
 from isoloss.fitting.objective import HUBER_DELTA
 from isoloss.fitting.options import MAX_BOOTSTRAP, MAX_STARTS
 from store.tables import Fit
@@ -172,7 +173,11 @@ class Options(Document):
 class NewFit(Document):
     """A law to fit to runs."""
 
-    law: Label = Field(description="A name of `GET /v1/laws`.", examples=["lr_annealing"])
+    law: Label = Field(
+        AUTO,
+        description="A name of `GET /v1/laws`; `auto` for the law of curves that predicts runs best from others.",
+        examples=["lr_annealing"],
+    )
     select: Select = Field(description="The runs to fit.", examples=[{"tags": ["pilot"]}])
     options: Options = Field(
         default_factory=Options,
@@ -246,6 +251,10 @@ class FitDocument(Document):
     )
     verdict: Literal["sound", "weak", "unidentified"] | None = Field(None, description="How far to trust it.")
     reasons: list[str] | None = Field(None, description="Why the verdict is what it is.")
+    selection: dict[str, Any] | None = Field(
+        None,
+        description="How the law was chosen, where `auto` was asked for: `best, scores, weights, margin`.",
+    )
     provenance: dict[str, Any] | None = Field(
         None,
         description="Hash of the data, version of the code, options, seed: what it takes to do it again.",

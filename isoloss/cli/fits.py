@@ -21,8 +21,14 @@ FitId = Annotated[str, typer.Argument(help="The fit's id.")]
 @command(app, "create")
 def create(
     session: Session,
-    law: Annotated[str, typer.Argument(help="The law, as in lr_annealing; `isoloss laws` lists them.")],
     project: Project,
+    law: Annotated[
+        str,
+        typer.Argument(
+            help="The law, as in lr_annealing; `isoloss laws` lists them. "
+            "auto: the law of curves that predicts runs best from others."
+        ),
+    ] = "auto",
     run: Annotated[list[str] | None, typer.Option(help="A run to fit; repeat it.")] = None,
     tag: Annotated[
         list[str] | None, typer.Option(help="Fit the runs with this tag; repeat it for those that have all.")

@@ -27,7 +27,7 @@ class Fits:
     def create(
         self,
         project: str,
-        law: str,
+        law: str = "auto",
         *,
         run_ids: Sequence[str] | None = None,
         tags: Sequence[str] | None = None,
@@ -42,9 +42,10 @@ class Fits:
     ) -> Fit:
         """Fit a law to the runs that are named by exactly one of `run_ids`, `tags`, `recipe`, `where`, `all`.
 
-        `options` are those of the API, as `isoloss.fitting.FitOptions` lists them: `target`, `fix`, `bounds`,
-        `expr`, `bootstrap`, `level`, `holdout`, `seed`, ... With `follow` the fit is done again whenever runs of
-        the project that have ended change. Returns at once with `status` "queued", or with `wait` when the fit
+        "auto" is the law of curves that predicts runs best from others. `options` are those of the API, as
+        `isoloss.fitting.FitOptions` lists them: `target`, `fix`, `bounds`, `expr`, `bootstrap`, `level`,
+        `holdout`, `seed`, ... With `follow` the fit is done again whenever runs of the project that have ended
+        change. Returns at once with `status` "queued", or with `wait` when the fit
         has ended, as `wait` below does.
 
         >>> fit = client.fits.create("pilot", "lr_annealing", tags=["train"], wait=True,

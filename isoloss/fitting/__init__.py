@@ -3,6 +3,6 @@
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.procedure import AUTO, compare, fit
 from isoloss.fitting.result import Fit, Prediction
-from isoloss.fitting.selection import Comparison
+from isoloss.fitting.selection import Comparison, check_of_any_law
 
-__all__ = ["AUTO", "Comparison", "Fit", "FitOptions", "Prediction", "compare", "fit"]
+__all__ = ["AUTO", "Comparison", "Fit", "FitOptions", "Prediction", "check_of_any_law", "compare", "fit"]

@@ -134,7 +134,7 @@ def _with_scores(found: Fit, runs: dict[str, Scores]) -> Fit:
         "level": found.provenance["options"]["level"],
         "training": before["training"] if before.get("predicted") == ASKED else found.holdout,
     }
-    return replace(found, holdout=holdout if runs else None)
+    return replace(found, holdout=holdout)
 
 
 Ends = tuple[FloatArray, FloatArray, FloatArray]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import FloatArray
-from isoloss.errors import InvalidInput
+from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.estimate import Progress, estimate
 from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal
@@ -40,17 +40,59 @@ def fit_law(
     previous: Fit | None = None,
 ) -> Fit:
     """Fit a law under checked options, of which `given` are those that the caller named; see `procedure.fit`."""
+    task, prepared = _task(law, observations, asked, given=given, left_out=left_out)
+    if previous is not None and previous.selection is None and _unchanged(previous, task):
+        return previous
+    estimated = estimate(task, progress, _warm(previous, task.law))
+    found = replace(describe(task, estimated), left_out=prepared.left_out)
+    return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
+
+
+def still_holds(
+    found: Fit,
+    observations: Observations,
+    asked: FitOptions,
+    *,
+    given: Mapping[str, Any],
+    left_out: Sequence[dict[str, str]] = (),
+) -> bool:
+    """Return whether these observations and options are those that a fit, and its equals, were made with."""
+    try:
+        return all(
+            _unchanged(one, _task(one.law_name, observations, asked, given=given, left_out=left_out)[0])
+            for one in (found, *(equal for _, equal in found.equals))
+        )
+    except UnusableData:  # for this law; another one may do without what is lacking
+        return False
+
+
+def rescored(
+    found: Fit,
+    observations: Observations,
+    asked: FitOptions,
+    *,
+    given: Mapping[str, Any],
+    left_out: Sequence[dict[str, str]] = (),
+) -> Fit:
+    """Return a fit that has changed with scores of the held-out runs as it predicts them now."""
+    _, prepared = _task(found.law_name, observations, asked, given=given, left_out=left_out)
+    return prepared.held.scored(found)
+
+
+def _task(
+    law: str,
+    observations: Observations,
+    asked: FitOptions,
+    *,
+    given: Mapping[str, Any],
+    left_out: Sequence[dict[str, str]],
+) -> tuple[Task, Prepared]:
     if law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     read = LAWS[law].under(asked.convention)
     asked = _of_these(asked, observations, given)
     prepared = _prepare(read, observations, asked, left_out)
-    task = Task(read, prepared.data, asked)
-    if previous is not None and _unchanged(previous, task):
-        return previous
-    estimated = estimate(task, progress, _warm(previous, read))
-    found = replace(describe(task, estimated), left_out=prepared.left_out)
-    return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
+    return Task(read, prepared.data, asked), prepared
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.objective import from_solver
 from isoloss.fitting.resampling import correlation_time
-from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.solver import COARSE
 from isoloss.fitting.task import Task
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from isoloss.errors import FitFailed, InvalidInput, UnusableData
 from isoloss.fitting.estimate import Progress
-from isoloss.fitting.one_law import Observations, fit_law
+from isoloss.fitting.one_law import Observations, fit_law, rescored, still_holds
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.laws import LAWS, CurveLaw, TableLaw
@@ -70,10 +71,10 @@ def compare(
 
     Raises InvalidInput for options of a single law, UnusableData where no law could be scored.
     """
-    for name in OF_ONE_LAW:
-        if name in given and given[name] not in ({}, None):
-            raise InvalidInput(field=name, reason="belongs to one law: name the law that it is meant for")
+    check_of_any_law(given)
     names = list(laws) if laws is not None else _of_kind(observations)
+    if not names:
+        raise InvalidInput(field="laws", reason="must name at least one law")
     quick = replace(asked, bootstrap=0)
     fits: dict[str, Fit] = {}
     not_compared: dict[str, str] = {}
@@ -86,6 +87,13 @@ def compare(
     return _ranked(fits, not_compared)
 
 
+def check_of_any_law(given: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for options that name a law's own parameters."""
+    for name in OF_ONE_LAW:
+        if name in given and given[name] not in ({}, None):
+            raise InvalidInput(field=name, reason="belongs to one law: name the law that it is meant for")
+
+
 def choose(
     observations: Observations,
     asked: FitOptions,
@@ -96,26 +104,25 @@ def choose(
     previous: Fit | None = None,
 ) -> Fit:
     """Fit the law that wins; where none does, the best, whose predictions are averages over its equals."""
-    compared = compare(
-        observations, asked, given=given, progress=_part(progress, 0.0, 0.3), left_out=left_out
-    )
+    of_one = partial(fit_law, observations=observations, asked=asked, given=given, left_out=left_out)
+    about = (observations, asked)
+    if (
+        previous is not None
+        and previous.selection is not None
+        and still_holds(previous, *about, given=given, left_out=left_out)
+    ):
+        return previous
+    compared = compare(*about, given=given, progress=_part(progress, 0.0, 0.3), left_out=left_out)
     members = []
     for number, name in enumerate(compared.weights):
         low, high = (0.3 + 0.7 * part / len(compared.weights) for part in (number, number + 1))
         before = previous if previous is not None and previous.law_name == name else compared.fits[name]
-        member = fit_law(
-            name,
-            observations,
-            asked,
-            given=given,
-            progress=_part(progress, low, high),
-            left_out=left_out,
-            previous=before,
-        )
+        member = of_one(name, progress=_part(progress, low, high), previous=before)
         members.append((compared.weights[name], member))
-    others = tuple(members[1:])
-    said = [_statement(compared), *members[0][1].reasons]
-    return replace(members[0][1], selection=compared.as_dict(), equals=others, reasons=said)
+    first, others = members[0][1], tuple(members[1:])
+    said = [_statement(compared), *first.reasons]
+    chosen = replace(first, selection=compared.as_dict(), equals=others, reasons=said)
+    return rescored(chosen, *about, given=given, left_out=left_out) if others else chosen
 
 
 def _of_kind(observations: Observations) -> list[str]:

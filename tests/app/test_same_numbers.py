@@ -169,3 +169,17 @@ def test_steps_outside_the_schedule_are_refused(client: Client) -> None:
     fit = client.fits.wait("steps", queued["id"], timeout=60)
     with pytest.raises(errors.ValidationProblem, match=r"1\.\.9000"):
         client.fits.predict("steps", fit["id"], schedule=LINEAR, steps=[9001])
+
+
+def test_a_law_that_was_chosen_over_http_is_the_librarys_choice(client: Client) -> None:
+    """Without a law the service fits the one that predicts runs best from others, and says the scores."""
+    curves = [curve(name, spec, seed=seed) for seed, (name, spec) in enumerate(SPECS.items())]
+    for one in curves:
+        put(client, "chosen", one.run_id, one, schedule=SPECS[one.run_id])
+    served = client.fits.create("chosen", all=True, options={"bootstrap": 20}, wait=True, timeout=120)
+    own = isoloss.fit("auto", curves, bootstrap=20)
+    assert served["selection"] == own.selection
+    assert served["reasons"] == own.reasons
+    asked = {"schedule": LINEAR, "steps": [1000, 9000]}
+    predicted = client.fits.predict("chosen", served["id"], **asked)
+    np.testing.assert_array_equal(predicted["value"], own.predict(**asked).value)
