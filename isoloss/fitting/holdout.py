@@ -31,6 +31,10 @@ class Held(ABC):
         """Return the fit with their scores as its holdout; unchanged where there are none."""
 
     @abstractmethod
+    def sha256(self) -> str | None:
+        """Return the hash of the runs; None where there are none."""
+
+    @abstractmethod
     def conformity(self, found: Fit) -> FloatArray:
         """Return each run's error over the half width of the interval of a new run, (runs,)."""
 
@@ -71,6 +75,9 @@ class HeldCurves(Held):
             "unseen_points": one.unseen.n_points,
         }
 
+    def sha256(self) -> str | None:
+        return CurveDataset([one.curve for one in self.curves]).sha256() if self.curves else None
+
     def conformity(self, found: Fit) -> FloatArray:
         level = float(found.provenance["options"]["level"])
         scored = found.holdout["runs"] if found.holdout else {}
@@ -96,6 +103,9 @@ class HeldRows(Held):
             for name, outcome, predicted, ratio in columns
         }
         return _with_scores(found, runs)
+
+    def sha256(self) -> str | None:
+        return TableDataset(self.table, tuple(self.table.columns)).sha256() if self.table.n_runs else None
 
     def conformity(self, found: Fit) -> FloatArray:
         if not self.table.n_runs:

@@ -41,10 +41,14 @@ def fit_law(
 ) -> Fit:
     """Fit a law under checked options, of which `given` are those that the caller named; see `procedure.fit`."""
     task, prepared = _task(law, observations, asked, given=given, left_out=left_out)
-    if previous is not None and previous.selection is None and _unchanged(previous, task):
+    if previous is not None and previous.selection is None and _unchanged(previous, task, prepared):
         return previous
     estimated = estimate(task, progress, _warm(previous, task.law))
-    found = replace(describe(task, estimated), left_out=prepared.left_out)
+    found = replace(
+        describe(task, estimated),
+        left_out=prepared.left_out,
+        provenance=provenance(task.data, task.options, prepared.held.sha256()),
+    )
     return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
 
 
@@ -59,7 +63,7 @@ def still_holds(
     """Return whether these observations and options are those that a fit, and its equals, were made with."""
     try:
         return all(
-            _unchanged(one, _task(one.law_name, observations, asked, given=given, left_out=left_out)[0])
+            _unchanged(one, *_task(one.law_name, observations, asked, given=given, left_out=left_out))
             for one in (found, *(equal for _, equal in found.equals))
         )
     except UnusableData:  # for this law; another one may do without what is lacking
@@ -152,10 +156,11 @@ def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str,
     return replace(asked, target=targets[0]) if targets else asked
 
 
-def _unchanged(previous: Fit, task: Task) -> bool:
-    before = previous.provenance
-    now = provenance(task.data, task.options)
-    return previous.law_name == task.law.name and before == now
+def _unchanged(previous: Fit, task: Task, prepared: Prepared) -> bool:
+    """Return whether a fit was made of the same runs, fitted, held out and left out, with the same options."""
+    now = provenance(task.data, task.options, prepared.held.sha256())
+    same_runs = previous.left_out == prepared.left_out
+    return previous.law_name == task.law.name and previous.provenance == now and same_runs
 
 
 def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:

@@ -9,10 +9,11 @@ from isoloss.fitting.options import FitOptions
 from isoloss.version import __version__
 
 
-def provenance(data: Dataset, options: FitOptions) -> dict[str, Any]:
-    """Return what a reader needs to make the same fit again."""
+def provenance(data: Dataset, options: FitOptions, held_sha256: str | None = None) -> dict[str, Any]:
+    """Return what a reader needs to make the same fit again; `held_sha256` of the runs that were held out."""
     return {
         "data_sha256": data.sha256(),
+        "holdout_sha256": held_sha256,
         "code_version": __version__,
         "options": options.as_dict(),
         "seed": options.seed,

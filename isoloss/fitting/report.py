@@ -96,6 +96,8 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     wider = estimate.resampling.inflation(task.n_varied, task.options.level)
     std_error, interval = _resampled(estimate.samples[:, index], task.options.level, value, wider)
     low, high = task.problem.lower[index], task.problem.upper[index]
+    if interval is not None:  # widened around the estimate, it may have left the law's bounds
+        interval = max(interval[0], parameter.lower), min(interval[1], parameter.upper)
     expressed = parameter.name in task.constraints.expressions
     at_bound = not expressed and _near(value, low, high)
     profile = estimate.profiles.get(parameter.name)
