@@ -61,7 +61,9 @@ def test_cooldowns_are_predicted_from_cosines_and_constants(
 @with_lr_scheduling
 def test_one_law_predicts_the_cooldowns_of_all_peaks() -> None:
     """Fitted to all cosines and constants: median error at most .12, worst at most .6 percent."""
-    errors = cooldown_errors("effective_lr", scheduled_runs(), scheduled_runs(), bootstrap=0)["relative_errors"]
+    errors = cooldown_errors("effective_lr", scheduled_runs(), scheduled_runs(), bootstrap=0)[
+        "relative_errors"
+    ]
     assert np.median(errors) <= 0.0012
     assert errors.max() <= 0.006
 
