@@ -157,10 +157,9 @@ def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str,
 
 
 def _unchanged(previous: Fit, task: Task, prepared: Prepared) -> bool:
-    """Return whether a fit was made of the same runs, fitted, held out and left out, with the same options."""
+    """Return whether a fit was made of the same data, fitted and held out, with the same options."""
     now = provenance(task.data, task.options, prepared.held.sha256())
-    same_runs = previous.left_out == prepared.left_out
-    return previous.law_name == task.law.name and previous.provenance == now and same_runs
+    return previous.law_name == task.law.name and previous.provenance == now
 
 
 def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:
