@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest")
+NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "optima")
 
 
 def main(asked: list[str]) -> None:

@@ -36,6 +36,12 @@ def steplaw_table() -> RunTable:
     return _table(best, "non_embedding")
 
 
+def marin_table() -> RunTable:
+    """Return the lowest loss that `marin_adamw` states of each model size and number of tokens."""
+    rows = [row for row in _rows("marin_adamw/ablations.csv") if not row["param_changed"]]
+    return _table([(row["n_params"], row["tokens"], row["file_min_loss"]) for row in rows], "non_embedding")
+
+
 def by_size(table: RunTable, least: int = 5) -> dict[float, RunTable]:
     """Return the runs of each model size that was trained on `least` or more numbers of tokens."""
     sizes = table.columns["n_params"]
