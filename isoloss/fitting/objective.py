@@ -126,12 +126,18 @@ class Problem:
 
     def residuals(self, theta: FloatArray) -> FloatArray:
         """Return log(predicted) - log(observed), (members, points); NaN where the prediction is not above 0."""
-        predicted = self.law.predict(theta, self.features)
+        return self._residuals_of(self.law.predict(theta, self.features))
+
+    def _residuals_of(self, predicted: FloatArray) -> FloatArray:
         return np.log(np.where(predicted > 0, predicted, np.nan)) - self.log_observed
 
-    def objective(self, theta: FloatArray) -> FloatArray:
-        """Return the sum of Huber losses and priors of each member, (members,)."""
-        return np.asarray(huber(self.residuals(theta), self.delta).sum(axis=1)) + self.penalty(theta)
+    def objective(self, theta: FloatArray, predicted: FloatArray | None = None) -> FloatArray:
+        """Return the sum of Huber losses and priors of each member, (members,).
+
+        `predicted` (members, points) are the law's predictions, where they are known.
+        """
+        residuals = self.residuals(theta) if predicted is None else self._residuals_of(predicted)
+        return np.asarray(huber(residuals, self.delta).sum(axis=1)) + self.penalty(theta)
 
     def penalty(self, theta: FloatArray) -> FloatArray:
         """Return what the priors add to the objective of each member, (members,)."""

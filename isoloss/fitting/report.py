@@ -47,7 +47,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         law_name=task.law.name,
         parameters=parameters,
         objective=estimate.objective,
-        metrics=score_runs(task.law, estimate.theta, task.data),
+        metrics=score_runs(task.law.predict(estimate.theta[None], task.features)[0], task.data),
         holdout=validation,
         groups=[],
         derived=_derived(task, estimate),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 
@@ -45,10 +46,10 @@ def farthest_first(groups: Sequence[list[int]], schedules: Sequence[Schedule]) -
     firsts = [schedules[group[0]] for group in groups]
     if len(firsts) < 2:
         return list(groups)
-    nearest = [
-        min(float(_apart(one, other).mean()) for other in firsts if other is not one) for one in firsts
-    ]
-    return [groups[index] for index in np.argsort(nearest, kind="stable")[::-1]]
+    apart = np.full((len(firsts), len(firsts)), np.inf)
+    for one, other in combinations(range(len(firsts)), 2):
+        apart[one, other] = apart[other, one] = _apart(firsts[one], firsts[other]).mean()
+    return [groups[index] for index in np.argsort(apart.min(axis=1), kind="stable")[::-1]]
 
 
 def _fingerprint(schedule: Schedule) -> bytes:

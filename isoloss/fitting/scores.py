@@ -9,7 +9,6 @@ import numpy as np
 
 from isoloss.arrays import FloatArray
 from isoloss.fitting.datasets import Dataset
-from isoloss.laws import Law
 
 Scores = dict[str, float | None]
 
@@ -37,9 +36,8 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
     return {name: float(np.mean(column)) if column else None for name, column in columns.items()}
 
 
-def score_runs(law: Law[Any], theta: FloatArray, data: Dataset) -> dict[str, Any]:
-    """Return the scores of each run by its name, and their mean."""
-    predicted = law.predict(theta[None], data.prepare(law))[0]
+def score_runs(predicted: FloatArray, data: Dataset) -> dict[str, Any]:
+    """Return the scores of each run by its name, and their mean, for predictions (points,) of the data."""
     runs = {
         name: score(data.observed[part], predicted[part])
         for name, part in zip(data.run_ids, data.slices, strict=True)

@@ -35,6 +35,10 @@ FINE = 1e-15
 COARSE = 1e-7
 """The same for resamples, whose spread is known to a few percent at best."""
 
+SAME_BASIN = 1e-2
+"""Distance between two starts of a race, by how much the objective rises over it and relative to it, within which
+both go down to one optimum."""
+
 PATIENCE = 2
 """How many times the iterations of the first start to converge the other starts of a race may take."""
 
@@ -84,8 +88,9 @@ def solve(
     whose weights are all zero stays at its start and has not converged, because it has seen no data.
 
     In a `race` the members are starts of one problem. One that settles at the height of the best converged one,
-    as far as `same_optimum` tells, is finished; one still above it after `PATIENCE` times as long as the first
-    that converged is given up, and has not converged. One below it goes on.
+    as far as `same_optimum` tells, is finished, and so is one in the `SAME_BASIN` as a lower one: it ends where
+    that one does. One still above the best after `PATIENCE` times as long as the first that converged is given
+    up, and has not converged. One below it goes on.
     Raises ValueError where a lower bound is above the upper one.
     """
     _keep_freed_memory()
@@ -148,12 +153,20 @@ class _Rules:
         nobody = live.objective != live.objective
         return nobody, nobody
 
+    def merge(self, live: Members) -> BoolArray:
+        """Return who is left out because another member ends where it would."""
+        return live.objective != live.objective
+
+    def settle(self, solution: Solution) -> None:
+        """Give those that were left out the end of the one that went on."""
+
 
 class _Race(_Rules):
     """Starts of one problem: who settles where the leader has agreed, who takes much longer is given up."""
 
     def __init__(self, n_points: int) -> None:
         self.n_points, self.best, self.last, self.turn = n_points, np.inf, np.inf, 0
+        self.followers: list[tuple[IntArray, IntArray]] = []
 
     def note(self, objective: FloatArray) -> None:
         if not objective.shape[0]:
@@ -167,6 +180,31 @@ class _Race(_Rules):
         # A start on its way to a lower optimum passes this height too: it has more to gain, or is below already.
         flat = same_optimum(live.expected + self.best, self.best, self.n_points)
         return level & flat & (live.objective >= self.best), ~level & (self.turn >= self.last)
+
+    def merge(self, live: Members) -> BoolArray:
+        xp = namespace(live.theta)
+        leader = int(xp.argmin(live.objective))
+        merged = _rise(live, leader) <= SAME_BASIN * live.objective[leader]
+        merged[leader] = False
+        if bool(xp.any(merged)):
+            self.followers.append((live.number[merged], live.number[leader : leader + 1]))
+        return merged
+
+    def settle(self, solution: Solution) -> None:
+        for followers, leader in reversed(self.followers):  # a leader may have followed another one later
+            for column in (solution.theta, solution.objective, solution.converged):
+                column[followers] = column[leader]
+
+
+def _rise(live: Members, leader: int) -> FloatArray:
+    """Return by how much the objective rises between the leader and each member (members,), as both curve there."""
+    xp = namespace(live.theta)
+    away = (live.theta - live.theta[leader])[:, None, :]
+    bends = (
+        xp.matmul(xp.matmul(away, curvature), xp.matrix_transpose(away))[:, 0, 0] / 2
+        for curvature in (live.curvature, live.curvature[leader])
+    )
+    return xp.maximum(*bends)
 
 
 class _Crew:
@@ -191,6 +229,7 @@ class _Crew:
                 live, waiting = self._admit(live, slice(waiting, end)), end
             if live is not None:
                 live = self._turn(live, rules)
+        rules.settle(self.solution)
 
     def _admit(self, live: Members | None, part: slice) -> Members | None:
         """Add the members of a part of the start where the objective is defined and data were seen."""
@@ -220,7 +259,9 @@ class _Crew:
             live = left
         live.move(moved, self.objective)
         agreed, given_up = rules.decide(live)
-        return self._retire(live, agreed | given_up | (live.iterations >= self.max_iterations), agreed)
+        done = agreed | given_up | (live.iterations >= self.max_iterations)
+        left = self._retire(live, done, agreed)
+        return left if left is None else self._retire(left, rules.merge(left), left.number < 0)
 
     def _polish(self, settled: Members, moved: FloatArray, converged: BoolArray) -> None:
         """Note where settled members end: after a last step, unless it leads astray or coarse will do."""

@@ -43,7 +43,8 @@ def _projected(problem: Problem, theta: FloatArray) -> tuple[FloatArray, FloatAr
         theta = theta.copy()
         theta[:, linear] = np.where(problem.free[linear], solved, fixed)
         theta = np.clip(theta, problem.lower, problem.upper)
-        return theta, problem.objective(theta)
+        coefficients = theta[:, linear, None]
+        return theta, problem.objective(theta, (basis @ coefficients)[..., 0])
 
 
 def least_squares(

@@ -251,15 +251,24 @@ def _spread(length: int, growth: float, longest: float) -> IntArray:
 
 def _changes(schedule: Schedule, last: int) -> tuple[IntArray, IntArray]:
     """Return the steps at which the learning rate has changed by another part, and the few at which it turns."""
-    starts = schedule.starts[schedule.starts < last]
-    at = np.sort(np.concatenate([np.arange(0, last, max(1, last // SAMPLES)), starts, starts + 1, [last]]))
-    at = at[np.append(True, np.diff(at) > 0)]
+    at = _sampled(schedule, last)
     moved = np.diff((schedule.level_at(at) / schedule.peak_lr) ** POWER)
     changed = np.append(0.0, np.cumsum(np.abs(moved)))
     n_bins = min(int(np.ceil(changed[-1] * BINS)), MOST_BINS)
     ends = at[np.searchsorted(changed, changed[-1] * np.arange(1, n_bins) / max(n_bins, 1))]
     turning = at[1:-1][np.diff(np.sign(moved)) != 0]
     return ends, turning if len(turning) <= MOST_TURNS else at[:0]
+
+
+def _sampled(schedule: Schedule, last: int) -> IntArray:
+    """Return the steps 0 to `last` at which a learning rate is looked at: all, or many and the ends of pieces."""
+    apart = max(1, last // SAMPLES)
+    at = np.arange(0, last + 1, apart)
+    if apart == 1:
+        return at
+    starts = schedule.starts[schedule.starts < last]
+    at = np.sort(np.concatenate([at, starts, starts + 1, [last]]), kind="stable")  # sorted but for its end
+    return at[np.diff(at, append=last + 1) > 0]
 
 
 def _distinct(values: FloatArray) -> int:

@@ -107,13 +107,14 @@ def _left_of_drops(rates: Rates, features: NormBlocks, found: Norms) -> tuple[Fl
     now = xp.take(features.at, features.annealed, axis=0)
     then = xp.take(features.corner, corner, axis=0)
     since = xp.take(clock, xp.take(now, features.pair_point, axis=0), axis=-1) - xp.take(clock, then, axis=-1)
-    total, kernel, fall, total_b, kernel_b = _kernel(rates.C * since, rates.b)
+    total, kernel, *slopes = _kernel(rates.C * since, rates.b, slopes=bool(clock_by))
     weight = xp.take(_at_corners(spread * height / taken, features), corner, axis=-1)
     late = xp.take(_late_at_corners(height, features), corner, axis=-1)
     even = _sum(weight * total, features) / rates.C
     value = even + _sum(late * kernel, features) + _closing(height, features)
     if not clock_by:
         return value, {}
+    fall, total_b, kernel_b = slopes
     slope = weight * kernel + rates.C * late * fall
     by = {
         "C": (_sum(slope * since, features) - even) / rates.C,
@@ -156,8 +157,8 @@ def _clock(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray
     return _running(passed), by
 
 
-def _kernel(x: FloatArray, b: FloatArray) -> tuple[FloatArray, ...]:
-    """Return F(x), the integral of K(u) = (1 + u/b)^-b for u in 0..x, K, K', and the derivatives of F and K by b.
+def _kernel(x: FloatArray, b: FloatArray, *, slopes: bool) -> tuple[FloatArray, ...]:
+    """Return F(x), the integral of K(u) = (1 + u/b)^-b for u in 0..x, K and, for slopes, K' and dF/db, dK/db.
 
     F = b ln(1 + x/b) (exp(v) - 1)/v with v = (1 - b) ln(1 + x/b), which is smooth at b = 1; x >= 0.
     """
@@ -170,13 +171,16 @@ def _kernel(x: FloatArray, b: FloatArray) -> tuple[FloatArray, ...]:
     near = v[close]
     v[close] = 1.0
     mean = grown / v
-    slope = (grown + 1 - mean) / v
     mean[close] = 1 + near / 2 * (1 + near / 3 * (1 + near / 4))
+    grown += 1
+    total, kernel = b * log * mean, grown / (1 + share)
+    if not slopes:
+        return total, kernel
+    slope = (grown - mean) / v
     slope[close] = 0.5 + near / 3 * (1 + 3 * near / 8 * (1 + 4 * near / 15))
-    kernel = (1 + grown) / (1 + share)
     passed = share / (1 + share)
     total_b = (log - passed) * mean - log * slope * ((1 - b) * passed + b * log)
-    return b * log * mean, kernel, -kernel / (1 + share), total_b, kernel * (passed - log)
+    return total, kernel, -kernel / (1 + share), total_b, kernel * (passed - log)
 
 
 def _mean_decay(x: FloatArray) -> tuple[FloatArray, FloatArray]:

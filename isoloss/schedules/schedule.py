@@ -68,7 +68,7 @@ class Schedule:
 
     def _split(self, asked: IntArray) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
         index = np.clip(np.searchsorted(self.starts, asked, side="left") - 1, 0, len(self.pieces) - 1)
-        for one in np.unique(index):
+        for one in np.flatnonzero(np.bincount(index.ravel())):
             yield int(one), index == one
 
     def _checked(self, steps: npt.ArrayLike, first: int) -> IntArray:
