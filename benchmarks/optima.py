@@ -4,12 +4,12 @@
 minimises: the sum of Huber losses and priors at the same screened points, within the same bounds, with our analytic
 gradient, in the solver's coordinates (linear coefficients in units of the largest that their starts may be).
 
-Every start is given `ITERATIONS` of its law; of the expensive laws the best `GOING_ON` are given `MORE_ITERATIONS`
-more. Then the best `POLISHED` are restarted until nothing is gained. So of the expensive laws "reached" counts
-those that were there after fewer iterations than they might have had.
+To end within twenty minutes, every start is given the `ITERATIONS` of its law, the best `GOING_ON` are given
+`MORE_ITERATIONS` more, and the best `POLISHED` are restarted until their best gains less than a tenth of what is
+told apart. So of multi_power, concave_memory and effective_lr "reached" counts those that were there by then.
 
 The minimisers run in one thread each and wait for each other, so that what they ask for is worked out in batches:
-the law of annealing takes twenty times as long one by one. All is done on one core.
+lr_annealing takes twenty times as long one by one. All is done on one core.
 
 Left out are sets without a law of ours: `critical_batch_size`, `rl_sigmoid` and `recipes` (no learning rates);
 `multipowerlaw` states no weight decay, which effective_lr needs.
@@ -47,13 +47,18 @@ from isoloss.fitting.one_law import Observations
 
 STARTS = 500
 
-ITERATIONS = {"multi_power": 120, "concave_memory": 100, "effective_lr": 30}
-"""Iterations of every start, by law."""
+ITERATIONS = {
+    "power_law": 200,
+    "chinchilla": 200,
+    "lr_annealing": 80,
+    "multi_power": 80,
+    "concave_memory": 60,
+    "effective_lr": 25,
+}
+"""Iterations of every start, by law: the dearer a law, the fewer."""
 
-USUAL_ITERATIONS = 1_000
-
-GOING_ON, MORE_ITERATIONS = 40, 200
-POLISHED, POLISH_ITERATIONS, POLISHES = 10, 2_000, 5
+GOING_ON, MORE_ITERATIONS = 30, 150
+POLISHED, POLISH_ITERATIONS, POLISHES = 10, 400, 6
 
 TOLERANCES = {"ftol": 1e-15, "gtol": 1e-15, "maxls": 40}
 """A tolerance at which L-BFGS-B reaches optima as flat as these (laws.md 1.3)."""
@@ -230,26 +235,27 @@ def _serve(
     requests: SimpleQueue[tuple[int, FloatArray | None]],
     replies: Sequence[SimpleQueue[tuple[float, FloatArray]]],
 ) -> None:
-    """Answer the minimisers, always all that still run at once, until the last has finished."""
-    running, waiting = len(replies), dict[int, FloatArray]()
-    while running:
-        number, at = requests.get()
-        if at is None:
-            running -= 1
-        else:
-            waiting[number] = at
-        if waiting and len(waiting) == running:
-            values, gradients = landscape(np.stack(list(waiting.values())))
-            for asker, value, gradient in zip(waiting, values, gradients, strict=True):
-                replies[asker].put((float(value), gradient))
-            waiting = {}
+    """Answer the minimisers until the last has finished: one batch after another of what they all ask for.
+
+    One runs at a time, until it asks again: threads that compete for the interpreter take several times as long.
+    """
+    first = (requests.get() for _ in replies)
+    waiting = {number: at for number, at in first if at is not None}
+    while waiting:
+        answers = landscape(np.stack(list(waiting.values())))
+        asked = {}
+        for number, value, gradient in zip(waiting, *answers, strict=True):
+            replies[number].put((float(value), gradient))
+            _, at = requests.get()
+            if at is not None:
+                asked[number] = at
+        waiting = asked
 
 
 def search(landscape: Landscape, law: str, starts: Starts) -> Reached:
     """Return what SciPy reaches from the starts, in the rounds that the module describes."""
-    reached = minimise(landscape, starts, ITERATIONS.get(law, USUAL_ITERATIONS))
-    if law in ITERATIONS:
-        reached = _go_on(landscape, starts, reached, GOING_ON, MORE_ITERATIONS)
+    reached = minimise(landscape, starts, ITERATIONS[law])
+    reached = _go_on(landscape, starts, reached, GOING_ON, MORE_ITERATIONS)
     for _ in range(POLISHES):
         before = float(np.min(reached.objective))
         reached = _go_on(landscape, starts, reached, POLISHED, POLISH_ITERATIONS)
@@ -281,9 +287,8 @@ def pairs() -> Iterator[Pair]:
 def _other_tables() -> Iterator[Pair]:
     if available("gemstones"):
         for name in GEMSTONES:
-            table = gemstones_table(name)
-            yield Pair(f"gemstones {name}", "chinchilla", table)
-            yield from _power_laws(f"gemstones {name}", table)
+            yield Pair(f"gemstones {name}", "chinchilla", gemstones_table(name))
+        yield from _power_laws("gemstones cool_end", gemstones_table("cool_end"))
     if available("steplaw"):
         yield Pair("steplaw, best of each cell", "chinchilla", steplaw_table())
         yield from _power_laws("steplaw", steplaw_table(), least=4)
