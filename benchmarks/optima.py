@@ -48,8 +48,8 @@ from isoloss.fitting.one_law import Observations
 STARTS = 500
 
 ITERATIONS = {
-    "power_law": 200,
-    "chinchilla": 200,
+    "power_law": 1_000,
+    "chinchilla": 1_000,
     "lr_annealing": 80,
     "multi_power": 80,
     "concave_memory": 60,
