@@ -6,7 +6,7 @@ gradient, in the solver's coordinates (linear coefficients in units of the large
 
 To end within twenty minutes, every start is given the `ITERATIONS` of its law, the best `GOING_ON` are given
 `MORE_ITERATIONS` more, and the best `POLISHED` are restarted until their best gains less than a tenth of what is
-told apart. So of multi_power, concave_memory and effective_lr "reached" counts those that were there by then.
+told apart. So of the laws of curves "reached" counts those that were there by then, not all that would arrive.
 
 The minimisers run in one thread each and wait for each other, so that what they ask for is worked out in batches:
 lr_annealing takes twenty times as long one by one. All is done on one core.
@@ -52,13 +52,13 @@ ITERATIONS = {
     "chinchilla": 1_000,
     "lr_annealing": 80,
     "multi_power": 80,
-    "concave_memory": 60,
-    "effective_lr": 25,
+    "concave_memory": 50,
+    "effective_lr": 20,
 }
 """Iterations of every start, by law: the dearer a law, the fewer."""
 
-GOING_ON, MORE_ITERATIONS = 30, 150
-POLISHED, POLISH_ITERATIONS, POLISHES = 10, 400, 6
+GOING_ON, MORE_ITERATIONS = 30, 100
+POLISHED, POLISH_ITERATIONS, POLISHES = 10, 300, 3
 
 TOLERANCES = {"ftol": 1e-15, "gtol": 1e-15, "maxls": 40}
 """A tolerance at which L-BFGS-B reaches optima as flat as these (laws.md 1.3)."""
@@ -184,7 +184,7 @@ def _drawn(landscape: Landscape, random: np.random.Generator, count: int) -> Sta
     at[:, inner] = random.uniform(landscape.lower[inner], landscape.upper[inner], (count, inner.sum()))
     with np.errstate(all="ignore"):
         theta = problem.values(landscape.whole(at))
-        height = np.max(np.abs(problem.law.basis(theta, problem.features)), axis=1)
+        height = np.concatenate([_heights(problem, part) for part in np.array_split(theta, count)])
         largest = np.exp(np.max(problem.log_observed)) / height
         size = largest * SMALLEST_SHARE ** random.uniform(size=largest.shape)
         sign = np.where(problem.lower[linear] < 0, random.choice([-1.0, 1.0], size=size.shape), 1.0)
@@ -196,6 +196,11 @@ def _drawn(landscape: Landscape, random: np.random.Generator, count: int) -> Sta
     unit[:, plain] = largest[:, plain[linear]]
     usable = np.all(np.isfinite(at) & np.isfinite(unit[:, landscape.free]), axis=1)
     return Starts(at[usable], unit[usable][:, landscape.free])
+
+
+def _heights(problem: Problem, theta: FloatArray) -> FloatArray:
+    """Return the largest value of each column that a linear parameter multiplies, (members, linear)."""
+    return np.asarray(np.max(np.abs(problem.law.basis(theta, problem.features)), axis=1))
 
 
 def minimise(landscape: Landscape, starts: Starts, iterations: int) -> Reached:
