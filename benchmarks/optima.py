@@ -4,7 +4,7 @@
 minimises: the sum of Huber losses and priors at the same screened points, within the same bounds, with our analytic
 gradient, in the solver's coordinates (linear coefficients in units of the largest that their starts may be).
 
-To end in about 25 minutes, every start is given the `ITERATIONS` of its law, the best `GOING_ON` are given
+To end in half an hour, every start is given the `ITERATIONS` of its law, the best `GOING_ON` are given
 `MORE_ITERATIONS` more, and the best `POLISHED` are restarted until their best gains less than a tenth of what is
 told apart. So of the laws of curves "reached" counts those that were there by then, not all that would arrive.
 
