@@ -186,7 +186,7 @@ class TableDataset(Dataset):
     def folds(self, law: Law[Any]) -> list[Fold]:
         """Predict the largest tenth from the rest, then, at several cuts by scale, the next from the smaller."""
         assert isinstance(law, TableLaw)
-        scale = law.scale(self.columns)
+        scale = self._scale(law)
         order = np.argsort(scale, kind="stable")
         edges = np.unique(scale)
         tenth = min(max(1, round(TENTH * len(edges))), len(edges) - 1)
@@ -200,6 +200,12 @@ class TableDataset(Dataset):
             _between(scale, order, low, high) for low, high in zip(cuts, ends, strict=True) if low < high
         ]
         return [first, *rolling]
+
+    def _scale(self, law: TableLaw[Any]) -> FloatArray:
+        """Return the runs' compute where all of them say it, so that all laws are tried on the same runs."""
+        size, data = self.table.column("n_params"), self.table.column("n_tokens")
+        compute: FloatArray = 6 * size * data
+        return law.scale(self.columns) if np.any(np.isnan(compute)) else compute
 
     @property
     def folds_needed(self) -> int:

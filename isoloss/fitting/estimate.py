@@ -88,10 +88,16 @@ def find_optimum(task: Task, warm: FloatArray | None = None) -> Search:
 
     Raises FitFailed where no start has a finite objective.
     """
-    theta, objective = np.empty((0, len(task.law.parameters))), np.empty(0)
+    shape = (0, len(task.law.parameters))
+    tried, theta, objective = np.empty(shape), np.empty(shape), np.empty(0)
+    agree = 0
     for widening in range(WIDENINGS + 1):
-        found = _search(task, _starts(task, widening, warm))
-        theta, objective = np.concatenate([theta, found.theta]), np.concatenate([objective, found.objective])
+        starts = _untried(_starts(task, widening, warm), tried)
+        if not len(starts):
+            break
+        found = _search(task, starts)
+        tried, theta = np.concatenate([tried, starts]), np.concatenate([theta, found.theta])
+        objective = np.concatenate([objective, found.objective])
         agree = int(np.sum(same_optimum(objective, float(np.min(objective)), task.features.n_points)))
         if agree >= min(AGREEING, task.options.starts):
             break
@@ -112,6 +118,12 @@ def _starts(task: Task, widening: int, warm: FloatArray | None) -> FloatArray:
     if not len(starts):
         raise FitFailed(reason="the law gives no positive loss anywhere near these data")
     return starts
+
+
+def _untried(starts: FloatArray, tried: FloatArray) -> FloatArray:
+    """Return the starts that were not tried: one that is tried again agrees with itself."""
+    known = {one.tobytes() for one in tried}
+    return np.array([one for one in starts if one.tobytes() not in known]).reshape(-1, starts.shape[1])
 
 
 def _search(task: Task, theta: FloatArray) -> Solution:

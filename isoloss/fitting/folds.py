@@ -34,7 +34,7 @@ NOISE_VALUES = 4_000_000
 UNEXPLAINED = 0.95
 """Share of the draws that an error must exceed before it counts as the law's and not as noise."""
 
-UNEXPLAINED_OF_FEW = 0.8
+UNEXPLAINED_OF_FEW = 0.85
 """The same where too few curves are there to be resampled whole: nothing else shows how one run differs from the
 next, so that doubt counts against the law (benchmarks/RESULTS.md, offsets of runs)."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from isoloss.arrays import BoolArray, FloatArray, IntArray, namespace
+from isoloss.arrays import BoolArray, FloatArray, IntArray, device, namespace
 from isoloss.fitting.huber import Objective, Shape, identity
 
 NEAR_DAMPING, FAR_DAMPING = 1e-3, 100.0
@@ -99,7 +99,7 @@ class Members:
         """
         xp = namespace(self.theta)
         moved, self.expected = self._step(self.damping)
-        small = (self.expected <= tolerance * self.objective) | (self.damping > MAX_DAMPING)
+        small = (xp.abs(self.expected) <= tolerance * self.objective) | (self.damping > MAX_DAMPING)
         finished, converged = xp.zeros_like(small), xp.zeros_like(small)
         rows = xp.nonzero(small)[0]
         if rows.shape[0]:
@@ -107,7 +107,7 @@ class Members:
             failed = few.growth > FIRST_GROWTH
             undamped, expected = few._step(xp.zeros_like(few.damping))
             enough = xp.where(failed, STALLED_GAIN, tolerance) * few.objective
-            converged[rows] = (expected <= enough) | (failed & few._is_exact())
+            converged[rows] = (xp.abs(expected) <= enough) | (failed & few._is_exact())
             finished[rows] = converged[rows] | (few.damping > MAX_DAMPING)
             anew = ~failed | converged[rows]
             moved[rows] = xp.where(anew[:, None], undamped, moved[rows])
@@ -121,13 +121,17 @@ class Members:
         return exact
 
     def _step(self, damping: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return where a step of this damping leads, within the bounds, and the gain to expect of it."""
+        """Return where a step of this damping leads, within the bounds, and the gain to expect of it.
+
+        The gain is not above 0 where several bounds at once spoil a step: one that is damped more gains.
+        """
         xp = namespace(self.theta)
-        held = ((self.theta <= self.lower) & (self.gradient >= 0)) | (
-            (self.theta >= self.upper) & (self.gradient <= 0)
-        )
-        step = _damped_step(self.gradient, self.curvature, self.largest, damping, held)
-        moved = (self.theta + step).clip(self.lower, self.upper)
+        low, high = self.lower - self.theta, self.upper - self.theta
+        held = ((low >= 0) & (self.gradient >= 0)) | ((high <= 0) & (self.gradient <= 0))
+        # Relative to the largest curvature of late, so that a parameter whose effect vanishes does not run away.
+        added = damping[:, None] * self.largest
+        taken = _bounded_step(self.gradient, self.curvature, added, held, low, high)
+        moved = (self.theta + taken).clip(self.lower, self.upper)
         taken = moved - self.theta
         bend = xp.matmul(self.curvature, taken[..., None])[..., 0]
         return moved, -xp.sum(taken * (self.gradient + bend / 2), axis=1)
@@ -138,7 +142,8 @@ class Members:
         reached, gradient, curvature = objective.local(moved, self.weights)
         gain = self.objective - reached
         noise = ROUNDING * self.objective
-        better = (gain > LEAST_RATIO * self.expected) | ((self.expected <= noise) & (gain >= -noise))
+        better = (self.expected > 0) & (gain > LEAST_RATIO * self.expected)
+        better |= (xp.abs(self.expected) <= noise) & (gain >= -noise)
         self.theta = xp.where(better[:, None], moved, self.theta)
         self.objective = xp.where(better, reached, self.objective)
         self.gradient = xp.where(better[:, None], gradient, self.gradient)
@@ -157,20 +162,49 @@ class Members:
         return xp.where(better, shrink, self.growth)
 
 
-def _damped_step(
-    gradient: FloatArray, curvature: FloatArray, largest: FloatArray, damping: FloatArray, held: BoolArray
+def _bounded_step(
+    gradient: FloatArray,
+    curvature: FloatArray,
+    added: FloatArray,
+    held: BoolArray,
+    low: FloatArray,
+    high: FloatArray,
 ) -> FloatArray:
-    """Return the damped step (members, parameters); parameters that a bound holds against the gradient stay.
+    """Return the step (members, parameters) within low..high; parameters that a bound holds stay.
 
-    The damping is relative to the largest curvature seen, so that a parameter whose effect vanishes does not run
-    away; the system is solved in the scale of the present curvature, which keeps it well conditioned.
+    Where the best step leaves the bounds, the parameter that leaves them farthest goes as far as it may, the others
+    take the step that is then best for them, and so on. To cut the step short in one parameter alone may lead
+    uphill, and to stop several at once may leave none that moves.
+    """
+    xp = namespace(gradient)
+    step = _damped_step(gradient, curvature, added, held)
+    gone = xp.zeros_like(step)
+    left = xp.nonzero(xp.any((step < low) | (step > high), axis=1))[0]
+    while left.shape[0]:
+        allowed = step[left].clip(low[left], high[left])
+        beyond = xp.abs(step[left] - allowed) * xp.sqrt(xp.linalg.diagonal(curvature[left]) + TINY)
+        farthest = xp.argmax(beyond, axis=1)
+        gone[left, farthest] = allowed[xp.arange(left.shape[0], device=device(step)), farthest]
+        held[left, farthest] = True
+        pushed = gradient[left] + xp.matmul(curvature[left], gone[left][..., None])[..., 0]
+        step[left] = _damped_step(pushed, curvature[left], added[left], held[left]) + gone[left]
+        left = left[xp.any((step[left] < low[left]) | (step[left] > high[left]), axis=1)]
+    return step
+
+
+def _damped_step(
+    gradient: FloatArray, curvature: FloatArray, added: FloatArray, held: BoolArray
+) -> FloatArray:
+    """Return the damped step (members, parameters), 0 where a parameter is held.
+
+    The system is solved in the scale of the present curvature, which keeps it well conditioned.
     """
     xp = namespace(gradient)
     square = xp.linalg.diagonal(curvature)
     square = xp.where(held | (square <= 0), 1.0, square)
     free = xp.where(held, 0.0, 1.0 / xp.sqrt(square))
-    added = xp.where(held, 1.0, damping[:, None] * (largest / square).clip(None, MAX_SCALE) + JITTER)
-    matrix = curvature * (free[:, :, None] * free[:, None, :]) + added[:, None, :] * identity(gradient)
+    damped = xp.where(held, 1.0, (added / square).clip(None, MAX_SCALE) + JITTER)
+    matrix = curvature * (free[:, :, None] * free[:, None, :]) + damped[:, None, :] * identity(gradient)
     return xp.linalg.solve(matrix, -(gradient * free)[..., None])[..., 0] * free
 
 

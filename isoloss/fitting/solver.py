@@ -32,7 +32,7 @@ SAME_OPTIMUM = 1e-4
 FINE = 1e-15
 """Relative gain left to an undamped step below which an estimate has converged; it is polished by that step."""
 
-COARSE = 1e-7
+COARSE = 1e-6
 """The same for resamples, whose spread is known to a few percent at best."""
 
 SAME_BASIN = 1e-2
@@ -40,7 +40,8 @@ SAME_BASIN = 1e-2
 both go down to one optimum."""
 
 PATIENCE = 2
-"""How many times the iterations of the first start to converge the other starts of a race may take."""
+"""How many times the iterations of the second start to converge the other starts of a race may take: the first may
+have begun at its optimum."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def solve(
 
     In a `race` the members are starts of one problem. One that settles at the height of the best converged one,
     as far as `same_optimum` tells, is finished, and so is one in the `SAME_BASIN` as a lower one: it ends where
-    that one does. One still above the best after `PATIENCE` times as long as the first that converged is given
+    that one does. One still above the best after `PATIENCE` times as long as the first two to converge is given
     up, and has not converged. One below it goes on.
     Raises ValueError where a lower bound is above the upper one.
     """
@@ -165,21 +166,31 @@ class _Race(_Rules):
     """Starts of one problem: who settles where the leader has agreed, who takes much longer is given up."""
 
     def __init__(self, n_points: int) -> None:
-        self.n_points, self.best, self.last, self.turn = n_points, np.inf, np.inf, 0
+        self.n_points, self.best, self.last = n_points, np.inf, np.inf
+        self.turn = self.arrived = 0
         self.followers: list[tuple[IntArray, IntArray]] = []
 
     def note(self, objective: FloatArray) -> None:
         if not objective.shape[0]:
             return
-        self.last = min(self.last, PATIENCE * (self.turn + 1))
         self.best = min(self.best, float(namespace(objective).min(objective)))
+        self._arrive(objective.shape[0])
 
     def decide(self, live: Members) -> tuple[BoolArray, BoolArray]:
         self.turn += 1
         level = same_optimum(live.objective, self.best, self.n_points)
         # A start on its way to a lower optimum passes this height too: it has more to gain, or is below already.
         flat = same_optimum(live.expected + self.best, self.best, self.n_points)
-        return level & flat & (live.objective >= self.best), ~level & (self.turn >= self.last)
+        agreed = level & flat & (live.objective >= self.best)
+        given_up = ~level & (self.turn >= self.last)
+        self._arrive(int(agreed.sum()))
+        return agreed, given_up
+
+    def _arrive(self, count: int) -> None:
+        """Count those that have come to an optimum; with the second the time of the others is set."""
+        self.arrived += count
+        if count and self.arrived > 1:
+            self.last = min(self.last, PATIENCE * (self.turn + 1))
 
     def merge(self, live: Members) -> BoolArray:
         xp = namespace(live.theta)

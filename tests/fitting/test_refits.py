@@ -160,3 +160,13 @@ def test_a_run_that_landed_is_fitted_from_fewer_starts(name: str) -> None:
     assert warm.diagnostics["starts"] == 3
     assert warm.diagnostics["starts_agree"] >= 2
     assert refit(name, data, bootstrap=0).diagnostics["starts"] == 6
+
+
+@pytest.mark.parametrize("name", ["lr_annealing", "chinchilla-2e-3"])
+def test_a_refit_tries_fewer_starts_than_a_fit_from_nothing(name: str) -> None:
+    """A run that landed does not make the search longer: the other starts have as much time as ever."""
+    law, _, noise = name.partition("-")
+    data = table(noise=float(noise)) if noise else noisy(law)
+    before = refit(law, without_last(data), bootstrap=0)
+    warm, cold = refit(law, data, before, bootstrap=0), refit(law, data, bootstrap=0)
+    assert warm.diagnostics["starts"] < cold.diagnostics["starts"]

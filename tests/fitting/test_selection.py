@@ -182,3 +182,15 @@ def test_an_average_survives_its_document(averaged: Fit) -> None:
     read = Fit.from_document(json.loads(json.dumps(averaged.as_document(), allow_nan=False)))
     assert [weight for weight, _ in read.equals] == [weight for weight, _ in averaged.equals]
     assert read.predict(schedule=FAR).as_dict() == averaged.predict(schedule=FAR).as_dict()
+
+
+def test_laws_of_tables_are_compared_on_the_same_runs() -> None:
+    """A fold that has one name for two laws has the same runs for both."""
+    found = compare(table("power_law"))
+    for fold in found.folds:
+        runs = [
+            set(one.holdout["runs"])
+            for one in found.fits.values()
+            if one.holdout is not None and one.holdout["predicted"] == fold
+        ]
+        assert all(each == runs[0] for each in runs)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import lmfit
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import lsq_linear, minimize
 
 from isoloss.arrays import namespace
 from isoloss.fitting.solver import CHUNK_BYTES, Prior, huber, solve
@@ -350,3 +350,35 @@ def test_who_finds_no_better_step_far_from_an_optimum_has_not_converged() -> Non
     found = solve(model, np.array([[2.0, 1.0, 0.0]]), np.ones((1, 60)), lower=-INF, upper=INF, delta=np.inf)
     assert not found.converged.any()
     assert found.theta[0].tolist() == [2.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("start", [(1.5, 1.0), (1.8, 1.2), (1.85, 1.1)])
+def test_a_bound_between_a_start_and_the_free_optimum_does_not_stop_a_member(
+    start: tuple[float, float],
+) -> None:
+    """Linear least squares under one bound end where SciPy's exact solver does, and nowhere before it."""
+    x = np.linspace(1, 2, 20)
+    columns = np.stack([np.ones(20), x], axis=1)
+    observed = columns @ [2.0, 1.0] + 0.01 * np.sin(40 * x)
+    lower, upper = np.array([-np.inf, -np.inf]), np.array([1.9, np.inf])
+    found = solve(
+        lambda theta: (theta @ columns.T - observed, np.broadcast_to(columns, (len(theta), 20, 2)).copy()),
+        np.array([start]), np.ones((1, 20)), lower=lower, upper=upper, delta=np.inf,
+    )  # fmt: skip
+    assert found.converged.all()
+    np.testing.assert_allclose(found.theta[0], lsq_linear(columns, observed, (lower, upper)).x, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bounds_in_several_directions_end_where_an_exact_solver_does(seed: int) -> None:
+    """Forty random boxes that cut off the free optimum of one linear problem: each ends at SciPy's optimum."""
+    random = np.random.default_rng(seed)
+    columns, observed = random.standard_normal((12, 5)), random.standard_normal(12)
+    half = 0.3 * random.random((40, 5))
+    found = solve(
+        lambda theta: (theta @ columns.T - observed, np.broadcast_to(columns, (len(theta), 12, 5)).copy()),
+        half * random.uniform(-1, 1, (40, 5)), np.ones((40, 12)), lower=-half, upper=half, delta=np.inf,
+    )  # fmt: skip
+    assert found.converged.all()
+    exact = [lsq_linear(columns, observed, (-box, box), tol=1e-14).x for box in half]
+    np.testing.assert_allclose(found.theta, exact, rtol=0, atol=1e-7)

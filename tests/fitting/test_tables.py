@@ -268,3 +268,10 @@ def test_a_law_of_tables_does_not_take_curves_nor_the_other_way_round() -> None:
         fit("chinchilla", [])
     with pytest.raises(InvalidInput, match="read_curves"):
         fit("lr_annealing", table())
+
+
+def test_a_fit_under_a_bound_is_no_worse_than_one_at_the_bound() -> None:
+    """A floor of at most 1.7 may be 1.7: the objective is no higher than with the floor held there."""
+    bound = fit("power_law", table("power_law"), bootstrap=0, bounds={"E": (None, 1.7)})
+    held = fit("power_law", table("power_law"), bootstrap=0, fix={"E": 1.7})
+    assert bound.objective <= held.objective * (1 + 1e-6)
