@@ -14,15 +14,23 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from isoloss.arrays import FloatArray, IntArray
+from isoloss.arrays import FloatArray
+from isoloss.fitting.curvature import mean_curvature
 from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.objective import from_solver
 from isoloss.fitting.resampling import correlation_time
-from isoloss.fitting.solver import COARSE
+from isoloss.fitting.solver import COARSE, Solution
 from isoloss.fitting.task import Task
 
 WIDTHS = (1.0, 2.0, 4.0, 10.0)
-"""Where the profile is looked at on each side, in standard errors of the quadratic approximation."""
+"""Where the profile is looked at on each side, in standard errors of the quadratic approximation, until it has
+risen enough."""
+
+MOST_LOOKS = 20
+"""How often the place where it has risen enough is then looked for in between."""
+
+CLOSE = 0.05
+"""Relative distance between a rise and the allowed one within which the place is found."""
 
 
 @dataclass(frozen=True)
@@ -39,20 +47,14 @@ def profile_intervals(task: Task, theta: FloatArray, objective: float, level: fl
     chosen = np.flatnonzero(errors > 0)
     if not chosen.size or _exact(task, theta):
         return {}
-    at = task.problem.coordinates(theta[None])[0]
-    # (parameters, sides, widths): all of them are fitted together.
-    away = np.multiply.outer(errors[chosen], np.multiply.outer((-1.0, 1.0), WIDTHS))
-    coordinates = at[chosen][:, None, None] + away
-    rises = _rises(task, theta, chosen, coordinates) - objective
     allowed = _allowed_rise(task, theta, level)
-    found = {}
-    for position, index in enumerate(chosen):
-        ends = [
-            _crossing(np.append(at[index], values), np.append(0.0, rise), allowed)
-            for values, rise in zip(coordinates[position], rises[position], strict=True)
-        ]
-        found[task.law.parameters[index].name] = _profile(task, int(index), ends)
-    return found
+    sides = [side for index in chosen for side in _sides(task, theta, int(index), errors[index])]
+    _search(task, sides, objective, allowed)
+    pairs = zip(sides[::2], sides[1::2], strict=True)
+    return {
+        task.law.parameters[down.index].name: _profile(task, down.index, (down.end(allowed), up.end(allowed)))
+        for down, up in pairs
+    }
 
 
 def standard_errors_of(task: Task, theta: FloatArray) -> FloatArray:
@@ -74,7 +76,7 @@ def _exact(task: Task, theta: FloatArray) -> bool:
 
 
 def _inside(task: Task, residuals: FloatArray) -> float:
-    return max(float((np.abs(residuals) <= task.problem.delta).mean()), 1e-3)
+    return mean_curvature(residuals, task.problem.delta, task.n_varied)
 
 
 def _scale(task: Task, residuals: FloatArray) -> float:
@@ -100,42 +102,88 @@ def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:
     return Profile(high, low) if parameter.scale == "log_complement" else Profile(low, high)
 
 
-def _rises(task: Task, theta: FloatArray, chosen: IntArray, coordinates: FloatArray) -> FloatArray:
-    """Return the objective with one parameter held at each coordinate (parameters, ...).
+@dataclass
+class _Side:
+    """One side of a parameter: the last place where the profile has not risen enough, and the first where it has.
 
-    Infinite outside of the parameter's bounds.
+    In the solver's coordinates; `theta` (parameters,) is the law with the parameter held at `inner`, and the start
+    from which it is held farther out: a valley that bends is followed.
     """
-    flat = coordinates.reshape(len(chosen), -1)
-    index = np.repeat(chosen, flat.shape[1])
-    starts = task.problem.coordinates(np.repeat(theta[None], index.size, axis=0))
-    rows = np.arange(index.size)
-    starts[rows, index] = flat.ravel()
-    with np.errstate(over="ignore"):
-        starts = task.problem.values(starts)
-    held = starts[rows, index]
-    inside = np.isfinite(held) & (held >= task.problem.lower[index]) & (held <= task.problem.upper[index])
-    lower, upper = (
-        np.repeat(bound[None], int(inside.sum()), axis=0)
-        for bound in (task.problem.lower, task.problem.upper)
-    )
-    kept = np.arange(len(lower))
-    lower[kept, index[inside]] = upper[kept, index[inside]] = held[inside]
-    ones = np.broadcast_to(1.0, (len(lower), task.features.n_points))
-    objective = np.full(index.size, np.inf)
-    objective[inside] = task.problem.solve(
-        starts[inside], ones, tolerance=COARSE, held=(lower, upper)
-    ).objective
-    return objective.reshape(coordinates.shape)
+
+    index: int
+    widths: list[float]
+    inner: float
+    theta: FloatArray
+    inner_rise: float = 0.0
+    outer: float | None = None
+    outer_rise: float = np.inf
+    looks: int = 0
+    found: bool = False
+
+    def next(self, allowed: float) -> float | None:
+        """Return where to look next, None where there is nothing left to look for.
+
+        In between, half-way takes turns with where a parabola would have risen enough: the one is sure, the other
+        fast where it holds.
+        """
+        if self.outer is None:
+            return self.widths.pop(0) if self.widths else None
+        if self.found or self.looks == MOST_LOOKS:
+            return None
+        self.looks += 1
+        guess = self.end(allowed) if self.looks % 2 else None
+        return (self.inner + self.outer) / 2 if guess is None else guess
+
+    def note(self, place: float, rise: float, theta: FloatArray, allowed: float) -> None:
+        """Take in how far the profile has risen at a place."""
+        if rise > allowed:
+            self.outer, self.outer_rise = place, rise
+        else:
+            self.inner, self.inner_rise, self.theta = place, rise, theta
+        self.found = abs(rise - allowed) <= CLOSE * allowed
+
+    def end(self, allowed: float) -> float | None:
+        """Return where the rise passes what is allowed; its square root is close to linear in between."""
+        if self.outer is None or not np.isfinite(self.outer_rise):
+            return None
+        low, high = np.sqrt(max(self.inner_rise, 0.0)), np.sqrt(self.outer_rise)
+        return float(self.inner + (np.sqrt(allowed) - low) / (high - low) * (self.outer - self.inner))
 
 
-def _crossing(coordinates: FloatArray, rise: FloatArray, allowed: float) -> float | None:
-    """Return where the rise first passes what is allowed; its square root is close to linear in between."""
-    above = np.flatnonzero(rise > allowed)
-    if not above.size:
-        return None
-    last = int(above[0])
-    roots = np.sqrt(np.maximum(rise[last - 1 : last + 1], 0.0))
-    if not np.isfinite(roots[1]):
-        return None
-    share = (np.sqrt(allowed) - roots[0]) / (roots[1] - roots[0])
-    return float(coordinates[last - 1] + share * (coordinates[last] - coordinates[last - 1]))
+def _sides(task: Task, theta: FloatArray, index: int, error: float) -> list[_Side]:
+    """Return the side below and the one above the optimum; what lies outside of the bounds is not looked at."""
+    at = float(task.problem.coordinates(theta[None])[0, index])
+    bounds = np.stack([task.problem.lower, task.problem.upper])
+    low, high = np.sort(task.problem.coordinates(bounds)[:, index])
+    places = [np.clip(at + sign * error * np.array(WIDTHS), low, high) for sign in (-1, 1)]
+    return [
+        _Side(index, [float(place) for place in dict.fromkeys(one) if place != at], at, theta)
+        for one in places
+    ]
+
+
+def _search(task: Task, sides: Sequence[_Side], objective: float, allowed: float) -> None:
+    """Look at all sides together, until none has anything left to look for."""
+    while True:
+        asked = [(side, place) for side in sides if (place := side.next(allowed)) is not None]
+        if not asked:
+            return
+        places = np.array([place for _, place in asked])
+        found = _held(task, [side for side, _ in asked], places)
+        for (side, place), rise, theta in zip(asked, found.objective - objective, found.theta, strict=True):
+            side.note(place, float(rise), theta, allowed)
+
+
+def _held(task: Task, sides: Sequence[_Side], places: FloatArray) -> Solution:
+    """Fit the other parameters with that of each side held at its place (sides,)."""
+    rows, index = np.arange(len(sides)), np.array([side.index for side in sides])
+    starts = task.problem.coordinates(np.stack([side.theta for side in sides]))
+    starts[rows, index] = places
+    starts = task.problem.values(starts)
+    bounds = [
+        np.repeat(bound[None], len(sides), axis=0) for bound in (task.problem.lower, task.problem.upper)
+    ]
+    for bound in bounds:
+        bound[rows, index] = starts[rows, index]
+    ones = np.broadcast_to(1.0, (len(sides), task.features.n_points))
+    return task.problem.solve(starts, ones, tolerance=COARSE, held=(bounds[0], bounds[1]))

@@ -1,0 +1,29 @@
+"""How strongly the Huber objective of an estimate curves, by the density of its noise near 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from isoloss.arrays import FloatArray
+
+BANDWIDTH = (4.5 / (2 * np.pi) ** 2) ** 0.2
+"""Bofinger's bandwidth at the median of normal errors, times n^(1/5), as a share of the points on either side."""
+
+LEAST = 1e-3
+"""Where hardly a point is left, the curvature counts as this much."""
+
+
+def mean_curvature(residuals: FloatArray, delta: float, n_fitted: int) -> float:
+    """Return the expectation of the Huber loss's second derivative, for residuals (points,) of an estimate.
+
+    That is the share of errors within delta. Where noise is far larger than delta the loss is nearly |r|: as many
+    residuals as parameters were fitted are about 0, which says nothing of the noise, and hardly another lies
+    within delta. So the `n_fitted` smallest are left out, and the density of the others near 0 is taken over a
+    window that is no narrower than the bandwidth asks for. Sources: McKean and Schrader 1987, 'Least Absolute
+    Errors Analysis of Variance', for the residuals left out; Bofinger 1975, 'Estimation of a Density Function
+    Using Order Statistics', for the bandwidth; Koenker 2005, 'Quantile Regression', 3.4.
+    """
+    size = np.sort(np.abs(residuals))[min(n_fitted, residuals.size - 1) :]
+    share = min(1.0, 2 * BANDWIDTH * size.size**-0.2)
+    window = max(delta, float(np.quantile(size, share)))
+    return max(delta / window * float(np.mean(size <= window)), LEAST)
