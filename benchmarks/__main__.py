@@ -1,11 +1,13 @@
-"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones."""
+"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones, and write RESULTS.md and the plots."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "optima")
+from benchmarks.results import printed_by, write
+
+NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "optima", "peak_lr")
 
 
 def main(asked: list[str]) -> None:
@@ -14,7 +16,7 @@ def main(asked: list[str]) -> None:
     if unknown:
         sys.exit(f"There is no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}.")
     for name in asked or NAMES:
-        importlib.import_module(f"benchmarks.{name}").main()
+        write(name, printed_by(importlib.import_module(f"benchmarks.{name}").main))
 
 
 if __name__ == "__main__":

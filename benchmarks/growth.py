@@ -1,6 +1,7 @@
 """How time and memory of a fit grow with the points of a run and with the number of runs.
 
-`python -m benchmarks growth`: every row is measured in a fresh process, whose peak memory is its own.
+`python -m benchmarks growth`: every row is measured in a fresh process, whose peak memory is its own. Writes the
+plot too.
 """
 
 from __future__ import annotations
@@ -8,11 +9,15 @@ from __future__ import annotations
 import multiprocessing as mp
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 import isoloss
+from benchmarks.results import PLOTS
 from benchmarks.tables import print_table
 from isoloss.laws import LAWS
 from isoloss.observations import Curve, PlannedRun
@@ -48,36 +53,72 @@ def curve(number: int, n_points: int) -> Curve:
     return Curve(f"run-{number:05}", step, np.interp(step, some, exact) * noise, schedule)
 
 
-def measure(n_runs: int, n_points: int) -> tuple[float, float, float]:
-    """Return seconds of a fit, and peak memory in MiB of the process with its data and of the fit on top."""
+class Measured(NamedTuple):
+    """Seconds of a fit, and peak memory in MiB of the process with its data and of the fit on top."""
+
+    n_runs: int
+    n_points: int
+    seconds: float
+    peak: float
+    added: float
+
+    def row(self) -> dict[str, object]:
+        return {
+            "runs": f"{self.n_runs:,}",
+            "points of each": f"{self.n_points:,}",
+            "points in all": f"{self.n_runs * self.n_points:,}",
+            "time": f"{self.seconds:.2f} s",
+            "peak memory": f"{self.peak:.0f} MiB",
+            "of it the fit's": f"{self.added:.0f} MiB",
+        }
+
+
+def measure(n_runs: int, n_points: int) -> Measured:
+    """Fit so many runs with so many points each."""
     curves = [curve(number, n_points) for number in range(n_runs)]
     before = _peak()
     begun = time.perf_counter()
     isoloss.fit(LAW, curves, bootstrap=20)
-    return time.perf_counter() - begun, _peak(), _peak() - before
+    return Measured(n_runs, n_points, time.perf_counter() - begun, _peak(), _peak() - before)
 
 
 def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def figure(measured: Sequence[Measured]) -> Figure:
+    """Draw time and the fit's memory over the points in all, with the limits for ten million."""
+    drawn = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = drawn.subplots(1, 2)
+    for ax, column, label, limit in zip(axes, ("seconds", "added"), ("s", "MiB"), (20, 1024), strict=True):
+        for what, rows in _series(measured).items():
+            points = [row.n_runs * row.n_points for row in rows]
+            ax.loglog(points, [getattr(row, column) for row in rows], "o-", label=what)
+        ax.loglog([1e3, 1e7], [limit / 1e4, limit], "--", color="0.6", label="linear, up to the limit")
+        ax.set(xlabel="points in all", ylabel=f"{'time' if label == 's' else 'memory of the fit'}, {label}")
+    axes[0].legend(frameon=False)
+    return drawn
+
+
+def _series(measured: Sequence[Measured]) -> dict[str, list[Measured]]:
+    longer = [row for row in measured if row.n_runs == 3]
+    more = [row for row in measured if row.n_points == 1_000 and row.n_runs != 3]
+    return {"3 runs, longer and longer": longer, "more and more runs of 1,000 points": more}
+
+
 def main() -> None:
-    """Print time and peak memory over points and runs."""
-    rows: list[Mapping[str, object]] = []
-    for n_runs, n_points in SIZES:
+    """Print time and peak memory over points and runs, and draw them."""
+    measured = []
+    for size in SIZES:
         with mp.get_context("spawn").Pool(1) as pool:
-            seconds, peak, added = pool.apply(measure, (n_runs, n_points))
-        rows.append(
-            {
-                "runs": f"{n_runs:,}",
-                "points of each": f"{n_points:,}",
-                "points in all": f"{n_runs * n_points:,}",
-                "time": f"{seconds:.2f} s",
-                "peak memory": f"{peak:.0f} MiB",
-                "of it the fit's": f"{added:.0f} MiB",
-            }
-        )
-    print_table(f"{LAW}: growth with points and runs, 20 resamples, one core", rows)
+            measured.append(pool.apply(measure, size))
+    print_table(
+        f"{LAW}: growth with points and runs, 20 resamples, one core", [one.row() for one in measured]
+    )
+    PLOTS.mkdir(exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "isoloss", "svg.fonttype": "none"}):
+        figure(measured).savefig(PLOTS / "growth.svg", metadata={"Date": None})
+    print("\n![time and memory](plots/growth.svg)")
 
 
 if __name__ == "__main__":
