@@ -64,5 +64,5 @@ def _agree(one: Schedule, other: Schedule) -> bool:
 def _apart(one: Schedule, other: Schedule) -> np.ndarray:
     """Return how far apart two schedules are at steps that both have, as shares of the higher peak."""
     shared = min(one.total_steps, other.total_steps)
-    steps = np.unique(np.linspace(1, shared, COMPARED_STEPS).astype(np.int64))
+    steps = np.linspace(1, shared, min(shared, COMPARED_STEPS)).astype(np.int64)
     return np.asarray(np.abs(one.lr(steps) - other.lr(steps)) / max(one.peak_lr, other.peak_lr))

@@ -72,7 +72,7 @@ class EffectiveLR(CurveLaw[NormBlocks]):
     )
     optional = ("c", "l", "D")
     carries_over_peaks = True
-    most_points = 750
+    most_points = 560
     remedy = "add runs of three or more peak learning rates, of which some are annealed and some are not"
     remedies: ClassVar = {
         frozenset(("C", "b")): "add a run whose learning rate jumps, which shows the memory of annealing",
@@ -145,7 +145,7 @@ class EffectiveLR(CurveLaw[NormBlocks]):
 
     def grid(self, features: NormBlocks, count: int) -> FloatArray:  # noqa: ARG002 (the priors leave few)
         """Return a few starts around the centres of the priors: all that were tried led to one optimum."""
-        axes = np.meshgrid([0.35, 0.5, 0.7], [8.0, 20.0], [0.5, 2.0], indexing="ij")
+        axes = np.meshgrid([0.4, 0.6], [8.0, 20.0], [0.5, 2.0], indexing="ij")
         theta = np.zeros((axes[0].size, len(self.parameters)))
         for name, (centre, _) in self.priors(features).centres.items():
             theta[:, self.index(name)] = centre
