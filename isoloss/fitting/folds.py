@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import BoolArray, FloatArray
+from isoloss.fitting.curvature import mean_curvature
 from isoloss.fitting.datasets import Fold
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.resampling import RUNS_NEEDED, block_length, short_block
@@ -236,7 +237,7 @@ def _response(
 ) -> FloatArray:
     """Return by how much the parameters move with the score of the fitted runs: the inverse curvature."""
     known = jacobian[_weights(task, fold).astype(bool)]
-    inside = float((np.abs(residuals) <= task.problem.delta).mean())
+    inside = mean_curvature(residuals, task.problem.delta, task.n_varied)
     precision = np.diag(task.problem.prior[1][free])
     return np.linalg.pinv(inside * known.T @ known + precision, hermitian=True)
 
