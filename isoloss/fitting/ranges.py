@@ -12,7 +12,8 @@ import numpy as np
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.laws import CurveLaw, Features, Law, TableLaw
-from isoloss.observations import Curve, PlannedRun, n_params_of
+from isoloss.observations import Curve, PlannedRun
+from isoloss.observations.counts import stated_n_params
 from isoloss.observations.curves import weight_decay_of
 from isoloss.schedules import Schedule, schedule_from_spec
 
@@ -81,8 +82,8 @@ def _count(asked: Mapping[str, Any], kind: str | None) -> Any:
         raise InvalidInput(field="config.n_params_kind", reason=reason)
     if asked.get("n_params") is not None:
         return asked["n_params"]
-    own = n_params_of(config, kind)[1]
-    return own if own is not None else n_params_of(config)[1]
+    own = stated_n_params(config, kind)[1]
+    return own if own is not None else stated_n_params(config)[1]
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,11 @@ class CurveRange(FittedRange):
         if not isinstance(schedule, Schedule):
             schedule = schedule_from_spec(schedule)
         steps = _steps(schedule, asked.get("steps"))
-        size = self.size(_count(asked, self.n_params_kind), missing.get("beta"))
+        config = asked.get("config") or {}
+        size = self.size(_number("config.n_params", _count(asked, self.n_params_kind)), missing.get("beta"))
         at, back = np.unique(steps, return_inverse=True)
-        decay = weight_decay_of(asked.get("config") or {})
+        _number("config.weight_decay", config.get("weight_decay"))
+        decay = weight_decay_of(config)
         run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
         return CurveQuestion(self, run, steps, back)
 
@@ -276,7 +279,7 @@ class TableRange(FittedRange):
         for name, values in given.items():
             if values is None:
                 raise InvalidInput(field=f"config.{name}", reason=f"the law {law.name} predicts from it")
-        columns = dict(zip(given, np.broadcast_arrays(*map(_positive_column, given.items())), strict=True))
+        columns = dict(zip(given, _together(list(map(_positive_column, given.items()))), strict=True))
         return TableQuestion(self, columns, law.scale(columns))
 
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
@@ -347,6 +350,23 @@ def _positive_column(given: tuple[str, Any]) -> FloatArray:
     if column.ndim != 1 or not column.size or not np.all(np.isfinite(column) & (column > 0)):
         raise InvalidInput(field=f"config.{name}", reason="must be above 0")
     return column
+
+
+def _together(columns: Sequence[FloatArray]) -> Sequence[FloatArray]:
+    """Return columns (n,) of one length, those of one value repeated; raises InvalidInput for other lengths."""
+    lengths = {column.size for column in columns} - {1}
+    if len(lengths) > 1:
+        reason = f"the columns have {' and '.join(map(str, sorted(lengths)))} values"
+        raise InvalidInput(field="config", reason=reason)
+    return np.broadcast_arrays(*columns)
+
+
+def _number(name: str, value: Any) -> float | None:
+    """Return the number that is asked for, None where none is; raises InvalidInput for anything else."""
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(field=name, reason="must be one number") from error
 
 
 def _values(found: Iterator[float | None] | Any) -> tuple[float, ...]:

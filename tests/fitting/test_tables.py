@@ -13,6 +13,7 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting import Fit, fit
 from isoloss.laws import LAWS
 from isoloss.observations import RunTable
+from tests.fitting.synthetic import LINEAR, three_runs
 from tests.fitting.synthetic_tables import SIZES, TOKENS, TRUTHS, exact_losses, table
 
 every_table_law = pytest.mark.parametrize("name", sorted(TRUTHS))
@@ -194,6 +195,9 @@ def test_a_mean_far_beyond_the_data_lies_inside_its_interval() -> None:
         ({"n_params": 1e8, "n_tokens": -1.0}, "config.n_tokens"),
         ({"n_params": 1e8, "n_tokens": float("nan")}, "config.n_tokens"),
         ({"n_params": 1e8, "n_tokens": 1e9, "steps": [1]}, "steps"),
+        ({"n_params": [1e8, 1e9], "n_tokens": [1e9, 1e10, 1e11]}, "config"),
+        ({"config": {"n_params": "small", "n_tokens": 1e9}}, "config.n_params"),
+        ({"config": {"n_params": [[1e8]], "n_tokens": 1e9}}, "config.n_params"),
         ({"config": {"n_params": 1e8, "n_params_kind": "active", "n_tokens": 1e9}}, "config.n_params_kind"),
     ],
 )
@@ -202,6 +206,23 @@ def test_a_question_that_means_nothing_is_refused(found: Fit, asked: dict[str, A
     with pytest.raises(InvalidInput) as caught:
         found.predict(**asked)
     assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize("name", ["n_params", "n_params_total"])
+def test_sizes_in_a_configuration_may_be_an_array_as_tokens_may(found: Fit, name: str) -> None:
+    """The same question in `config` and by name has the same answer."""
+    sizes = np.array([1e8, 1e9])
+    named = found.predict(n_params=sizes, n_tokens=1e10).value
+    np.testing.assert_array_equal(found.predict(config={name: sizes, "n_tokens": 1e10}).value, named)
+
+
+@pytest.mark.parametrize("asked", [{"n_params": np.array([1e8, 1e9])}, {"config": {"n_params": [1e8, 1e9]}}])
+def test_a_curve_has_one_size(asked: dict[str, Any]) -> None:
+    """Several sizes for one schedule are refused by the name of the field, wherever they stand."""
+    curves = fit("lr_annealing", three_runs(), bootstrap=0)
+    with pytest.raises(InvalidInput) as caught:
+        curves.predict(schedule=LINEAR, **asked)
+    assert caught.value.fields["field"] == "config.n_params"
 
 
 def specification(run_id: str, **config: Any) -> dict[str, Any]:
