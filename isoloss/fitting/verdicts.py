@@ -125,7 +125,7 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
     elif spread.discrepancy > LARGE_DISCREPANCY:
         yield f"predicted from the others, {spread.worst} is {np.expm1(spread.error or 0):.1%} off"
     for run_id, median in evidence.outliers.items():
-        yield f"run {run_id!r} lies far from the law, by {np.expm1(median):.1%} in the middle"
+        yield f"run {run_id!r} lies far from the law, by a median of {np.expm1(median):.1%}"
 
 
 def _several_peaks(fitted: FittedRange) -> Iterator[str]:
