@@ -22,6 +22,9 @@ FAR_OFF = 1e3
 MOST_EVALUATIONS = 1_000
 """How often the residuals of one member are evaluated; an expression can make a valley without an end."""
 
+LOST_AFTER = 50
+"""After so many evaluations a member whose law was undefined at every one of them is given up."""
+
 
 def solve_constrained(
     problem: Problem, theta: FloatArray, weights: FloatArray, expressions: Mapping[str, str], tolerance: float
@@ -45,22 +48,22 @@ def _solve_one(
     expressions: Mapping[str, str],
     tolerance: float,
 ) -> tuple[FloatArray, float, bool, int]:
-    names = [identifier(parameter.name) for parameter in problem.law.parameters]
-
-    def residuals(parameters: lmfit.Parameters) -> FloatArray:
-        theta = np.array([[parameters[name].value for name in names]])
-        raw = np.nan_to_num(problem.residuals(theta)[0], nan=FAR_OFF)
-        return np.sqrt(2 * weight * huber(raw, problem.delta)) / problem.delta
-
+    target = _Target(problem, weight)
     tolerances = dict.fromkeys(("xtol", "ftol", "gtol"), tolerance)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a value that is not finite is refused below
             parameters = _parameters(problem, start, expressions)
             result = lmfit.minimize(
-                residuals, parameters, method="least_squares", max_nfev=MOST_EVALUATIONS, **tolerances
+                target,
+                parameters,
+                method="least_squares",
+                iter_cb=target.is_lost,
+                max_nfev=MOST_EVALUATIONS,
+                x_scale="jac",
+                **tolerances,
             )
-            theta = np.array([result.params[name].value for name in names])
+            theta = target.theta(result.params)
     except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
         raise FitFailed(reason="an expression has no value near these data") from error
     if not np.all(np.isfinite(theta)):
@@ -69,6 +72,40 @@ def _solve_one(
     defined = np.all(np.isfinite(problem.residuals(theta[None])))
     objective = float(result.chisqr) * problem.delta**2 / 2 if defined else np.inf
     return theta, objective, bool(result.success), int(result.nfev)
+
+
+class _Target:
+    """What lmfit minimises half the squares of: the objective of a member, in units of delta squared."""
+
+    def __init__(self, problem: Problem, weight: FloatArray) -> None:
+        self.problem, self.weight, self.defined = problem, weight, False
+        self.names = [identifier(parameter.name) for parameter in problem.law.parameters]
+
+    def __call__(self, parameters: lmfit.Parameters) -> FloatArray:
+        """Return a residual of each point (points,), and one of each prior."""
+        theta = self.theta(parameters)[None]
+        raw = self.problem.residuals(theta)[0]
+        self.defined |= bool(np.all(np.isfinite(raw)))
+        points = np.sqrt(2 * self.weight * huber(_no_farther(raw), self.problem.delta))
+        return np.concatenate([points, self._priors(theta)]) / self.problem.delta
+
+    def _priors(self, theta: FloatArray) -> FloatArray:
+        centre, precision = self.problem.prior
+        known = precision > 0
+        away = self.problem.coordinates(theta)[0, known] - centre[known]
+        return np.sqrt(precision[known]) * _no_farther(away)
+
+    def theta(self, parameters: lmfit.Parameters) -> FloatArray:
+        return np.array([parameters[name].value for name in self.names])
+
+    def is_lost(self, parameters: lmfit.Parameters, evaluation: int, residuals: FloatArray) -> bool:  # noqa: ARG002
+        """Return whether to give up, as lmfit asks after every evaluation."""
+        return evaluation >= LOST_AFTER and not self.defined
+
+
+def _no_farther(values: FloatArray) -> FloatArray:
+    """Return values with `FAR_OFF` in the place of those that are not finite."""
+    return np.nan_to_num(values, nan=FAR_OFF, posinf=FAR_OFF, neginf=-FAR_OFF)
 
 
 def _check_bounds(problem: Problem, theta: FloatArray, expressions: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isoloss.fitting import FitOptions, fit
-from isoloss.fitting.constrained import solve_constrained
+from isoloss.fitting.constrained import LOST_AFTER, solve_constrained
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.estimate import EXACT, find_optimum
 from isoloss.fitting.solver import Solution
@@ -19,6 +19,7 @@ from isoloss.fitting.task import Task
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import RunTable
 from tests.contract.test_laws import TRUTHS, noisy, theta_of
+from tests.fitting.synthetic_tables import table
 
 every_law = pytest.mark.parametrize("name", sorted(LAWS))
 
@@ -101,3 +102,36 @@ def test_an_expression_that_is_a_number_is_a_fixed_value(name: str) -> None:
     problem = both(name, DELTAS[0]).task.problem
     ends = problem.residuals(np.stack([fixed.theta, tied.theta]))
     np.testing.assert_allclose(ends[1], ends[0], rtol=0, atol=1e-6)
+
+
+def test_priors_count_under_an_expression_as_they_do_under_a_fixed_value() -> None:
+    """An expression that is a number is a fixed value, also beside priors: one exponent, one objective."""
+    asked: dict[str, Any] = {"bootstrap": 0, "priors": {"exponent": [-0.5, 1e-3]}, "prior_strength": 1.0}
+    fixed = fit("power_law", table("power_law"), **asked, fix={"E": 1.8})
+    tied = fit("power_law", table("power_law"), **asked, expr={"E": "1.8 + 0 * exponent"})
+    assert tied.parameters["exponent"].value == pytest.approx(fixed.parameters["exponent"].value, rel=1e-4)
+    assert tied.objective == pytest.approx(fixed.objective, rel=1e-6)
+    assert tied.diagnostics["penalty"] == pytest.approx(fixed.diagnostics["penalty"], rel=1e-3)
+    assert tied.diagnostics["penalty"] > 0
+
+
+def test_the_objective_under_expressions_is_that_of_the_problem() -> None:
+    """Huber losses and priors at the values that are returned, also of a parameter that is tied."""
+    asked = FitOptions(priors={"A": (300.0, 0.1), "beta": (0.4, 0.1)}, expr={"A": "B / 2"})
+    task = Task(LAWS["chinchilla"], dataset("chinchilla"), asked)
+    ones = np.ones((1, task.features.n_points))
+    found = solve_constrained(task.problem, theta_of("chinchilla"), ones, task.constraints.expressions, EXACT)
+    assert task.problem.penalty(found.theta)[0] > 0
+    assert found.objective[0] == pytest.approx(task.problem.objective(found.theta)[0], rel=1e-9)
+
+
+def test_a_law_that_an_expression_leaves_undefined_is_given_up_soon() -> None:
+    """An absurd drop makes every loss after it negative: no optimum, and few evaluations."""
+    options = FitOptions(expr={"C": "A * 1e+300"})
+    task = Task(LAWS["lr_annealing"], dataset("lr_annealing"), options)
+    starts = np.repeat(theta_of("lr_annealing"), 3, axis=0)
+    ones = np.ones((3, task.features.n_points))
+    found = solve_constrained(task.problem, starts, ones, task.constraints.expressions, EXACT)
+    assert np.all(np.isinf(found.objective))
+    assert not found.converged.any()
+    assert found.iterations.max() <= LOST_AFTER
