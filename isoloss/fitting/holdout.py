@@ -28,7 +28,10 @@ class Held(ABC):
 
     @abstractmethod
     def scored(self, found: Fit) -> Fit:
-        """Return the fit with their scores as its holdout; unchanged where there are none."""
+        """Return the fit with their scores as its holdout; unchanged where there are none.
+
+        Coverage is that of the intervals before `conformal`.
+        """
 
     @abstractmethod
     def sha256(self) -> str | None:
@@ -132,6 +135,12 @@ def conformal(found: Fit, task: Task, validation: Validation, held: Held) -> Fit
         spread=replace(found.spread, conformal=(level, factor)),
         diagnostics={**found.diagnostics, "conformal": {"runs": len(scores), "factor": factor}},
     )
+
+
+def uncorrected(found: Fit) -> Fit:
+    """Return the fit, and its equals, as before `conformal`: runs that widened an interval do not test it."""
+    equals = tuple((weight, uncorrected(one)) for weight, one in found.equals)
+    return replace(found, spread=replace(found.spread, conformal=None), equals=equals)
 
 
 def _with_scores(found: Fit, runs: dict[str, Scores]) -> Fit:

@@ -12,7 +12,7 @@ from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.estimate import Progress, estimate
-from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal
+from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal, uncorrected
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.report import describe
@@ -80,7 +80,8 @@ def rescored(
 ) -> Fit:
     """Return a fit that has changed with scores of the held-out runs as it predicts them now."""
     _, prepared = _task(found.law_name, observations, asked, given=given, left_out=left_out)
-    return prepared.held.scored(found)
+    scored = prepared.held.scored(uncorrected(found))
+    return replace(found, holdout=scored.holdout, left_out=scored.left_out)
 
 
 def _task(

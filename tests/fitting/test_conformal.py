@@ -14,6 +14,7 @@ from isoloss.fitting.result import IntervalKind
 from isoloss.observations import RunTable
 from tests.fitting.synthetic import COSINE, LINEAR, WSD, curve, three_runs
 from tests.fitting.synthetic_tables import table
+from tests.fitting.test_refits import indistinct
 
 LARGEST = np.argsort(table().columns["n_params"] * table().columns["n_tokens"], kind="stable")[24:]
 """The twelve largest runs: those that a third holds out."""
@@ -141,3 +142,17 @@ def test_without_resamples_nothing_is_corrected() -> None:
     found = fit("chinchilla", table(), bootstrap=0, **THIRD)
     assert "conformal" not in found.diagnostics
     assert found.spread.conformal is None
+
+
+def test_coverage_of_an_average_is_scored_as_that_of_one_law() -> None:
+    """Before the correction that the same runs make: after it they are inside by construction."""
+    off = [curve(f"off-{row}", LINEAR, noise=1e-2, seed=20 + row) for row in range(10)]
+    off = [dataclasses.replace(run, loss_nats=run.loss_nats * 1.05) for run in off]
+    asked: dict[str, Any] = {"bootstrap": 20, "holdout": {"run_ids": [run.run_id for run in off]}}
+    averaged = fit("auto", [*indistinct(), *off], **asked)
+    one = fit(averaged.law_name, [*indistinct(), *off], **asked)
+    assert averaged.equals
+    assert averaged.spread.conformal is not None
+    assert averaged.holdout is not None
+    assert one.holdout is not None
+    assert averaged.holdout["mean"]["coverage"] == pytest.approx(one.holdout["mean"]["coverage"], abs=0.1)
