@@ -10,6 +10,7 @@ by lambda), each of shape (members, asked). Jumps between pieces are the schedul
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -29,6 +30,15 @@ Series = tuple[complex, complex]
 
 BLOCK_STEPS = 256
 """Steps of a table that one matrix product sums; bounds its memory."""
+
+BLOCK_NUMBERS = 1 << 14
+"""Numbers (members x spans) that are scanned at once: they stay in the processor's cache."""
+
+LARGEST_LOG = 600.0
+"""Logarithm of the largest lambda^-t in a scan: float64 ends at 709."""
+
+FORGOTTEN = 60.0
+"""-ln of a share of a memory that no digit shows: a longer span keeps that, and cuts no block short."""
 
 
 class Piece(Protocol):
@@ -134,29 +144,32 @@ class Polyline:
         """Return the drops of one line; several lines are no series."""
         return (complex(-self._slopes[0]), 0j) if len(self._slopes) == 1 else None
 
+    @cached_property
+    def _lengths(self) -> tuple[IntArray, IntArray]:
+        """The distinct lengths of segments, and which of them each segment has: logs are mostly even."""
+        return np.unique(np.diff(self.offsets), return_inverse=True)
+
     def memory(self, offsets: IntArray, lam: FloatArray) -> Memory:
         if not self._slopes.any():
             zeros = np.zeros((len(lam), offsets.size))
             return zeros, zeros
         index, inside = self._segment(offsets)
-        state, state_slope = self._at_knots(lam)
+        before, before_slope = _scan(lam, self.offsets, self._fresh(lam), index)
         (kept, kept_slope), (fresh, fresh_slope) = powers_sum(lam, inside)
-        before = state[:, index]
         value = kept * before - self._slopes[index] * fresh
-        slope = kept_slope * before + kept * state_slope[:, index] - self._slopes[index] * fresh_slope
+        slope = kept_slope * before + kept * before_slope - self._slopes[index] * fresh_slope
         return value, slope
 
-    def _at_knots(self, lam: FloatArray) -> Memory:
-        """Return the memory on reaching each knot: a scan over the segments."""
-        length = np.diff(self.offsets)
-        (kept, kept_slope), (fresh, fresh_slope) = powers_sum(lam, length)
-        state, slope = np.zeros((2, len(lam), len(length) + 1))
-        for j, rise in enumerate(self._slopes):
-            state[:, j + 1] = kept[:, j] * state[:, j] - rise * fresh[:, j]
-            slope[:, j + 1] = (
-                kept_slope[:, j] * state[:, j] + kept[:, j] * slope[:, j] - rise * fresh_slope[:, j]
-            )
-        return state, slope
+    def _fresh(self, lam: FloatArray) -> Callable[[slice], Memory]:
+        """Return what gives the memory that each segment of a slice brings."""
+        lengths, which = self._lengths
+        _, (fresh, fresh_slope) = powers_sum(lam, lengths)
+
+        def brought(some: slice) -> Memory:
+            drop, kind = -self._slopes[some], which[some]
+            return drop * fresh[:, kind], drop * fresh_slope[:, kind]
+
+        return brought
 
     def until(self, offset: int) -> Polyline:
         inside = self.offsets < offset
@@ -266,11 +279,15 @@ class Summed(ABC):
         drops = -np.diff(self.lr(np.arange(n_blocks * BLOCK_STEPS + 1).clip(max=self.n_steps)))
         weight, weight_slope = power(lam, np.arange(BLOCK_STEPS)[::-1])
         blocks = drops.reshape(n_blocks, BLOCK_STEPS).T
-        state = _scan(weight @ blocks, weight_slope @ blocks, *power(lam, np.array([BLOCK_STEPS])))
         block, rest = np.divmod(offsets, BLOCK_STEPS)
+        knots = np.arange(n_blocks + 1) * BLOCK_STEPS
+
+        def fresh(some: slice) -> Memory:
+            return weight @ blocks[:, some], weight_slope @ blocks[:, some]
+
+        before, before_slope = _scan(lam, knots, fresh, block)
         kept, kept_slope = power(lam, rest)
         partial, partial_slope = self._partial(drops, offsets, rest, weight, weight_slope)
-        before, before_slope = state[0][:, block], state[1][:, block]
         return kept * before + partial, kept_slope * before + kept * before_slope + partial_slope
 
     @staticmethod
@@ -288,13 +305,48 @@ class Summed(ABC):
         return value, slope
 
 
-def _scan(fresh: FloatArray, fresh_slope: FloatArray, kept: FloatArray, kept_slope: FloatArray) -> Memory:
-    """Return the memory before each block and after the last: shape (members, blocks + 1)."""
-    state, slope = np.zeros((2, fresh.shape[0], fresh.shape[1] + 1))
-    for j in range(fresh.shape[1]):
-        state[:, j + 1] = kept[:, 0] * state[:, j] + fresh[:, j]
-        slope[:, j + 1] = kept_slope[:, 0] * state[:, j] + kept[:, 0] * slope[:, j] + fresh_slope[:, j]
-    return state, slope
+def _scan(lam: FloatArray, knots: IntArray, fresh: Callable[[slice], Memory], asked: IntArray) -> Memory:
+    """Return the memory at the knots of the indices `asked`, (members, asked): nothing at the first knot.
+
+    `knots` (spans + 1,) increasing offsets; `fresh` gives what each span of a slice brings, (members, spans):
+    m_{j+1} = lambda^length m_j + fresh_j. So lambda^-t m is a cumulative sum, whose rounding is that of the
+    recurrence. It is taken over blocks of spans, so that lambda^-t does not overflow and arrays stay small.
+    """
+    rate, lengths = -np.log1p(lam - 1.0), np.diff(knots)
+    forgotten = np.ceil(FORGOTTEN / rate).astype(np.int64)
+    value, slope = np.zeros((2, len(lam), asked.size))
+    state, state_slope = np.zeros((2, len(lam), 1))
+    order = np.argsort(asked, kind="stable")
+    fastest = rate.max() * np.cumsum(np.minimum(lengths, forgotten.min()))
+    for begin, end in _blocks(fastest, max(1, BLOCK_NUMBERS // len(lam))):
+        lasting = np.minimum(lengths[begin:end], forgotten)
+        kept = np.exp(-rate * lasting[:, :1])
+        lasting[:, 0] = 0  # lambda^-t counts from the end of the first span
+        grown = np.exp(rate * np.cumsum(lasting, axis=1))
+        total, total_slope = (grown * one for one in fresh(slice(begin, end)))
+        total[:, :1] += kept * state
+        np.cumsum(total, axis=1, out=total)
+        # The derivative obeys the same recurrence, with that of lambda^length m_j among what is fresh.
+        by_lam = lengths[begin:end] / lam
+        total_slope[:, :1] += kept * (state_slope + by_lam[:, :1] * state)
+        total_slope[:, 1:] += by_lam[:, 1:] * total[:, :-1]
+        np.cumsum(total_slope, axis=1, out=total_slope)
+        rows = order[slice(*np.searchsorted(asked, [begin + 1, end + 1], sorter=order))]
+        here = asked[rows] - begin - 1
+        weight = grown[:, here]
+        value[:, rows], slope[:, rows] = total[:, here] / weight, total_slope[:, here] / weight
+        state, state_slope = total[:, -1:] / grown[:, -1:], total_slope[:, -1:] / grown[:, -1:]
+    return value, slope
+
+
+def _blocks(fading: FloatArray, most: int) -> Iterator[tuple[int, int]]:
+    """Cut spans, at whose ends `fading` (spans,) has summed up, into blocks of at most `most`."""
+    begin = 0
+    while begin < fading.size:
+        within = int(np.searchsorted(fading, fading[begin] + LARGEST_LOG, side="right"))
+        end = min(within, begin + most)
+        yield begin, end
+        begin = end
 
 
 @dataclass(frozen=True)
