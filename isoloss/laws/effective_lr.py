@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -143,9 +144,11 @@ class EffectiveLR(CurveLaw[NormBlocks]):
             out[:, RATES[name]] += by_area * slope
         return theta[:, L0, None] + gained + noisy + theta[:, D, None] * out[:, D], out.mT
 
-    def grid(self, features: NormBlocks, count: int) -> FloatArray:  # noqa: ARG002 (the priors leave few)
-        """Return a few starts around the centres of the priors: all that were tried led to one optimum."""
-        axes = np.meshgrid([0.4, 0.6], [8.0, 20.0], [0.5, 2.0], indexing="ij")
+    def grid(self, features: NormBlocks, count: int) -> FloatArray:
+        """Return starts around the centres of the priors, few of which are needed: those tried led to one optimum."""
+        a_side = max(2, ceil(count ** (1 / 3)))
+        spans = [(0.4, 0.6), (8.0, 20.0), (0.5, 2.0)]
+        axes = np.meshgrid(*(np.geomspace(*span, a_side) for span in spans), indexing="ij")
         theta = np.zeros((axes[0].size, len(self.parameters)))
         for name, (centre, _) in self.priors(features).centres.items():
             theta[:, self.index(name)] = centre
