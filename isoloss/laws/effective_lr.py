@@ -145,7 +145,7 @@ class EffectiveLR(CurveLaw[NormBlocks]):
         return theta[:, L0, None] + gained + noisy + theta[:, D, None] * out[:, D], out.mT
 
     def grid(self, features: NormBlocks, count: int) -> FloatArray:
-        """Return starts around the centres of the priors, few of which are needed: those tried led to one optimum."""
+        """Return starts around the centres of the priors, of which few are needed: all tried led to one optimum."""
         a_side = max(2, ceil(count ** (1 / 3)))
         spans = [(0.4, 0.6), (8.0, 20.0), (0.5, 2.0)]
         axes = np.meshgrid(*(np.geomspace(*span, a_side) for span in spans), indexing="ij")
