@@ -38,11 +38,15 @@ class Fold:
 
 
 class Dataset(ABC):
-    """Runs that a law is fitted to. Points stand one run after another: `lengths` of them, `observed` (points,)."""
+    """Runs that a law is fitted to. Points stand one run after another: `lengths` of them, `observed` (points,).
+
+    `scatter` (points,) is how far, in log loss, a single point lay from an observation that is a mean.
+    """
 
     run_ids: tuple[str, ...]
     lengths: tuple[int, ...]
     observed: FloatArray
+    scatter: FloatArray
     notes: tuple[str, ...]
 
     @cached_property
@@ -100,6 +104,9 @@ class CurveDataset(Dataset):
         self.run_ids = tuple(curve.run_id for curve in curves)
         self.lengths = tuple(curve.n_points for curve in curves)
         self.observed = np.concatenate([curve.loss_nats for curve in curves])
+        self.scatter = np.concatenate(
+            [np.zeros(curve.n_points) if curve.scatter is None else curve.scatter for curve in curves]
+        )
         self.notes = tuple(f"run {curve.run_id}: {note}" for curve in curves for note in curve.notes)
 
     def prepare(self, law: Law[Any]) -> Features:
@@ -156,7 +163,8 @@ class CurveDataset(Dataset):
     def sha256(self) -> str:
         digest = hashlib.sha256()
         for curve in sorted(self.curves, key=lambda one: one.run_id):
-            said = (curve.run_id, curve.n_params, curve.n_params_kind, curve.weight_decay)
+            said: tuple[object, ...] = (curve.run_id, curve.n_params, curve.n_params_kind, curve.weight_decay)
+            said += (curve.batch_tokens, curve.schedule.warmup_steps, curve.schedule.peak_lr)
             digest.update("\0".join(map(str, said)).encode())
             rates = (curve.schedule.lr(curve.step), curve.schedule.area(curve.step))
             _update(digest, (curve.step, curve.loss_nats, *rates))
@@ -171,6 +179,7 @@ class TableDataset(Dataset):
         self.columns = {name: table.columns[name] for name in columns}
         self.run_ids, self.lengths = table.run_ids, (1,) * table.n_runs
         self.observed, self.notes = table.outcome, table.notes
+        self.scatter = np.zeros(table.n_runs)
 
     def prepare(self, law: Law[Any]) -> Features:
         assert isinstance(law, TableLaw)
@@ -186,13 +195,17 @@ class TableDataset(Dataset):
     def folds(self, law: Law[Any]) -> list[Fold]:
         """Predict the largest tenth from the rest, then, at several cuts by scale, the next from the smaller."""
         assert isinstance(law, TableLaw)
-        scale = self._scale(law)
+        scale = scale_of(self.table, law)
         order = np.argsort(scale, kind="stable")
         edges = np.unique(scale)
         tenth = min(max(1, round(TENTH * len(edges))), len(edges) - 1)
         if not tenth:
             return []
-        first = _between(scale, order, edges[-tenth], np.inf, "the largest tenth of the runs")
+        n_first = int(np.sum(scale >= edges[-tenth]))
+        # Many runs of one scale are not parted, and may be more than a tenth.
+        usual = n_first <= max(1, round(1.5 * TENTH * scale.size))
+        named = "the largest tenth of the runs" if usual else f"the {n_first} largest of {scale.size} runs"
+        first = _between(scale, order, edges[-tenth], np.inf, named)
         shares = np.linspace(0.4, 0.9, STAGES + 1)[:-1]
         cuts = edges[np.minimum(np.round(shares * len(edges)).astype(np.int64), len(edges) - 1)]
         ends = [*cuts[1:], edges[-tenth]]
@@ -200,12 +213,6 @@ class TableDataset(Dataset):
             _between(scale, order, low, high) for low, high in zip(cuts, ends, strict=True) if low < high
         ]
         return [first, *rolling]
-
-    def _scale(self, law: TableLaw[Any]) -> FloatArray:
-        """Return the runs' compute where all of them say it, so that all laws are tried on the same runs."""
-        size, data = self.table.column("n_params"), self.table.column("n_tokens")
-        compute: FloatArray = 6 * size * data
-        return law.scale(self.columns) if np.any(np.isnan(compute)) else compute
 
     @property
     def folds_needed(self) -> int:
@@ -233,6 +240,12 @@ class TableDataset(Dataset):
             _update(digest, (values[order],))
         _update(digest, (self.observed[order],))
         return digest.hexdigest()
+
+
+def scale_of(table: RunTable, law: TableLaw[Any]) -> FloatArray:
+    """Return the runs' compute where all of them say it, so that all laws are tried on the same runs."""
+    compute: FloatArray = 6 * table.column("n_params") * table.column("n_tokens")
+    return law.scale(table.columns) if np.any(np.isnan(compute)) else compute
 
 
 def _update(digest: Any, columns: Iterable[np.ndarray[Any, Any]]) -> None:

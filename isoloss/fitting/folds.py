@@ -35,7 +35,7 @@ NOISE_VALUES = 4_000_000
 UNEXPLAINED = 0.95
 """Share of the draws that an error must exceed before it counts as the law's and not as noise."""
 
-UNEXPLAINED_OF_FEW = 0.85
+UNEXPLAINED_OF_FEW = 0.8
 """The same where too few curves are there to be resampled whole: nothing else shows how one run differs from the
 next, so that doubt counts against the law (benchmarks/RESULTS.md, offsets of runs)."""
 
@@ -80,7 +80,8 @@ class Validation:
 def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
     """Predict runs from others, as the dataset says; folds whose runs the law needs are passed over."""
     residuals = task.problem.residuals(theta[None])[0]
-    spread = Spread(None, 0, noise_quantiles(residuals), run_noise=_run_noise(task, residuals))
+    single = noise_quantiles(residuals - task.data.scatter)
+    spread = Spread(None, 0, single, run_noise=_run_noise(task, residuals))
     folds = _determined(task, _some(task.data.folds(task.law)))
     if not folds:
         return Validation((), [], spread)

@@ -57,11 +57,13 @@ class Spread:
         between = float(stats.norm.ppf((1 + level) / 2)) * (self.run_noise or 0.0)
         return max(within, between)  # the residuals hold what differs between runs as well
 
-    def widening(self, level: float) -> float:
-        """Return the factor of the conformal correction for an interval of a new run, at least 1."""
-        if self.conformal is None or level > self.conformal[0] + 1e-9:
-            return 1.0
-        return max(1.0, self.conformal[1])
+    @property
+    def widening(self) -> float:
+        """Return the factor of the conformal correction for an interval of a new run, at least 1.
+
+        It was measured at the level of the fit. Wider intervals keep it, so that they hold the narrower ones.
+        """
+        return 1.0 if self.conformal is None else max(1.0, self.conformal[1])
 
 
 def noise_quantiles(residuals: FloatArray) -> tuple[float, ...]:
@@ -99,7 +101,7 @@ def interval_around(
         extra += (stats.norm.ppf(1 - tail) * spread.discrepancy * reach) ** 2
     if new_run:
         extra += spread.of_new_run(level) ** 2
-    wider = spread.widening(level) if new_run else 1.0
+    wider = spread.widening if new_run else 1.0
     return centre - wider * np.sqrt(below**2 + extra), centre + wider * np.sqrt(above**2 + extra)
 
 

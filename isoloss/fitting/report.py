@@ -41,6 +41,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         resampling=estimate.resampling,
         profiles=estimate.profiles,
         trade_offs=told_apart.in_words(task),
+        misfit=float(np.median(np.abs(task.problem.residuals(estimate.theta[None])[0]))),
     )
     verdict, reasons = judge(evidence)
     return Fit(

@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.errors import InvalidInput
 from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.options import Unit
 
@@ -40,6 +41,10 @@ class Resampling:
         """Return the way for these runs; `residuals` (points,) of the fit set the length of blocks."""
         alike = dataset.alike()
         chosen: Unit = unit if unit is not None else _usual(dataset, len(alike))
+        if chosen == "blocks" and max(dataset.lengths) == 1:
+            raise InvalidInput(
+                field="resample", reason="a run of a table is one point: blocks are parts of curves"
+            )
         if chosen == "blocks":
             edges = np.cumsum([0, *dataset.lengths])
             blocks = tuple(block_length(residuals[low:high]) for low, high in pairwise(edges))

@@ -151,7 +151,9 @@ def _thinned(curve: Curve, most: int) -> Curve:
     step, loss = (_means(column, first, last) for column in (curve.step, curve.loss_nats))
     means = "means of neighbours" if n >= 2 * MOST_POINTS else "of them"
     note = f"its {n:,} points were fitted as {most:,} {means}"
-    return replace(curve, step=step.round().astype(np.int64), loss_nats=loss, notes=(*curve.notes, note))
+    scatter = np.log(curve.loss_nats[last - 1] / loss)
+    at = step.round().astype(np.int64)
+    return replace(curve, step=at, loss_nats=loss, scatter=scatter, notes=(*curve.notes, note))
 
 
 def _means(column: np.ndarray[Any, Any], first: IntArray, last: IntArray) -> FloatArray:

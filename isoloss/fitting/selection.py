@@ -76,6 +76,8 @@ def compare(
     if not names:
         raise InvalidInput(field="laws", reason="must name at least one law")
     quick = replace(asked, bootstrap=0)
+    observations, unread = _of_all(observations, names)
+    left_out = [*left_out, *unread]
     fits: dict[str, Fit] = {}
     not_compared: dict[str, str] = {}
     for number, name in enumerate(names):
@@ -123,6 +125,23 @@ def choose(
     said = [_statement(compared), *first.reasons]
     chosen = replace(first, selection=compared.as_dict(), equals=others, reasons=said)
     return rescored(chosen, *about, given=given, left_out=left_out) if others else chosen
+
+
+def _of_all(observations: Observations, names: Sequence[str]) -> tuple[Observations, list[dict[str, str]]]:
+    """Return the runs of a table that all of these laws can read, so that their scores are of the same runs.
+
+    Beside them the others with the reason. All runs, where no run is known to all laws.
+    """
+    laws = [law for name in names if isinstance(law := LAWS.get(name), TableLaw)]
+    if not isinstance(observations, RunTable) or not laws:
+        return observations, []
+    columns = sorted({column for law in laws for column in law.columns})
+    known = np.all([np.isfinite(observations.column(column)) for column in columns], axis=0)
+    if not known.any():
+        return observations, []
+    why = f"laws are compared on runs that have {' and '.join(columns)}"
+    others = [{"run_id": observations.run_ids[row], "reason": why} for row in np.flatnonzero(~known)]
+    return observations.only(np.flatnonzero(known)), others
 
 
 def _of_kind(observations: Observations) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput, UnusableData
+from isoloss.fitting.datasets import scale_of
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.screening import (
     HIGHEST_COUNT,
@@ -74,7 +75,7 @@ def split_table(
     """Return (rows to fit, rows to predict) of a screened table; a fraction holds out the largest runs."""
     if options.holdout is None:
         return table, table.only([])
-    scale = law.scale(table.columns)
+    scale = scale_of(table, law)
     held = held_names(table.run_ids, [float(one) for one in scale], options.holdout, unread)
     inside = np.array([name in held for name in table.run_ids])
     return table.only(np.flatnonzero(~inside)), table.only(np.flatnonzero(inside))

@@ -25,6 +25,12 @@ FAILED_SHARE = 0.1
 LARGE_DISCREPANCY = 0.02
 """Error in log loss, of runs predicted from others and beyond noise, above which no prediction is trusted."""
 
+MISFIT, LARGE_MISFIT = 0.02, 0.2
+"""Median error, in log loss, of the fitted runs that is worth a word, and above which the law is not theirs."""
+
+MOST_NAMED = 5
+"""Runs far from the law that are named one by one."""
+
 RESAMPLES_BEYOND = 2
 """Resamples that must lie outside of an interval, or its ends are those of the few that were drawn."""
 
@@ -51,6 +57,7 @@ class Evidence:
     resampling: Resampling
     profiles: dict[str, Profile]
     trade_offs: Sequence[str]
+    misfit: float
 
     @property
     def statement(self) -> str:
@@ -73,9 +80,18 @@ def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
         unidentified.append(
             "some combination of the parameters changes no prediction: they trade off exactly"
         )
+    if evidence.misfit > LARGE_MISFIT:
+        unidentified.append(_misfit(evidence))
     weak = [*_weak_parameters(evidence), *_weak_search(evidence), *_weak_predictions(evidence)]
     said = [*unidentified, *weak, evidence.statement]
     return ("unidentified" if unidentified else "weak" if weak else "sound"), said
+
+
+def _misfit(evidence: Evidence) -> str:
+    return (
+        f"the law misses the runs that it was fitted to, by a median of {np.expm1(evidence.misfit):.1%}: "
+        "bounds, fixed values and priors may exclude them, or it is not their law"
+    )
 
 
 def _weak_parameters(evidence: Evidence) -> list[str]:
@@ -116,6 +132,8 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
 
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
     yield from _several_peaks(evidence.fitted_range)
+    if MISFIT < evidence.misfit <= LARGE_MISFIT:
+        yield _misfit(evidence)
     spread = evidence.spread
     if spread.discrepancy is None:
         yield (
@@ -124,8 +142,10 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
         )
     elif spread.discrepancy > LARGE_DISCREPANCY:
         yield f"predicted from the others, {spread.worst} is {np.expm1(spread.error or 0):.1%} off"
-    for run_id, median in evidence.outliers.items():
+    for run_id, median in list(evidence.outliers.items())[:MOST_NAMED]:
         yield f"run {run_id!r} lies far from the law, by a median of {np.expm1(median):.1%}"
+    if (others := len(evidence.outliers) - MOST_NAMED) > 0:
+        yield f"other runs far from the law: {others}; leave out or mark those that diverged"
 
 
 def _several_peaks(fitted: FittedRange) -> Iterator[str]:

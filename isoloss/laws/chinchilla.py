@@ -12,9 +12,9 @@ from isoloss.laws.law import Derived, FloatArray, Parameter, Priors, TableLaw
 from isoloss.laws.power_laws import (
     LogColumns,
     blank_jacobian,
-    constant_columns,
     exponent_grid,
     log_columns,
+    n_distinct,
     powers,
 )
 
@@ -106,19 +106,23 @@ class Chinchilla(TableLaw[LogColumns]):
     def held(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, float]:  # noqa: ARG002
         """Hold the term of a column that does not vary at nothing: it is part of E."""
         held: dict[str, float] = {}
-        for column in constant_columns(self.columns, features):
-            coefficient, exponent = self._terms[column]
-            held |= {coefficient: LEAST_COEFFICIENT, exponent: 0.34}
+        for column, count in n_distinct(self.columns, features).items():
+            if count == 1:
+                coefficient, exponent = self._terms[column]
+                held |= {coefficient: LEAST_COEFFICIENT, exponent: 0.34}
         return held
 
     def undetermined(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, str]:
         said = {
-            "n_params": "all runs have one model size",
-            "n_tokens": "all runs trained on equally many tokens",
+            ("n_params", 1): "all runs have one model size",
+            ("n_params", 2): "two model sizes give one difference, not a coefficient and an exponent",
+            ("n_tokens", 1): "all runs trained on equally many tokens",
+            ("n_tokens", 2): "two numbers of tokens give one difference, not a coefficient and an exponent",
         }
         missing = {
-            name: said[column]
-            for column in constant_columns(self.columns, features)
+            name: said[column, count]
+            for column, count in n_distinct(self.columns, features).items()
+            if count == 1 or (count == 2 and not {*self._terms[column], "E"} & set(fixed))
             for name in (*self._terms[column], "E")
         }
         return {name: why for name, why in missing.items() if name not in fixed}

@@ -11,9 +11,9 @@ from isoloss.laws.law import Derived, FloatArray, Parameter, Priors, TableLaw
 from isoloss.laws.power_laws import (
     LogColumns,
     blank_jacobian,
-    constant_columns,
     exponent_grid,
     log_columns,
+    n_distinct,
     powers,
 )
 
@@ -88,7 +88,7 @@ class PowerLaw(TableLaw[LogColumns]):
         return {}
 
     def undetermined(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, str]:
-        if not constant_columns(self.columns, features):
+        if n_distinct(self.columns, features)["n_tokens"] > 1:
             return {}
         why = "all runs trained on equally many tokens"
         return {parameter.name: why for parameter in self.parameters if parameter.name not in fixed}

@@ -15,6 +15,9 @@ from isoloss.laws.law import Features, FloatArray
 EXPONENTS = (0.05, 1.5)
 """Exponents of published scaling laws lie well inside of these; the grid of starts covers them."""
 
+SAME_LOG = 1e-9
+"""Values whose logarithms differ by no more are one."""
+
 
 @dataclass(frozen=True)
 class LogColumns(Features):
@@ -45,6 +48,9 @@ def exponent_grid(count: int, n_exponents: int) -> FloatArray:
     return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
 
 
-def constant_columns(names: Sequence[str], features: LogColumns) -> list[str]:
-    """Return the names of the columns that are the same for all runs."""
-    return [name for name, log in zip(names, features.logs, strict=True) if np.ptp(log) < 1e-9]
+def n_distinct(names: Sequence[str], features: LogColumns) -> dict[str, int]:
+    """Return how many different values each column has."""
+    return {
+        name: 1 + int(np.sum(np.diff(np.sort(log)) > SAME_LOG))
+        for name, log in zip(names, features.logs, strict=True)
+    }

@@ -52,8 +52,9 @@ class Curve:
 
     `step` (n,) increasing, each at least 1: the loss at step s follows s optimiser updates. `loss_nats` (n,)
     finite and above 0, in nats per token. `n_params` is of the kind `n_params_kind`; `weight_decay` is that of
-    w *= 1 - lr * decay, None for another kind. `target` is the column that the losses come from. `notes` say in
-    words what was changed or left out when the curve was made.
+    w *= 1 - lr * decay, None for another kind. `target` is the column that the losses come from. `scatter` (n,) is
+    how far, in log loss, a single point lay from the mean that stands for it, None where points are points.
+    `notes` say in words what was changed or left out when the curve was made.
     """
 
     run_id: str
@@ -65,6 +66,7 @@ class Curve:
     batch_tokens: float | None = None
     weight_decay: float | None = None
     target: str = "loss"
+    scatter: FloatArray | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -88,7 +90,9 @@ class Curve:
 
     def _where(self, kept: npt.NDArray[np.bool_]) -> Curve:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Curve(**{**fields, "step": self.step[kept], "loss_nats": self.loss_nats[kept]})
+        scatter = None if self.scatter is None else self.scatter[kept]
+        parts = {"step": self.step[kept], "loss_nats": self.loss_nats[kept], "scatter": scatter}
+        return Curve(**{**fields, **parts})
 
     @classmethod
     def from_columns(

@@ -20,12 +20,18 @@ LINEAR: dict[str, Any] = {"kind": "linear", "total_steps": 9_000} | WARMED
 
 
 def curve(
-    run_id: str, spec: dict[str, Any], *, noise: float = 1e-3, seed: int = 0, n_params: float | None = None
+    run_id: str,
+    spec: dict[str, Any],
+    *,
+    noise: float = 1e-3,
+    seed: int = 0,
+    n_params: float | None = None,
+    every: int = 50,
 ) -> Curve:
-    """A run of the annealing law whose relative noise has standard deviation `noise`."""
+    """A run of the annealing law, a point `every` so many steps, whose relative noise has this deviation."""
     law = LAWS["lr_annealing"]
     schedule = schedule_from_spec(spec)
-    step = np.arange(600, schedule.total_steps + 1, 50)
+    step = np.arange(600, schedule.total_steps + 1, every)
     theta = np.array([[TRUTH[parameter.name] for parameter in law.parameters]])
     exact = law.predict(theta, law.prepare([PlannedRun(step, schedule)]))[0]
     white = np.random.default_rng(seed).standard_normal(step.size)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
+from isoloss.fitting import fit
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.folds import fold_error
 from isoloss.fitting.intervals import Spread, conformal_factor, interval_around, noise_quantiles
@@ -13,6 +14,7 @@ from isoloss.fitting.resampling import Resampling, block_length, correlation_tim
 from isoloss.fitting.schedule_groups import farthest_first, schedule_groups
 from isoloss.observations import Curve, RunTable
 from isoloss.schedules import schedule_from_spec
+from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, curve
 
 CENTRE = np.zeros(3)
 REACH = np.array([1.0, 1.0, 2.0])
@@ -173,3 +175,15 @@ def test_a_resample_does_not_depend_on_its_batch() -> None:
     """The tenth resample is the same alone and among twenty."""
     resampling = Resampling.of(curves(100, 200), np.zeros(300), seed=4)
     np.testing.assert_array_equal(resampling.weights(0, 20)[10], resampling.weights(10, 11)[0])
+
+
+@pytest.mark.parametrize("n_points", [4_000, 40_000])
+def test_a_new_run_has_the_noise_of_single_points_however_long_the_curves(n_points: int) -> None:
+    """Long curves are fitted as means of neighbours: nine in ten points of another run lie inside all the same."""
+    long = [spec | {"total_steps": n_points} for spec in (CONSTANT, COSINE, LINEAR)]
+    curves = [curve(f"run-{row}", spec, noise=2e-2, seed=row, every=1) for row, spec in enumerate(long)]
+    found = fit("lr_annealing", curves[:2], bootstrap=20)
+    answer = found.predict(schedule=curves[2].schedule, steps=curves[2].step, interval="new_run")
+    observed = curves[2].loss_nats
+    inside = (answer.lower <= observed) & (observed <= answer.upper)
+    assert np.mean(inside) == pytest.approx(0.9, abs=0.05)

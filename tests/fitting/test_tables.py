@@ -109,12 +109,12 @@ def test_how_the_fitted_runs_predict_each_other_is_kept_beside_a_holdout() -> No
 
 @every_table_law
 def test_a_fraction_holds_out_the_largest_runs(name: str) -> None:
-    """By training compute where sizes vary, by tokens where the law knows tokens alone."""
+    """By training compute for every law, so that all are tried on the same runs."""
     whole = table(name)
     held = fit(name, whole, bootstrap=0, holdout={"fraction": 0.25}).holdout
     assert held is not None
     inside = np.array([run_id in held["runs"] for run_id in whole.run_ids])
-    scale = whole.columns["n_tokens"] * (whole.columns["n_params"] if name == "chinchilla" else 1.0)
+    scale = whole.columns["n_tokens"] * whole.columns["n_params"]
     assert inside.sum() == 9
     assert scale[inside].min() >= scale[~inside].max() * (1 - 1e-9)
 
@@ -296,3 +296,34 @@ def test_a_fit_under_a_bound_is_no_worse_than_one_at_the_bound() -> None:
     bound = fit("power_law", table("power_law"), bootstrap=0, bounds={"E": (None, 1.7)})
     held = fit("power_law", table("power_law"), bootstrap=0, fix={"E": 1.7})
     assert bound.objective <= held.objective * (1 + 1e-6)
+
+
+def test_bounds_that_exclude_the_data_leave_no_law() -> None:
+    """A floor far above every loss is no fit to trust, and the reason says how far off it is."""
+    found = fit("chinchilla", table(), bootstrap=20, bounds={"E": (5.0, 6.0)})
+    assert found.verdict == "unidentified"
+    assert any("misses the runs that it was fitted to" in reason for reason in found.reasons)
+
+
+def test_two_model_sizes_do_not_make_an_exponent() -> None:
+    """One difference does not tell a coefficient from an exponent: neither they nor the floor have a number."""
+    whole = table()
+    two = whole.only(np.flatnonzero(np.isin(whole.columns["n_params"], SIZES[[0, 5]])))
+    found = fit("chinchilla", two, bootstrap=20)
+    assert found.verdict == "unidentified"
+    assert {name for name, one in found.parameters.items() if one.value is None} == {"E", "A", "alpha"}
+
+
+def test_a_run_of_a_table_has_no_blocks() -> None:
+    """One point cannot be cut in parts: resampling blocks would give intervals of no width."""
+    with pytest.raises(InvalidInput, match="blocks are parts of curves"):
+        fit("chinchilla", table(), resample="blocks")
+
+
+def test_many_runs_far_from_the_law_are_counted() -> None:
+    """A few are named, the others counted: a list of hundreds says nothing."""
+    whole = table()
+    outcome = whole.outcome * np.where(np.arange(whole.n_runs) % 3 == 0, 1.6, 1.0)
+    found = fit("chinchilla", dataclasses.replace(whole, outcome=outcome), bootstrap=0)
+    assert sum("lies far from the law" in reason for reason in found.reasons) == 5
+    assert any(reason.startswith("other runs far from the law: ") for reason in found.reasons)
