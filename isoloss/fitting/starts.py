@@ -12,12 +12,17 @@ from isoloss.fitting.objective import Problem
 GRID_VALUES = 8_000_000
 """Values of the law's terms that are worked out at once while the grid is searched."""
 
+MOST_SPREAD = 200
+"""Starts that are chosen for their distance from others; whoever asks for more takes most of the grid anyhow."""
+
 
 def data_starts(problem: Problem, count: int) -> FloatArray:
-    """Return up to `count` starts (count, parameters), best first by the full objective.
+    """Return up to `count` starts (count, parameters), the best one by the full objective first.
 
     At each node of the law's grid the linear parameters follow by weighted least squares (weights 1/L^2, so
-    that relative errors count alike), above 0 where they cannot be negative.
+    that relative errors count alike), above 0 where they cannot be negative. The best nodes are neighbours and
+    tend to lie in one basin: every other start is the node of the grid's better half that is farthest from those
+    before it. On one grid fewer starts are the first of more.
     """
     theta = np.clip(problem.law.grid(problem.features, count), problem.lower, problem.upper)
     theta = np.unique(theta, axis=0)
@@ -25,7 +30,37 @@ def data_starts(problem: Problem, count: int) -> FloatArray:
     parts = [_projected(problem, theta[begin : begin + size]) for begin in range(0, len(theta), size)]
     theta, objective = (np.concatenate(column) for column in zip(*parts, strict=True))
     usable = np.flatnonzero(np.isfinite(objective))
-    return np.asarray(theta[usable[np.argsort(objective[usable], kind="stable")][:count]])
+    ranked = theta[usable[np.argsort(objective[usable], kind="stable")]]
+    return np.asarray(ranked[_alternating(_places(problem, ranked), count)])
+
+
+def _places(problem: Problem, theta: FloatArray) -> FloatArray:
+    """Return where starts lie in the nonlinear parameters: coordinates of the solver, scaled to run from 0 to 1."""
+    nonlinear = [not parameter.enters_linearly for parameter in problem.law.parameters]
+    places = problem.coordinates(theta)[:, nonlinear]
+    if not len(places):
+        return places
+    lowest, width = places.min(axis=0), np.ptp(places, axis=0)
+    return (places - lowest)[:, width > 0] / width[width > 0]
+
+
+def _alternating(places: FloatArray, count: int) -> IntArray:
+    """Return up to `count` of the ranks in turn: the best one left, the farthest one left of the better half.
+
+    `places` (ranks, coordinates) are ordered by rank.
+    """
+    half = places[: -(-len(places) // 2)]
+    left = np.ones(len(places), dtype=bool)
+    apart = np.full(len(half), np.inf)
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(places), 2 * MOST_SPREAD):
+        best = int(np.argmax(left))
+        farthest = int(np.argmax(np.where(left[: len(half)], apart, -1.0)))
+        rank = farthest if len(chosen) % 2 and left[farthest] else best
+        chosen.append(rank)
+        left[rank] = False
+        apart = np.minimum(apart, ((half - places[rank]) ** 2).sum(axis=1))
+    return np.array([*chosen, *np.flatnonzero(left)][:count], dtype=np.int64)
 
 
 def _projected(problem: Problem, theta: FloatArray) -> tuple[FloatArray, FloatArray]:

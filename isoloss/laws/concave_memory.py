@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from scipy.stats import qmc
 
 from isoloss.arrays import FloatArray, IntArray, namespace
 from isoloss.laws.drops import LEAST_FALL, areas, drops_of, joined, largest_fall
@@ -29,6 +30,16 @@ START_UP = 0.5
 
 LEAST_START_UP = 0.01
 """What must be left of the start-up transient at a point that is to show it."""
+
+WIDE_STARTS = {
+    "a": (0.2, 1.0),
+    "C": (3.7, 60.0),
+    "b": (0.15, 2.4),
+    "g": (-0.45, 1.3),
+    "p": (0.32, 1.25),
+    "z": (-0.25, 0.15),
+}
+"""Where further starts lie: within two standard deviations of the priors, and inside the bounds."""
 
 SMALLEST = 1e-300
 """Stands for a learning rate of 0 where its logarithm is taken."""
@@ -168,10 +179,16 @@ class ConcaveMemory(CurveLaw[Memory]):
         return annealed
 
     def grid(self, features: Memory, count: int) -> FloatArray:  # noqa: ARG002
-        """Return a few starts around the centres of the priors: they hold the memory in one basin."""
+        """Return a few starts around the centres of the priors: they hold the memory in one basin.
+
+        Where more are asked for, points of a Sobol sequence follow that cover `WIDE_STARTS`.
+        """
+        starts: list[tuple[float, ...]]
         starts = [(a, C_, 0.6, 0.3, 0.75, -0.05) for a in (0.3, 0.5, 0.8) for C_ in (8.0, 25.0)]
+        if count > len(starts):
+            starts += _evenly(count - len(starts))
         theta = np.zeros((len(starts), 10))
-        theta[:, [A_EXP, C, B_EXP, G, P, Z]] = starts
+        theta[:, [self.index(name) for name in WIDE_STARTS]] = starts
         return theta
 
     def held(self, features: Memory, fixed: Collection[str] = ()) -> dict[str, float]:  # noqa: ARG002
@@ -201,6 +218,16 @@ class ConcaveMemory(CurveLaw[Memory]):
         """Return after how many steps at the peak learning rate half of a small drop has taken effect."""
         half = theta[:, B_EXP] * np.expm1(np.log(2) / theta[:, B_EXP]) / theta[:, C]
         return {"memory_half_life_steps": ("steps", UNIT_STEPS * half, ("C", "b"))}
+
+
+def _evenly(count: int) -> list[tuple[float, ...]]:
+    """Return `count` points that cover `WIDE_STARTS`, the same ones every time and the first ones of more."""
+    unit = qmc.Sobol(len(WIDE_STARTS), seed=0).random_base2((count - 1).bit_length())[:count]
+    columns = [
+        lowest * (highest / lowest) ** share if lowest > 0 else lowest + (highest - lowest) * share
+        for (lowest, highest), share in zip(WIDE_STARTS.values(), unit.T, strict=True)
+    ]
+    return list(zip(*columns, strict=True))
 
 
 def _annealed(theta: FloatArray, features: Memory) -> FloatArray:

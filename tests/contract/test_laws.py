@@ -47,6 +47,9 @@ SIZES = (2e7, 6e7, 2e8)
 UNSEEN = {"kind": "linear", "total_steps": 11_000} | WARMED
 AT = [700, 5_000, 11_000]
 
+FEW_STARTS = {"multi_power": "The priors leave one optimum, which all of them reach."}
+"""Laws whose search is not widened, with what they say of it."""
+
 every_law = pytest.mark.parametrize("name", sorted(LAWS))
 every_curve_law = pytest.mark.parametrize(
     "name", sorted(name for name, law in LAWS.items() if isinstance(law, CurveLaw))
@@ -137,6 +140,20 @@ def test_a_law_describes_itself(name: str) -> None:
     assert all(p.unit and p.meaning and p.lower < p.upper for p in law.parameters)
     assert set(law.optional) <= names
     assert all(pair <= names for pair in law.remedies)
+
+
+@every_law
+def test_a_search_can_be_widened(name: str) -> None:
+    """As many different starts inside the bounds as are asked for, or the law says why a few are enough."""
+    law = LAWS[name]
+    theta = law.grid(features_of(name), 50)
+    free = [index for index, parameter in enumerate(law.parameters) if not parameter.enters_linearly]
+    inside = [(law.parameters[i].lower < theta[:, i]) & (theta[:, i] < law.parameters[i].upper) for i in free]
+    assert np.all(inside)
+    if name in FEW_STARTS:
+        assert FEW_STARTS[name] in " ".join((law.grid.__doc__ or "").split())
+    else:
+        assert len(np.unique(theta, axis=0)) >= 50
 
 
 @every_law

@@ -10,9 +10,12 @@ import pytest
 from isoloss.errors import FitFailed
 from isoloss.fitting import Fit, estimate, fit
 from isoloss.fitting.solver import Solution
+from isoloss.fitting.starts import data_starts
 from isoloss.fitting.task import Task
 from isoloss.fitting.verdicts import AGREEING
+from isoloss.laws import LAWS
 from isoloss.laws.power_law import EXPONENT, PowerLaw
+from isoloss.observations import RunTable
 from tests.fitting.synthetic_tables import table
 
 Search = Callable[[Task, np.ndarray], Solution]
@@ -87,6 +90,44 @@ def test_the_search_ends_as_soon_as_starts_agree(monkeypatch: pytest.MonkeyPatch
     assert found.objective == 0.5
     assert (found.diagnostics["starts"], found.diagnostics["starts_agree"]) == (12, 6)
     assert not any("starts" in reason for reason in found.reasons)
+
+
+def noisy_table(seed: int) -> RunTable:
+    """A chinchilla table of 6, 8, 12 or 20 runs at any sizes, with noise of heavy tails."""
+    rng = np.random.default_rng(seed)
+    n_runs = int(rng.choice([6, 8, 12, 20]))
+    size, data = 10 ** rng.uniform(7, 9.5, n_runs), 10 ** rng.uniform(8.5, 11, n_runs)
+    loss = 1.8 + 400 * size**-0.34 + 1500 * data**-0.36
+    loss *= np.exp(rng.choice([0.002, 0.02, 0.1]) * rng.standard_t(2, n_runs))
+    names = tuple(f"run-{row}" for row in range(n_runs))
+    return RunTable(names, {"n_params": size, "n_tokens": data}, loss, n_params_kind="total")
+
+
+@pytest.mark.parametrize("seed", [28, 74, 96])
+def test_the_starts_are_spread_over_basins(seed: int) -> None:
+    """Tables where the best nodes of the grid all lead to one worse optimum: 300 starts find nothing better."""
+    few, many = (fit("chinchilla", noisy_table(seed), bootstrap=0, starts=starts) for starts in (6, 300))
+    assert few.objective <= many.objective * (1 + 1e-4)
+
+
+def test_fewer_starts_are_the_first_of_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one grid: the best node, then in turn one far from those before it and the best one left."""
+    columns = LAWS["chinchilla"].index("alpha"), LAWS["chinchilla"].index("beta")
+    seen: list[np.ndarray] = []
+
+    def searched(task: Task, theta: np.ndarray) -> Solution:
+        seen.extend(data_starts(task.problem, count) for count in (1, 6, 12, 36))
+        return search(task, theta)
+
+    search = estimate._search
+    monkeypatch.setattr(estimate, "_search", searched)
+    fit("chinchilla", noisy_table(96), bootstrap=0)
+    one, six, twelve, all_of_them = seen[:4]
+    np.testing.assert_array_equal(one, six[:1])
+    np.testing.assert_array_equal(six, twelve[:6])
+    assert len(np.unique(all_of_them, axis=0)) == 36
+    away = np.log(six[:, columns] / six[0, columns])
+    assert np.linalg.norm(away[1]) > np.linalg.norm(away[2])
 
 
 def test_one_start_has_nobody_to_agree_with(monkeypatch: pytest.MonkeyPatch) -> None:
