@@ -115,10 +115,17 @@ def _derived(task: Task, estimate: Estimate) -> list[Derived]:
         if any(one in task.missing for one in needs):
             derived.append(Derived(name, unit, None, None))
         else:
-            at = float(value[0])
-            interval = _resampled(resampled[name][1], task.options.level, at, wider)[1]
-            derived.append(Derived(name, unit, at, interval))
+            at, values = float(value[0]), resampled[name][1]
+            derived.append(Derived(name, unit, at, _interval_of(values, task.options.level, at, wider)))
     return derived
+
+
+def _interval_of(values: FloatArray, level: float, at: float, wider: float) -> tuple[float, float] | None:
+    """Return the interval of what follows from parameters; in logarithms where it can only be above 0."""
+    if at <= 0 or not np.all(values > 0):
+        return _resampled(values, level, at, wider)[1]
+    ends = _resampled(np.log(values), level, float(np.log(at)), wider)[1]
+    return None if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
 
 
 def _diagnostics(
