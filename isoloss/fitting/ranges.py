@@ -13,7 +13,7 @@ from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.laws import CurveLaw, Features, Law, TableLaw
 from isoloss.observations import Curve, PlannedRun
-from isoloss.observations.counts import stated_n_params
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, stated_n_params
 from isoloss.observations.curves import weight_decay_of
 from isoloss.schedules import Schedule, schedule_from_spec
 
@@ -349,6 +349,9 @@ def _positive_column(given: tuple[str, Any]) -> FloatArray:
         raise InvalidInput(field=f"config.{name}", reason="must be numbers") from error
     if column.ndim != 1 or not column.size or not np.all(np.isfinite(column) & (column > 0)):
         raise InvalidInput(field=f"config.{name}", reason="must be above 0")
+    if not np.all((column >= LOWEST_COUNT) & (column <= HIGHEST_COUNT)):
+        limits = f"must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}"
+        raise InvalidInput(field=f"config.{name}", reason=limits)
     return column
 
 

@@ -14,6 +14,7 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.options import FitOptions
 from isoloss.laws import CurveLaw
 from isoloss.observations import Curve
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT
 
 LeftOut = list[dict[str, str]]
 
@@ -25,9 +26,6 @@ LEAST_POINTS = 20
 
 LOWEST_LOSS, HIGHEST_LOSS = 1e-6, 1e4
 """Losses in nats per token outside of this are measured in something else, or broken."""
-
-LOWEST_COUNT, HIGHEST_COUNT = 1e-30, 1e30
-"""Counts of parameters or tokens outside of this, in whatever unit, count nothing."""
 
 LOWEST_PEAK, HIGHEST_PEAK = 1e-15, 1e6
 """Peak learning rates outside of this are no learning rates."""

@@ -12,15 +12,14 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.datasets import scale_of
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.screening import (
-    HIGHEST_COUNT,
     HIGHEST_LOSS,
-    LOWEST_COUNT,
     LOWEST_LOSS,
     LeftOut,
     held_names,
 )
 from isoloss.laws import TableLaw
 from isoloss.observations import RunTable
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT
 from isoloss.observations.tables import SUMMARY_FIELDS
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 N_PARAMS_KINDS = ("total", "non_embedding", "active")
 
+LOWEST_COUNT, HIGHEST_COUNT = 1e-30, 1e30
+"""Counts of parameters or tokens outside of this, in whatever unit, count nothing."""
+
 
 def n_params_of(config: Mapping[str, Any], asked: str | None = None) -> tuple[str | None, float | None]:
     """Return (kind, count) of the parameter count that a run's configuration means, or of the kind asked for."""
