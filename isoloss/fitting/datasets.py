@@ -142,7 +142,8 @@ class CurveDataset(Dataset):
         return [_split(of, size, f"the runs of {size:g} parameters, from smaller ones") for size in cuts]
 
     def _without(self, group: Sequence[int]) -> Fold:
-        others = tuple(position for position in range(self.n_runs) if position not in set(group))
+        left_out = set(group)
+        others = tuple(position for position in range(self.n_runs) if position not in left_out)
         return Fold(others, tuple(group), f"the schedule of run {self.run_ids[group[0]]!r}")
 
     @property

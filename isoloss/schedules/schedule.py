@@ -67,7 +67,7 @@ class Schedule:
         return self.lr(np.maximum(asked, 1))
 
     def _split(self, asked: IntArray) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-        index = np.clip(np.searchsorted(self.starts, asked, side="left") - 1, 0, len(self.pieces) - 1)
+        index = np.searchsorted(self.starts[1:-1], asked, side="left")
         for one in np.flatnonzero(np.bincount(index.ravel())):
             yield int(one), index == one
 
