@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import BoolArray, FloatArray
-from isoloss.fitting.curvature import mean_curvature
 from isoloss.fitting.datasets import Fold
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.resampling import RUNS_NEEDED, block_length, short_block
@@ -35,7 +34,7 @@ NOISE_VALUES = 4_000_000
 UNEXPLAINED = 0.95
 """Share of the draws that an error must exceed before it counts as the law's and not as noise."""
 
-UNEXPLAINED_OF_FEW = 0.8
+UNEXPLAINED_OF_FEW = 0.82
 """The same where too few curves are there to be resampled whole: nothing else shows how one run differs from the
 next, so that doubt counts against the law (benchmarks/RESULTS.md, offsets of runs)."""
 
@@ -238,7 +237,8 @@ def _response(
 ) -> FloatArray:
     """Return by how much the parameters move with the score of the fitted runs: the inverse curvature."""
     known = jacobian[_weights(task, fold).astype(bool)]
-    inside = mean_curvature(residuals, task.problem.delta, task.n_varied)
+    # The points that the fit interpolates count too: doubt that comes too easily is the smaller error (decision 1).
+    inside = float((np.abs(residuals) <= task.problem.delta).mean())
     precision = np.diag(task.problem.prior[1][free])
     return np.linalg.pinv(inside * known.T @ known + precision, hermitian=True)
 

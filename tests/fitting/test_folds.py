@@ -187,11 +187,3 @@ def test_runs_without_which_the_law_is_not_determined_are_not_left_out() -> None
     assert fitted.holdout is not None
     assert set(fitted.holdout["runs"]) == {"long", "short"}
     assert fitted.holdout["others"] == []
-
-
-@pytest.mark.parametrize("noise", [2e-3, 2e-2])
-def test_noise_alone_is_seldom_read_as_an_error_of_the_law(noise: float) -> None:
-    """Far above the Huber threshold as below it: of twenty true laws five or more come about once in 400."""
-    tables = (table(noise=noise, seed=seed) for seed in range(20))
-    found = [fit("chinchilla", one, bootstrap=1, profile=False).spread.discrepancy for one in tables]
-    assert sum(one != 0 for one in found) < 5
