@@ -22,6 +22,9 @@ E, A, ALPHA, B, BETA = range(5)
 
 LEAST_COEFFICIENT = 1e-12
 
+ON_ONE_LINE = 1e-3
+"""Relative distance from a line of size and data, in logarithms, within which runs lie on it."""
+
 
 class Chinchilla(TableLaw[LogColumns]):
     """L(N, D) = E + A N^-alpha + B D^-beta.
@@ -125,6 +128,10 @@ class Chinchilla(TableLaw[LogColumns]):
             if count == 1 or (count == 2 and not {*self._terms[column], "E"} & set(fixed))
             for name in (*self._terms[column], "E")
         }
+        terms = {name for pair in self._terms.values() for name in pair}
+        if not missing and not terms & set(fixed) and _on_one_line(features):
+            why = "size and data grow together in all runs: what each of them does cannot be told apart"
+            missing = dict.fromkeys(sorted(terms), why)
         return {name: why for name, why in missing.items() if name not in fixed}
 
     def priors(self, features: LogColumns) -> Priors:  # noqa: ARG002
@@ -144,3 +151,9 @@ class Chinchilla(TableLaw[LogColumns]):
     @staticmethod
     def _powers(theta: FloatArray, features: LogColumns) -> tuple[FloatArray, FloatArray]:
         return powers(theta[:, ALPHA], features.logs[0]), powers(theta[:, BETA], features.logs[1])
+
+
+def _on_one_line(features: LogColumns) -> bool:
+    """Return whether the tokens are one power of the size in all runs, such as twenty for each parameter."""
+    size, data = features.logs - features.logs.mean(axis=1, keepdims=True)
+    return bool(np.abs(data - size * (size @ data) / (size @ size)).max() < ON_ONE_LINE)

@@ -78,7 +78,7 @@ def test_a_run_that_lands_makes_the_next_revision_from_where_the_fit_stood(
     assert refit(session, fit) == "replaced"
     assert fit.result is not None
     assert (fit.revision, fit.result["diagnostics"]["n_runs"], fit.job_id) == (2, 13, job_id)
-    assert fits.state(session, fit.id)["private"]["theta"] != before["private"]["theta"]
+    assert fits.state(session, fit.id)["private"] != before["private"]
     assert fits.state(session, fit.id)["provenance"] == fit.result["provenance"]
     assert fit.updated_at is not None
     assert fit.job.finished_at is not None
