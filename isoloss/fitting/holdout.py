@@ -186,17 +186,10 @@ def _fold_conformity(found: Fit, data: Dataset, validation: Validation) -> Float
     for position, error in zip(validation.folds[0].predicted, validation.errors[0], strict=True):
         if isinstance(data, CurveDataset):
             curve = data.curves[position]
-            config = {} if curve.weight_decay is None else {"weight_decay": curve.weight_decay}
-            asked = {
-                "schedule": curve.schedule,
-                "steps": curve.step[-1:],
-                "n_params": curve.n_params,
-                "config": config,
-            }
+            _, below, above = _log_predicted(found, curve.from_step(int(curve.step[-1])))
         else:
             assert isinstance(data, TableDataset)
             asked = {name: values[[position]] for name, values in data.columns.items()}
-        level = float(found.provenance["options"]["level"])
-        _, below, above = found.log_interval(found.ask(asked), level, new_run=True)
+            _, below, above = _log_ends(found, asked)
         scores.append(abs(error[-1]) / max(1e-300, (above - below)[0] / 2))
     return np.array(scores)

@@ -23,6 +23,7 @@ FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
 def describe(task: Task, estimate: Estimate) -> Fit:
     """Return the fit that an estimate makes, without its held-out scores."""
     parameters = _parameters(task, estimate)
+    residuals = task.problem.residuals(estimate.theta[None])[0]
     told_apart = identifiability(task, estimate.theta)
     validation = estimate.validation.document(task)
     evidence = Evidence(
@@ -35,13 +36,13 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         resamples=len(estimate.samples),
         level=task.options.level,
         spread=estimate.validation.spread,
-        outliers=_outliers(task, estimate.theta),
+        outliers=_outliers(task, residuals),
         condition_number=told_apart.condition_number,
         fitted_range=task.data.fitted_range(task.law),
         resampling=estimate.resampling,
         profiles=estimate.profiles,
         trade_offs=told_apart.in_words(task),
-        misfit=float(np.median(np.abs(task.problem.residuals(estimate.theta[None])[0]))),
+        misfit=float(np.median(np.abs(residuals))),
     )
     verdict, reasons = judge(evidence)
     return Fit(
@@ -66,10 +67,9 @@ def describe(task: Task, estimate: Estimate) -> Fit:
     )
 
 
-def _outliers(task: Task, theta: FloatArray) -> dict[str, float]:
-    """Return the runs that lie far from the law, with their median relative error."""
-    residuals = np.abs(task.problem.residuals(theta[None])[0])
-    medians = np.array([np.median(residuals[run]) for run in task.data.slices])
+def _outliers(task: Task, residuals: FloatArray) -> dict[str, float]:
+    """Return the runs that lie far from the law, with their median relative error, from residuals (points,)."""
+    medians = np.array([np.median(np.abs(residuals[run])) for run in task.data.slices])
     far = max(FAR_RUN, FAR_RUN_TIMES * float(np.median(medians)))
     return {
         run_id: float(median)
