@@ -43,11 +43,12 @@ class Profile:
 
 def profile_intervals(task: Task, theta: FloatArray, objective: float, level: float) -> dict[str, Profile]:
     """Return the profile-likelihood interval of every free parameter at the optimum theta (parameters,)."""
-    errors = standard_errors_of(task, theta)
+    residuals = task.problem.residuals(theta[None])[0]
+    errors = _standard_errors(task, theta, residuals)
     chosen = np.flatnonzero(errors > 0)
-    if not chosen.size or _exact(task, theta):
+    if not chosen.size or _exact(residuals):
         return {}
-    allowed = _allowed_rise(task, theta, level)
+    allowed = _allowed_rise(task, residuals, level)
     sides = [side for index in chosen for side in _sides(task, theta, int(index), errors[index])]
     _search(task, sides, objective, allowed)
     pairs = zip(sides[::2], sides[1::2], strict=True)
@@ -57,11 +58,10 @@ def profile_intervals(task: Task, theta: FloatArray, objective: float, level: fl
     }
 
 
-def standard_errors_of(task: Task, theta: FloatArray) -> FloatArray:
+def _standard_errors(task: Task, theta: FloatArray, residuals: FloatArray) -> FloatArray:
     """Return the standard errors of the quadratic approximation, (parameters,), in the solver's coordinates."""
     free = task.varied
     jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
-    residuals = task.problem.residuals(theta[None])[0]
     curvature = jacobian.T @ jacobian * _inside(task, residuals) + np.diag(task.problem.prior[1][free])
     out = np.full(theta.size, np.nan)
     with np.errstate(invalid="ignore"):
@@ -70,9 +70,9 @@ def standard_errors_of(task: Task, theta: FloatArray) -> FloatArray:
     return out
 
 
-def _exact(task: Task, theta: FloatArray) -> bool:
+def _exact(residuals: FloatArray) -> bool:
     """Return whether there is no noise: then a profile rises by rounding errors alone."""
-    return bool(np.sqrt(np.mean(task.problem.residuals(theta[None]) ** 2)) < NEGLIGIBLE)
+    return bool(np.sqrt(np.mean(residuals**2)) < NEGLIGIBLE)
 
 
 def _inside(task: Task, residuals: FloatArray) -> float:
@@ -89,8 +89,7 @@ def _scale(task: Task, residuals: FloatArray) -> float:
     )
 
 
-def _allowed_rise(task: Task, theta: FloatArray, level: float) -> float:
-    residuals = task.problem.residuals(theta[None])[0]
+def _allowed_rise(task: Task, residuals: FloatArray, level: float) -> float:
     left = max(1, residuals.size - task.n_varied)
     return float(stats.f.ppf(level, 1, left) * _scale(task, residuals) / 2)
 
