@@ -92,7 +92,7 @@ def _task(
     given: Mapping[str, Any],
     left_out: Sequence[dict[str, str]],
 ) -> tuple[Task, Prepared]:
-    if law not in LAWS:
+    if not isinstance(law, str) or law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     read = LAWS[law].under(asked.convention)
     asked = _of_these(asked, observations, given)

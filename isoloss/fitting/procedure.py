@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from isoloss.errors import InvalidInput
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.one_law import Observations, fit_law
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.fitting.selection import Comparison, choose
 from isoloss.fitting.selection import compare as compare_laws
+from isoloss.observations import Curve, RunTable
 
 AUTO = "auto"
 """Asks for the law that predicts runs best from others."""
@@ -36,6 +38,7 @@ def fit(
     UnusableData where nothing can be used, and FitFailed where the law has no optimum.
     """
     asked = FitOptions.from_mapping(options)
+    observations = _checked(observations)
     told = progress or _silent
     if law == AUTO:
         return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
@@ -50,7 +53,25 @@ def compare(observations: Observations, laws: Sequence[str] | None = None, **opt
     Raises as `fit` does.
     """
     asked = FitOptions.from_mapping(options)
-    return compare_laws(observations, asked, laws=laws, given=options, progress=_silent)
+    return compare_laws(_checked(observations), asked, laws=laws, given=options, progress=_silent)
+
+
+def _checked(observations: object) -> Observations:
+    """Return the table, or the curves as a list: what they come in may be one that is read only once."""
+    if isinstance(observations, RunTable):
+        return observations
+    if not isinstance(observations, Iterable) or isinstance(observations, str | bytes | Mapping):
+        raise _no_observations(f"not {type(observations).__name__}")
+    curves = list(observations)
+    for number, one in enumerate(curves):
+        if not isinstance(one, Curve):
+            raise _no_observations(f"but its item {number} is {type(one).__name__}")
+    return curves
+
+
+def _no_observations(what: str) -> InvalidInput:
+    expected = "must be a list of curves (isoloss.read_curves) or a table of runs (isoloss.read_runs)"
+    return InvalidInput(field="observations", reason=f"{expected}, {what}")
 
 
 def _silent(fraction: float, message: str) -> None:

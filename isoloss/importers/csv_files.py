@@ -16,6 +16,7 @@ import numpy as np
 
 from isoloss.errors import InvalidInput
 from isoloss.importers.fields import POINT_FIELDS, FieldMap, map_columns
+from isoloss.importers.paths import checked_path
 
 DELIMITERS = ",;\t"
 MAX_STEP = 2**53
@@ -45,7 +46,7 @@ def read_columns(path: str | Path, map: Mapping[str, str] | None = None) -> dict
 
 def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveTable:
     """What `read_columns` reads, with the columns' mapping and the reason for each that was left out."""
-    path = Path(path)
+    path = checked_path(path, "path")
     header, rows, lines = read_rows(path)
     field_map = map_columns(header, map, file=str(path))
     columns: dict[str, MaskedColumn] = {}

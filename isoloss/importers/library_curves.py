@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,10 @@ import numpy as np
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers.csv_files import read_table
 from isoloss.importers.curves import sendable_columns
+from isoloss.importers.paths import Paths, expand
 from isoloss.importers.plans import ImportPlan, plan_imports
 from isoloss.observations import Curve, FloatArray, IntArray, branch_learning_rates, learning_rates
 from isoloss.schedules import Schedule, schedule_from_spec
-
-WILDCARDS = frozenset("*?[")
-
-Paths = str | Path | Iterable[str | Path]
 
 
 def read_curves(
@@ -75,22 +72,6 @@ class _Run:
             target=target,
             notes=(self.note,) if self.note else (),
         )
-
-
-def expand(paths: Paths) -> list[Path]:
-    """The files that paths and patterns name, in order; raises InvalidInput for a pattern that names none."""
-    several = [paths] if isinstance(paths, str | Path) else list(paths)
-    return [file for path in several for file in _matches(path)]
-
-
-def _matches(path: str | Path) -> list[Path]:
-    pattern = Path(path).expanduser()
-    if pattern.exists() or not WILDCARDS.intersection(str(pattern)):
-        return [pattern]
-    found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    if not found:
-        raise InvalidInput(field=str(path), reason="no file matches this pattern")
-    return found
 
 
 def _read(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from isoloss.errors import InvalidInput
+from isoloss.importers.paths import checked_path
 
 ENTRY_FIELDS = frozenset(
     {"name", "status", "recipe", "tags", "notes", "parent", "config", "schedule", "summary", "file", "run_id"}
@@ -129,7 +130,7 @@ def _parent_of(plan: ImportPlan) -> str | None:
 
 def read_runs_file(path: str | Path) -> dict[Path, dict[str, Any]]:
     """The entries of a runs file by the CSV file of each; raises InvalidInput."""
-    path = Path(path)
+    path = checked_path(path, "runs_file")
     entries = _read_list(path)
     runs: dict[Path, dict[str, Any]] = {}
     for index, entry in enumerate(entries):

@@ -13,6 +13,7 @@ import numpy as np
 
 from isoloss.errors import InvalidInput
 from isoloss.importers.csv_files import read_rows
+from isoloss.importers.paths import checked_path
 from isoloss.importers.plans import run_id_of
 from isoloss.importers.run_fields import (
     KNOWN,
@@ -82,7 +83,7 @@ def read_specifications(
     `map` and `config` as for `read_runs`; `outcome` is a field that the table must have, `prefix` what the names
     of numbered rows begin with. Raises InvalidInput.
     """
-    source = _read(Path(path))
+    source = _read(checked_path(path, "path"))
     fields = map_run_columns(source.header, map, file=str(path))
     if outcome is not None:
         check_outcome(fields, outcome, str(path), source.header)

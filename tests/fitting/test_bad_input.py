@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, IsolossError, UnusableData
-from isoloss.fitting import Fit, fit
+from isoloss.fitting import Fit, compare, fit
 from isoloss.laws import LAWS, CurveLaw, TableLaw
 from isoloss.observations import Curve, RunTable
 from isoloss.schedules import Schedule, schedule_from_spec
@@ -307,6 +307,33 @@ OPTIONS: tuple[tuple[dict[str, Any], str], ...] = (
 def test_options_that_cannot_be_met_name_their_field(name: str, options: dict[str, Any], field: str) -> None:
     """Each is refused before any work, by the name of the option."""
     assert refusal(outcome(name, good(name), **options)).fields["field"] == field
+
+
+NO_OBSERVATIONS: tuple[Any, ...] = ("x", b"x", [1, 2], None, 5, {"a": 1}, [None], object)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "concave_memory", "auto"])
+@pytest.mark.parametrize("wrong", NO_OBSERVATIONS, ids=repr)
+def test_what_is_neither_curves_nor_a_table_is_refused(name: str, wrong: Any) -> None:
+    """The refusal says what is expected and what was given."""
+    for act in (lambda: fit(name, wrong), lambda: compare(wrong, [name])):
+        with pytest.raises(InvalidInput, match="list of curves") as refused:
+            act()
+        assert refused.value.fields["field"] == "observations"
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [], "x", object], ids=repr)
+def test_what_is_no_law_is_refused(wrong: Any) -> None:
+    """Whatever it is; the laws that there are are named."""
+    with pytest.raises(InvalidInput, match="is not one of lr_annealing"):
+        fit(wrong, table())
+
+
+def test_curves_may_come_one_by_one() -> None:
+    """An iterator of curves is fitted as the list of them."""
+    assert fit("lr_annealing", iter(runs()), bootstrap=0).public() == (  # type: ignore[arg-type]
+        fit("lr_annealing", runs(), bootstrap=0).public()
+    )
 
 
 @every_law

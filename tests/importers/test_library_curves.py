@@ -5,7 +5,7 @@ import json
 import pytest
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.importers import read_curves
+from isoloss.importers import read_curves, read_runs
 
 CONSTANT = {"kind": "constant", "peak_lr": 0.1, "total_steps": 10}
 
@@ -55,6 +55,27 @@ def test_values_that_make_no_curve_are_told_with_their_file(folder):
 def test_a_pattern_that_names_nothing_is_refused(folder):
     with pytest.raises(InvalidInput, match="no file matches"):
         read_curves(str(folder / "*.tsv"))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"x", object, [None], [5], [[]], {"a": 1}, "a\0b"], ids=repr)
+def test_what_names_no_file_is_refused(wrong):
+    with pytest.raises(InvalidInput, match="must be the path of a file") as refused:
+        read_curves(wrong)
+    assert refused.value.fields["field"] == "paths"
+    with pytest.raises(InvalidInput, match="must be the path of a file") as refused:
+        read_runs(wrong)
+    assert refused.value.fields["field"] == "path"
+    with pytest.raises(InvalidInput, match="must be the path of a file"):
+        read_curves("a.csv", runs_file=[wrong])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["~nobody-of-this-name/*.csv", "**x/*.csv", "x" * 5_000], ids=lambda name: name[:9]
+)
+def test_a_path_that_the_system_refuses_is_told(wrong):
+    with pytest.raises(InvalidInput) as refused:
+        read_curves(wrong)
+    assert refused.value.fields["field"] == wrong
 
 
 def test_a_branch_has_its_parents_points_and_rates(tmp_path) -> None:
