@@ -62,11 +62,11 @@ class Evidence:
     @property
     def statement(self) -> str:
         """How the intervals of parameters were made."""
-        return (
-            self.resampling.statement
-            if self.resamples
-            else "no resamples were asked for: there are no intervals"
-        )
+        if self.resamples:
+            return self.resampling.statement
+        if self.failed_resamples:
+            return "no resample found an optimum: there are no intervals"
+        return "no resamples were asked for: there are no intervals"
 
 
 def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
@@ -84,6 +84,8 @@ def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
         unidentified.append(_misfit(evidence))
     weak = [*_weak_parameters(evidence), *_weak_search(evidence), *_weak_predictions(evidence)]
     said = [*unidentified, *weak, evidence.statement]
+    if not evidence.resamples:  # which the statement says
+        weak.append(evidence.statement)
     return ("unidentified" if unidentified else "weak" if weak else "sound"), said
 
 
