@@ -13,6 +13,7 @@ from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting.intervals import Spread, averaged, interval_around
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
+from isoloss.fitting.summary import summary
 from isoloss.laws import LAWS, Features, Law
 from isoloss.schedules import Schedule
 
@@ -110,9 +111,8 @@ class Fit:
     equals: tuple[tuple[float, Fit], ...] = ()
 
     def __repr__(self) -> str:
-        """Show the verdict and the parameters; a notebook has no use for thousands of resamples."""
-        rows = [f"  {_shown(one)}" for one in self.parameters.values()]
-        return "\n".join([f"Fit({self.law_name}, {self.verdict})", *rows])
+        """Show what the fit says in a few lines; a notebook has no use for thousands of resamples."""
+        return summary(self)
 
     @property
     def law(self) -> Law[Any]:
@@ -299,13 +299,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _finite(one) for name, one in value.items()}
     return type(value)(map(_finite, value)) if isinstance(value, list | tuple) else value
-
-
-def _shown(one: ParameterEstimate) -> str:
-    if one.value is None:
-        return f"{one.name}: not determined"
-    interval = "" if one.interval is None else f" [{one.interval[0]:.6g}, {one.interval[1]:.6g}]"
-    return f"{one.name} = {one.value:.6g}{interval} {one.unit}"
 
 
 def _paired(estimate: Mapping[str, Any]) -> dict[str, Any]:

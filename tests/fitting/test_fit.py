@@ -72,6 +72,31 @@ def test_a_fit_prints_as_a_short_table(found: Fit) -> None:
     assert len(shown) < 1000
 
 
+def test_a_fit_prints_its_reasons_its_held_out_error_and_what_was_left_out() -> None:
+    """What a verdict rests on is read where it is read; of many runs and reasons the first few are named."""
+    unread = [{"run_id": f"r{number}", "reason": "no learning rate"} for number in range(5)]
+    unread += [{"run_id": f"odd-{number}", "reason": f"odd {number}"} for number in range(3)]
+    shown = repr(fit(LAW, three_runs(), bootstrap=0, holdout={"run_ids": ["wsd"]}, left_out=unread))
+    lines = [line.strip() for line in shown.splitlines()]
+    assert "- no resamples were asked for: there are no intervals" in lines
+    (predicted,) = (line for line in lines if line.startswith("predicted "))
+    assert predicted.startswith("predicted the runs that were asked for: mean absolute error 0.00")
+    assert lines[lines.index("left out: 8 runs") + 1 :] == [
+        "r0, r1, r2 and 2 more: no learning rate",
+        "odd-0: odd 0",
+        "odd-1: odd 1",
+        "... and more in fit.left_out",
+    ]
+
+
+def test_of_many_reasons_the_first_are_printed(found: Fit) -> None:
+    """A note on each of a hundred runs is no short table."""
+    shown = repr(dataclasses.replace(found, reasons=[f"note {number}" for number in range(100)]))
+    assert "- note 9\n" in shown
+    assert "- ... and 90 more in fit.reasons" in shown
+    assert "note 10" not in shown
+
+
 def test_a_fit_survives_its_document(found: Fit) -> None:
     """What is read back from JSON predicts the same numbers."""
     read = Fit.from_document(json.loads(json.dumps(found.as_document())))
