@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from isoloss.cli.output import Output, print_fields
 from isoloss.cli.session import Session, command
+from isoloss.errors import NotFound
 
 if TYPE_CHECKING:
     from isoloss.client.documents import Law, LawParameter
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    command(app, "laws")(laws)
+    command(app, "laws", asks_service=False)(laws)
     command(app, "health")(health)
 
 
@@ -24,13 +25,18 @@ def laws(
     name: Annotated[str | None, typer.Argument(help="Show this law.", show_default="all")] = None,
 ) -> None:
     """List the laws that can be fitted, or show one with its parameters."""
-    if name is not None:
-        law = session.client.laws.get(name)
-        session.output.show(law, lambda: _show(session.output, law))
-        return
-    known = session.client.laws.list()
-    rows = [[law["name"], law["formula"]] for law in known]
-    session.output.show(known, lambda: session.output.table(["law", "formula"], rows))
+    # The laws are the library's: no service needs to run.
+    from isoloss.laws import LAWS  # numbers are slow to load
+
+    known = {law.name: cast("Law", law.describe()) for law in LAWS.values()}
+    if name is None:
+        rows = [[law["name"], law["formula"], ", ".join(law["requires"])] for law in known.values()]
+        columns = ["law", "formula", "needs"]
+        session.output.show(list(known.values()), lambda: session.output.table(columns, rows))
+    elif name in known:
+        session.output.show(known[name], lambda: _show(session.output, known[name]))
+    else:
+        raise NotFound(kind="law", name=name)
 
 
 def _show(output: Output, law: Law) -> None:

@@ -25,6 +25,9 @@ Arguments = ParamSpec("Arguments")
 Project = Annotated[
     str, typer.Option("--project", "-p", envvar="ISOLOSS_PROJECT", help="The project.", show_default=False)
 ]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document and nothing else.", show_default=False)
+]
 
 
 class Session:
@@ -62,9 +65,7 @@ class Session:
 
 
 def _shared(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document and nothing else.", show_default=False)
-    ] = False,
+    as_json: AsJson = False,
     url: Annotated[str | None, typer.Option("--url", help="The service.", show_default="ISOLOSS_URL")] = None,
     api_key_file: Annotated[
         Path | None,
@@ -73,31 +74,40 @@ def _shared(
 ) -> None: ...
 
 
+def _json_alone(as_json: AsJson = False) -> None: ...
+
+
 def command(
-    app: typer.Typer, name: str
+    app: typer.Typer, name: str, *, asks_service: bool = True
 ) -> Callable[
     [Callable[Concatenate[Session, Arguments], None]], Callable[Concatenate[Session, Arguments], None]
 ]:
-    """Add a function to the application as a command that gets a Session and takes the shared options."""
+    """Add a function to the application as a command that gets a Session and takes the shared options.
+
+    One that does not ask the service takes none that say where it is.
+    """
+    shared = _shared if asks_service else _json_alone
 
     def add(
         function: Callable[Concatenate[Session, Arguments], None],
     ) -> Callable[Concatenate[Session, Arguments], None]:
-        app.command(name)(_with_session(function))
+        app.command(name)(_with_session(function, shared))
         return function
 
     return add
 
 
-def _with_session(function: Callable[Concatenate[Session, Arguments], None]) -> Callable[..., None]:
+def _with_session(
+    function: Callable[Concatenate[Session, Arguments], None], options_of: Callable[..., None]
+) -> Callable[..., None]:
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-    shared = list(inspect.signature(_shared, eval_str=True).parameters.values())
+    shared = list(inspect.signature(options_of, eval_str=True).parameters.values())
 
     @functools.wraps(function)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        as_json, url, api_key_file = (kwargs.pop(parameter.name) for parameter in shared)
-        output = Output(as_json=bool(as_json))
-        session = Session(output, _text(url), _path(api_key_file))
+        given = {parameter.name: kwargs.pop(parameter.name) for parameter in shared}
+        output = Output(as_json=bool(given["as_json"]))
+        session = Session(output, _text(given.get("url")), _path(given.get("api_key_file")))
         with _reported(output):
             try:
                 function(session, *args, **kwargs)

@@ -5,6 +5,8 @@ import json
 import httpx
 import pytest
 
+from isoloss.laws import LAWS
+
 FIT = {
     "id": "f1",
     "job_id": "j1",
@@ -117,7 +119,6 @@ def test_json_is_one_document_on_stdout_and_nothing_else(invoke):
     ids=" ".join,
 )
 def test_every_command_prints_exactly_one_json_document(invoke, arguments):
-    law = {"name": "power_law", "formula": "L = c x^m", "parameters": [], "requires": [], "reference": ""}
     routes = {
         **FIT_ROUTES,
         "POST /v1/projects": httpx.Response(201, json={"name": "p"}),
@@ -131,7 +132,6 @@ def test_every_command_prints_exactly_one_json_document(invoke, arguments):
         "POST /v1/jobs/j1/cancel": {"id": "j1", "status": "running"},
         "POST /v1/keys": {"id": "k", "key": "secret"},
         "DELETE /v1/keys/k": httpx.Response(204),
-        "GET /v1/laws": {"items": [law]},
         "GET /healthz": {"status": "alive"},
         "GET /readyz": {"status": "ready"},
     }
@@ -168,9 +168,10 @@ def test_a_service_that_is_not_there_is_one_sentence(invoke):
 def test_the_key_comes_from_a_file_and_never_from_the_command_line(invoke, tmp_path):
     (tmp_path / "key").write_text("from-file\n")
     requests: list[httpx.Request] = []
-    routes = {"GET /v1/laws": {"items": []}}
+    routes = {"GET /v1/projects": {"items": [], "next_cursor": None}}
     invoke(
-        "laws",
+        "project",
+        "list",
         "--api-key-file",
         str(tmp_path / "key"),
         "--url",
@@ -180,7 +181,20 @@ def test_the_key_comes_from_a_file_and_never_from_the_command_line(invoke, tmp_p
     )
     assert requests[0].headers["Authorization"] == "Bearer from-file"
     assert requests[0].url.host == "x.test"
-    assert invoke("laws", "--api-key", "k").exit_code == 2
+    assert invoke("project", "list", "--api-key", "k").exit_code == 2
+
+
+def test_the_laws_are_told_without_a_service(invoke):
+    requests: list[httpx.Request] = []
+    listed = json.loads(invoke("laws", "--json", requests=requests).stdout)
+    assert listed == [law.describe() for law in LAWS.values()]
+    assert json.loads(invoke("laws", "chinchilla", "--json").stdout) == LAWS["chinchilla"].describe()
+    assert "config.n_tokens" in invoke("laws").stdout
+    assert "exponent of the model size" in invoke("laws", "chinchilla", requests=requests).stdout
+    assert requests == []
+    unknown = invoke("laws", "moore")
+    assert (unknown.exit_code, unknown.stderr) == (1, "Error: There is no law 'moore'.\n")
+    assert invoke("laws", "--url", "http://x.test").exit_code == 2
 
 
 def test_a_fit_sends_what_was_asked_for(invoke):
@@ -266,7 +280,7 @@ def test_a_fit_that_failed_is_an_error(invoke):
         ("predict f -p p --schedule @/nowhere/x.json", "No such file"),
         ("predict f -p p --interval wide", "--interval"),
         (
-            "laws --api-key-file /nowhere/key",
+            "project list --api-key-file /nowhere/key",
             "Error: --api-key-file: /nowhere/key: No such file or directory\n",
         ),
         ("fit create x -p p --all --bounds alpha=1:0", "'alpha=1:0': reversed; write 0:1"),
