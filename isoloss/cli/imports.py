@@ -145,6 +145,8 @@ def _show_table(output: Output, report: TableReport) -> None:
     told = [f"{number(count)} {what}" for what, count in counts.items() if count]
     output.line(f"Runs of {report.path.name}: {', '.join(told) or 'none'}")
     output.line(f"Each has {', '.join(report.fields)}", style="dim")
+    for note in report.notes:
+        output.hint(f"Note: {note}")
     for skipped in report.skipped[:SHOWN_ROWS]:
         output.hint(f"Skipped {skipped.run_id}: {skipped.reason}")
     if len(report.skipped) > SHOWN_ROWS:

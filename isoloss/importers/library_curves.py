@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.importers.csv_files import read_table
+from isoloss.importers.csv_files import CurveTable, read_table
 from isoloss.importers.curves import sendable_columns
 from isoloss.importers.paths import Paths, expand
 from isoloss.importers.plans import ImportPlan, plan_imports
 from isoloss.observations import Curve, FloatArray, IntArray, branch_learning_rates, learning_rates
 from isoloss.schedules import Schedule, schedule_from_spec
+
+WEIGHTS = frozenset({"weight", "weights", "sample_weight", "sample_weights"})
 
 
 def read_curves(
@@ -61,7 +63,7 @@ class _Run:
     losses: FloatArray
     schedule: Schedule
     config: Mapping[str, Any]
-    note: str | None
+    notes: tuple[str, ...]
 
     def curve(self, target: str) -> Curve:
         return Curve.from_columns(
@@ -70,7 +72,7 @@ class _Run:
             schedule=self.schedule,
             config=self.config,
             target=target,
-            notes=(self.note,) if self.note else (),
+            notes=self.notes,
         )
 
 
@@ -82,7 +84,8 @@ def _read(
     runs: Mapping[str, _Run],
 ) -> _Run:
     specification = plan.specification or {}
-    masked, _ = sendable_columns(read_table(plan.path, map))
+    table = read_table(plan.path, map)
+    masked, _ = sendable_columns(table)
     if target not in masked:
         raise UnusableData(reason=f"run {plan.run_id!r} has no {target}")
     step = np.asarray(masked["step"], dtype=np.int64)
@@ -94,12 +97,22 @@ def _read(
     parent = specification.get("parent")
     if parent is None:
         schedule, note = learning_rates(plan.run_id, step, lr, declared)
-        return _Run(plan.run_id, step, losses, schedule, said, note)
+        return _Run(plan.run_id, step, losses, schedule, said, (*_notes(table), *_said(note)))
     trunk, at = _trunk(plan.run_id, parent, runs)
     early, own = trunk.step <= at, step > at
     schedule, note = branch_learning_rates(plan.run_id, trunk.schedule, at, step, lr, declared)
     joined = np.append(trunk.step[early], step[own]), np.append(trunk.losses[early], losses[own])
-    return _Run(plan.run_id, *joined, schedule, said, note)
+    return _Run(plan.run_id, *joined, schedule, said, (*_notes(table), *_said(note)))
+
+
+def _said(note: str | None) -> tuple[str, ...]:
+    return () if note is None else (note,)
+
+
+def _notes(table: CurveTable) -> tuple[str, ...]:
+    """Return notes on columns that look as if they were meant for a fit; logs hold many others."""
+    found = [column for column, field in table.field_map.fields.items() if field in WEIGHTS]
+    return tuple(f"no law reads its column {column!r}: every point counts the same" for column in found)
 
 
 def _trunk(run_id: str, parent: Mapping[str, Any], runs: Mapping[str, _Run]) -> tuple[_Run, int]:

@@ -45,6 +45,9 @@ TEXT = SPECIFICATION | {
 }
 KNOWN = TEXT | set(RUN_FIELDS)
 
+MOST_NAMED = 8
+"""Columns that a note names one by one."""
+
 
 def map_run_columns(
     header: Sequence[str], chosen: Mapping[str, str] | None = None, *, file: str
@@ -67,6 +70,21 @@ def map_run_columns(
         if column not in fields and FREE_NAME.fullmatch(name) and name not in fields.values():
             fields[column] = name
     return {column: fields[column] for column in header if column in fields}
+
+
+def unread_columns(header: Sequence[str], fields: Mapping[str, str]) -> tuple[str, ...]:
+    """Return notes in words on the columns that no law reads, and on those that were passed over."""
+    own = [column for column, field in fields.items() if field not in KNOWN]
+    passed = [column for column in header if column not in fields]
+    read = "no law reads {}: kept beside the runs, and every run counts the same"
+    over = "passed over: {}, for want of a name, or because another column has it"
+    return tuple(text.format(_named(columns)) for text, columns in ((read, own), (over, passed)) if columns)
+
+
+def _named(columns: Sequence[str]) -> str:
+    several = "columns" if len(columns) > 1 else "column"
+    more = f" and {len(columns) - MOST_NAMED} more" if len(columns) > MOST_NAMED else ""
+    return f"{several} {', '.join(map(repr, columns[:MOST_NAMED]))}{more}"
 
 
 def _is_free(column: str, name: str, fields: Mapping[str, str]) -> bool:

@@ -45,7 +45,8 @@ class SkippedRow:
 class TableReport:
     """What an import did: runs that are new, that changed, and that were there as the table has them.
 
-    `created` says whether it made the project; `fields` what the rows' configurations and summaries hold.
+    `created` says whether it made the project; `fields` what the rows' configurations and summaries hold; `notes`
+    which columns no law reads.
     """
 
     project: str
@@ -56,6 +57,7 @@ class TableReport:
     fields: tuple[str, ...]
     skipped: tuple[SkippedRow, ...]
     created: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def import_table(
@@ -77,7 +79,7 @@ def import_table(
     a run already and the table does not say stays. A row that the service refuses is skipped and the report says
     why; InvalidInput is raised, and nothing sent, where the table cannot be read.
     """
-    rows = read_specifications(path, map, config=config, prefix=prefix)
+    rows, notes = read_specifications(path, map, config=config, prefix=prefix)
     created = create_project(service, project)
     known = {} if created else {run["run_id"]: run for run in service.runs.list(project)}
     sent = [_merged(row, tags, recipe, known.get(row["run_id"])) for row in rows]
@@ -98,6 +100,7 @@ def import_table(
         fields=tuple(sorted({name for row in rows for name in (*row["config"], *row["summary"])})),
         skipped=tuple(skipped),
         created=created,
+        notes=notes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from isoloss.importers.run_fields import (
     TEXT,
     check_outcome,
     map_run_columns,
+    unread_columns,
 )
 from isoloss.observations import RunTable
 from isoloss.observations.tables import SUMMARY_FIELDS
@@ -52,15 +53,16 @@ def read_runs(
     of numbers keep their own names. `config` holds for all rows. The outcome of the `target` "loss" is the
     field `final_loss`, of "val_loss" `final_val_loss`, of "reward" `reward`; an empty cell or NaN is missing,
     and a run whose outcome is infinite diverged. Rows go by their `run_id`, or are row-0001, row-0002, ...
-    `n_params_kind` asks for that count where the rows have several.
+    `n_params_kind` asks for that count where the rows have several. The table's `notes`, which a fit repeats, name
+    the columns that no law reads.
     Raises InvalidInput that names row and column.
 
     >>> runs = isoloss.read_runs("runs.csv", map={"n_params": "N", "n_tokens": "D", "final_loss": "loss"})
     """
     if target not in SUMMARY_FIELDS:
         raise InvalidInput(field="target", reason=f"must be one of {', '.join(SUMMARY_FIELDS)}")
-    runs = read_specifications(path, map, config=config, outcome=SUMMARY_FIELDS[target])
-    table = RunTable.from_runs(runs, target=target, n_params_kind=n_params_kind)
+    runs, notes = read_specifications(path, map, config=config, outcome=SUMMARY_FIELDS[target])
+    table = replace(RunTable.from_runs(runs, target=target, n_params_kind=n_params_kind), notes=notes)
     if n_params_kind is not None and np.isnan(table.column("n_params")).all():
         reason = (
             f"no row has n_params_{n_params_kind}, or n_params of this kind; say what n_params counts by "
@@ -77,11 +79,12 @@ def read_specifications(
     config: Mapping[str, Any] | None = None,
     outcome: str | None = None,
     prefix: str = "",
-) -> list[dict[str, Any]]:
+) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """The rows of a table as the API takes runs: `run_id`, `name`, `status`, `recipe`, `config`, `summary`.
 
-    `map` and `config` as for `read_runs`; `outcome` is a field that the table must have, `prefix` what the names
-    of numbered rows begin with. Raises InvalidInput.
+    Beside them notes in words on columns that mean nothing to a law. `map` and `config` as for `read_runs`;
+    `outcome` is a field that the table must have, `prefix` what the names of numbered rows begin with. Raises
+    InvalidInput.
     """
     source = _read(checked_path(path, "path"))
     fields = map_run_columns(source.header, map, file=str(path))
@@ -97,7 +100,7 @@ def read_specifications(
     }
     rows = [_specification(source, row, columns, config or {}, prefix) for row in range(len(source.rows))]
     _refuse_doubles(source, rows)
-    return rows
+    return rows, unread_columns(source.header, fields)
 
 
 @dataclass(frozen=True)

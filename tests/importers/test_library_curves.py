@@ -52,6 +52,13 @@ def test_values_that_make_no_curve_are_told_with_their_file(folder):
         read_curves(path, schedule=CONSTANT)
 
 
+def test_a_column_of_weights_is_told_to_be_unread(folder):
+    path = folder / "weighted.csv"
+    path.write_text("step,loss,Weight,grad_norm\n1,9,2,1\n2,8,1,1\n")
+    (curve,) = read_curves(path, schedule=CONSTANT)
+    assert curve.notes == ("no law reads its column 'Weight': every point counts the same",)
+
+
 def test_a_pattern_that_names_nothing_is_refused(folder):
     with pytest.raises(InvalidInput, match="no file matches"):
         read_curves(str(folder / "*.tsv"))

@@ -56,6 +56,21 @@ def test_runs_go_by_their_own_names_and_other_numbers_keep_theirs(tmp_path: Path
     assert (table.target, table.columns["data_share"], table.outcome) == ("val_loss", 0.5, 2.9)
 
 
+def test_columns_that_no_law_reads_are_told(tmp_path: Path) -> None:
+    """Weights and other columns that look meant are in the notes of the table, of its fit and of an import."""
+    text = "N,D,loss,weight,train_loss,7\n1e7,2e8,4.1,2,4.2,1\n3e7,2e8,3.9,1,4,1\n"
+    path = write(tmp_path, text)
+    notes = (
+        "no law reads columns 'weight', 'train_loss': kept beside the runs, and every run counts the same",
+        "passed over: column '7', for want of a name, or because another column has it",
+    )
+    table = isoloss.read_runs(path)
+    assert table.notes == notes
+    assert set(notes) <= set(isoloss.fit("power_law", table, bootstrap=0).reasons)
+    assert import_table(Service(), "p", path).notes == notes
+    assert isoloss.read_runs(write(tmp_path, "N,D,loss\n1e7,2e8,4.1\n")).notes == ()
+
+
 def test_counts_of_one_kind_are_asked_for(tmp_path: Path) -> None:
     """Where rows have several counts of parameters, `n_params_kind` chooses; a kind that no row has is refused."""
     path = write(tmp_path, "N,n_params_total,D,loss\n1e7,2e7,2e8,4.1\n")
