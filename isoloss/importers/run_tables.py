@@ -26,6 +26,7 @@ from isoloss.importers.run_fields import (
     unread_columns,
 )
 from isoloss.observations import RunTable
+from isoloss.observations.counts import check_kind
 from isoloss.observations.tables import SUMMARY_FIELDS
 
 STATUSES = ("running", "finished", "failed", "preempted", "diverged")
@@ -61,6 +62,7 @@ def read_runs(
     """
     if target not in SUMMARY_FIELDS:
         raise InvalidInput(field="target", reason=f"must be one of {', '.join(SUMMARY_FIELDS)}")
+    check_kind(n_params_kind)
     runs, notes = read_specifications(path, map, config=config, outcome=SUMMARY_FIELDS[target])
     table = replace(RunTable.from_runs(runs, target=target, n_params_kind=n_params_kind), notes=notes)
     if n_params_kind is not None and np.isnan(table.column("n_params")).all():
@@ -211,6 +213,7 @@ def _specification(
     diverged = any(math.isinf(summary[field]) for field in OUTCOMES & summary.keys())
     run_id = run_id_of(said["run_id"]) if "run_id" in said else f"{prefix}row-{row + 1:04d}"
     own = {field: value for field, value in said.items() if field not in SPECIFICATION | SUMMARY}
+    check_kind(own.get("n_params_kind"), f"{source.place(row)}, n_params_kind")
     document = {
         "run_id": run_id,
         "name": said.get("name", run_id),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.observations.counts import n_params_of
+from isoloss.observations.counts import check_kind, n_params_of
 from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
 FloatArray = npt.NDArray[np.float64]
@@ -70,6 +70,7 @@ class Curve:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_kind(self.n_params_kind)
         if self.step.shape != self.loss_nats.shape or self.step.ndim != 1:
             raise InvalidInput(field="loss", reason="step and loss must be columns of equal length")
         if self.step.size and (self.step[0] < 1 or np.any(np.diff(self.step) <= 0)):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput
-from isoloss.observations.counts import n_params_of
+from isoloss.observations.counts import check_kind, n_params_of
 from isoloss.observations.curves import FloatArray
 
 LeftOut = list[dict[str, str]]
@@ -39,6 +39,7 @@ class RunTable:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_kind(self.n_params_kind)
         for name, values in {**self.columns, SUMMARY_FIELDS[self.target]: self.outcome}.items():
             if values.shape != (self.n_runs,):
                 raise InvalidInput(field=name, reason=f"has {values.size} values for {self.n_runs} runs")

@@ -80,6 +80,9 @@ def test_counts_of_one_kind_are_asked_for(tmp_path: Path) -> None:
     assert (asked.column("n_params"), asked.n_params_kind) == (2e7, "total")
     with pytest.raises(InvalidInput, match="no row has n_params_active"):
         isoloss.read_runs(path, n_params_kind="active")
+    for said in ({"n_params_kind": "foo"}, {"config": {"n_params_kind": "foo"}}):
+        with pytest.raises(InvalidInput, match="'foo' is not one of total, non_embedding, active"):
+            isoloss.read_runs(path, **said)  # type: ignore[arg-type]
 
 
 def test_a_run_whose_loss_is_infinite_or_whose_status_says_so_diverged(tmp_path: Path) -> None:
@@ -103,6 +106,7 @@ def test_a_run_whose_loss_is_infinite_or_whose_status_says_so_diverged(tmp_path:
         ("N,D,perplexity\n1e7,2e8,4.1\n", "no column is the final_loss"),
         ("run,N,D,loss\na,1,1,1\na,1,1,1\n", "row 2 (line 3): run 'a' stands in row 1 already"),
         ("N,D,loss,status\n1,1,1,odd\n", "row 1 (line 2), status: 'odd' is none of"),
+        ("N,D,loss,n_params_kind\n1,1,1,odd\n", "row 1 (line 2), n_params_kind: 'odd' is not one of total"),
     ],
 )
 def test_what_cannot_be_read_is_named_by_row_and_column(tmp_path: Path, text: str, message: str) -> None:

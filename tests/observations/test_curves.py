@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
-from isoloss.observations import Curve, branch_learning_rates, n_params_of
+from isoloss.observations import Curve, RunTable, branch_learning_rates, n_params_of
 from isoloss.schedules import schedule_from_spec
 
 SPEC = {"kind": "constant", "total_steps": 400, "peak_lr": 1e-3, "warmup_steps": 100}
@@ -110,3 +113,29 @@ def test_the_parameter_count_of_a_kind() -> None:
     assert n_params_of(config, "non_embedding") == ("non_embedding", 5.0)
     assert n_params_of(config, "active") == ("active", None)
     assert n_params_of({}) == (None, None)
+
+
+@pytest.mark.parametrize("kind", ["foo", "", 5, ["total"]])
+def test_a_kind_that_there_is_not_is_refused(kind: Any) -> None:
+    """Wherever it is said: it would keep runs of one kind apart, or those of two together."""
+    wrong = {"n_params": 7, "n_params_kind": kind}
+    columns = {"step": np.array([10, 20]), "loss": np.array([3.0, 2.9])}
+    acts: list[Callable[[], object]] = [
+        lambda: n_params_of(wrong),
+        lambda: n_params_of({"n_params": 7}, kind),
+        lambda: Curve.from_columns("r", columns, schedule=DECLARED, config=wrong),
+        lambda: Curve("r", np.array([10]), np.array([3.0]), DECLARED, 7.0, kind),
+        lambda: RunTable(("r",), {}, np.ones(1), n_params_kind=kind),
+        lambda: RunTable.from_runs([{"run_id": "r", "config": wrong}]),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidInput, match="total, non_embedding, active") as refused:
+            act()
+        assert refused.value.fields["field"] == "n_params_kind"
+
+
+@pytest.mark.parametrize("count", ["7B", True, [7]])
+def test_a_count_that_is_no_number_is_refused(count: Any) -> None:
+    """The refusal names the field and shows the value."""
+    with pytest.raises(InvalidInput, match=r"^n_params: .* is no number"):
+        n_params_of({"n_params": count})
