@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ MOST_FOLDS = 20
 SIMULATED = 100
 """Draws of noise that tell which error of prediction it explains."""
 
-A_FEW = 12
-"""Runs that may already determine a law."""
+A_FEW, MOST_TRIED = 6, 4
+"""Runs that may already determine a law, and how many such sets are tried."""
 
 NOISE_VALUES = 4_000_000
 """Values of noise that are held at once."""
@@ -106,21 +106,23 @@ def _some(folds: list[Fold]) -> list[Fold]:
 def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     """Return the folds whose fitted runs determine all that the whole data do.
 
-    More runs never determine less: a few runs that do and that no fold predicts spare a look at all the others.
+    More runs never determine less: a few runs that do, and that a fold does not predict, spare a look at the others.
     """
-    some = [group[0] for group in task.data.alike()][: 3 * A_FEW]
-    enough = [
-        set(few)
-        for begin in range(0, len(some), A_FEW)
-        if _determines(task, few := some[begin : begin + A_FEW])
-    ]
-    return [
-        fold
-        for fold in folds
-        if fold.fitted
-        and fold.predicted
-        and (any(few.isdisjoint(fold.predicted) for few in enough) or _determines(task, fold.fitted))
-    ]
+    some = [group[0] for group in task.data.alike()]
+    apart = max(1, len(some) // A_FEW)
+    untried = iter([some[begin::apart] for begin in range(min(apart, MOST_TRIED))])
+    enough: list[Collection[int]] = []
+
+    def determines(fold: Fold) -> bool:
+        while not any(set(few).isdisjoint(fold.predicted) for few in enough):
+            few = next(untried, None)
+            if few is None:
+                return _determines(task, fold.fitted)
+            if _determines(task, few):
+                enough.append(few)
+        return True
+
+    return [fold for fold in folds if fold.fitted and fold.predicted and determines(fold)]
 
 
 def _determines(task: Task, positions: Sequence[int]) -> bool:

@@ -69,8 +69,8 @@ class NormBlocks(Features):
     Corners (corners,): edge `corner` at which a drop begins or ends, positions `opens` and `closes` of the drop
     that begins and of the one that ends there; behind the last drop where there is none.
     Pairs (pairs,) of a point with a corner before it, by points: `pair_corner`, `pair_point` as positions in the
-    corners and in `annealed`, the points with corners before them, whose pairs begin at `pair_starts`; the drop
-    that ends with such a point is `closing`.
+    corners and in `annealed`, the points with corners before them, whose pairs lie between two `pair_ends`, the
+    first of which is 0; the drop that ends with such a point is `closing`.
     """
 
     area: FloatArray
@@ -98,7 +98,7 @@ class NormBlocks(Features):
     annealed: IntArray
     pair_corner: IntArray
     pair_point: IntArray
-    pair_starts: IntArray
+    pair_ends: IntArray
     closing: IntArray
     n_peaks: int
     fallen: float
@@ -154,10 +154,10 @@ def _pairs(corner: IntArray, at: IntArray, begin: IntArray) -> dict[str, IntArra
     count = np.searchsorted(corner, at) - first
     annealed = np.flatnonzero(count > 0)
     count = count[annealed]
-    starts = np.cumsum([0, *count])[:-1]
+    ends = np.cumsum([0, *count])
     point = np.repeat(np.arange(len(annealed)), count)
-    pair_corner = first[annealed][point] + np.arange(len(point)) - starts[point]
-    return {"annealed": annealed, "pair_corner": pair_corner, "pair_point": point, "pair_starts": starts}
+    pair_corner = first[annealed][point] + np.arange(len(point)) - ends[point]
+    return {"annealed": annealed, "pair_corner": pair_corner, "pair_point": point, "pair_ends": ends}
 
 
 def _blocks_of(run: Trained) -> dict[str, np.ndarray]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple, TypeAlias
 
 from isoloss.arrays import FloatArray, namespace
-from isoloss.laws.memory import sum_runs_of
-from isoloss.laws.norm_blocks import NormBlocks
+from isoloss.laws.memory import weighted_sums
+from isoloss.laws.norm_blocks import NOTHING, NormBlocks
 
 Slopes: TypeAlias = dict[str, FloatArray]
 """Derivatives by the name of the parameter; empty where they are not asked for."""
+
+VALUE = ""
+"""Stands among the names of derivatives for what they are derivatives of."""
 
 
 class Rates(NamedTuple):
@@ -97,41 +100,48 @@ def _left_of_drops(rates: Rates, features: NormBlocks, found: Norms) -> tuple[Fl
     xp = namespace(rates.C)
     clock, clock_by = _clock(rates, features, found)
     height, height_by = _heights(rates, features, found)
-    taken = _between(clock, features) + features.sudden
-    spread = 1 - features.sudden
-    weight_by = {name: spread * slope / taken for name, slope in height_by.items()}
-    for name, slope in clock_by.items():
-        shrunk = spread * height * _between(slope, features) / taken**2
-        weight_by[name] = weight_by[name] - shrunk if name in weight_by else -shrunk
-    corner = features.pair_corner
     now = xp.take(features.at, features.annealed, axis=0)
-    then = xp.take(features.corner, corner, axis=0)
-    since = xp.take(clock, xp.take(now, features.pair_point, axis=0), axis=-1) - xp.take(clock, then, axis=-1)
+    passed, passed_at = xp.take(clock, now, axis=-1), xp.take(clock, features.corner, axis=-1)
+    since = xp.take(passed, features.pair_point, axis=-1) - xp.take(passed_at, features.pair_corner, axis=-1)
     total, kernel, *slopes = _kernel(rates.C * since, rates.b, slopes=bool(clock_by))
-    weight = xp.take(_at_corners(spread * height / taken, features), corner, axis=-1)
-    late = xp.take(_late_at_corners(height, features), corner, axis=-1)
-    even = _sum(weight * total, features) / rates.C
-    value = even + _sum(late * kernel, features) + _closing(height, features)
+    weight = _even_weights(features, clock, clock_by, height, height_by)
+    late = {name: _late_at_corners(one, features) for name, one in ({VALUE: height} | height_by).items()}
+    places: Slopes = {}
+    if clock_by:
+        places = {VALUE: xp.ones_like(passed_at), "C": passed_at}
+        places |= {name: xp.take(slope, features.corner, axis=-1) for name, slope in clock_by.items()}
+    even = _summed(total, weight, features)
+    pulled = {f"at {name}": weight[VALUE] * one for name, one in places.items()}
+    lagging = _summed(kernel, late | pulled, features)
+    value = even[VALUE] / rates.C + lagging[VALUE] + _closing(height, features)
     if not clock_by:
         return value, {}
+    by = {name: even[name] / rates.C for name in weight if name != VALUE}
+    for name, slope in height_by.items():
+        by[name] += lagging[name] + _closing(slope, features)
     fall, total_b, kernel_b = slopes
-    slope = weight * kernel + rates.C * late * fall
-    by = {
-        "C": (_sum(slope * since, features) - even) / rates.C,
-        "b": _sum(weight * total_b / rates.C + late * kernel_b, features),
-    }
-    reached = _sum(slope, features)
-    total = total / rates.C
-    for name in weight_by:
-        weight = xp.take(_at_corners(weight_by[name], features), corner, axis=-1)
-        by[name] = _sum(weight * total, features)
-    for name, slope_of_height in height_by.items():
-        late = xp.take(_late_at_corners(slope_of_height, features), corner, axis=-1)
-        by[name] += _sum(late * kernel, features) + _closing(slope_of_height, features)
-    for name, slope_of_clock in clock_by.items():
-        by[name] += reached * xp.take(slope_of_clock, now, axis=-1)
-        by[name] -= _sum(xp.take(slope_of_clock, then, axis=-1) * slope, features)
+    by["b"] = _summed(total_b, {VALUE: weight[VALUE]}, features)[VALUE] / rates.C
+    by["b"] += _summed(kernel_b, {VALUE: late[VALUE]}, features)[VALUE]
+    # What is left falls with the time between each corner and the point: by how much, times either's place.
+    falling = _summed(fall, {name: late[VALUE] * one for name, one in places.items()}, features)
+    moved = {name: lagging[f"at {name}"] + rates.C * falling[name] for name in places}
+    by["C"] = (passed * moved[VALUE] - moved["C"] - even[VALUE] / rates.C) / rates.C
+    for name, slope in clock_by.items():
+        by[name] += xp.take(slope, now, axis=-1) * moved[VALUE] - moved[name]
     return value, by
+
+
+def _even_weights(
+    features: NormBlocks, clock: FloatArray, clock_by: Slopes, height: FloatArray, height_by: Slopes
+) -> Slopes:
+    """Return how often F counts at each corner, the `VALUE`, and its derivatives: (members, corners) each."""
+    taken = _between(clock, features) + features.sudden
+    spread = 1 - features.sudden
+    by = {name: spread * slope / taken for name, slope in ({VALUE: height} | height_by).items()}
+    for name, slope in clock_by.items():
+        shrunk = by[VALUE] * _between(slope, features) / taken
+        by[name] = by[name] - shrunk if name in by else -shrunk
+    return {name: _at_corners(one, features) for name, one in by.items()}
 
 
 def _heights(rates: Rates, features: NormBlocks, found: Norms) -> tuple[FloatArray, Slopes]:
@@ -164,23 +174,22 @@ def _kernel(x: FloatArray, b: FloatArray, *, slopes: bool) -> tuple[FloatArray, 
     """
     xp = namespace(x)
     share = x / b
+    inverse = 1 / (1 + share)
     log = xp.log1p(share)
-    v = (1 - b) * log
-    close = xp.abs(v) < 1e-3
+    v = (1 - b) * log + NOTHING  # at b = 1, and where x is 0, a limit
     grown = xp.expm1(v)
-    near = v[close]
-    v[close] = 1.0
     mean = grown / v
-    mean[close] = 1 + near / 2 * (1 + near / 3 * (1 + near / 4))
     grown += 1
-    total, kernel = b * log * mean, grown / (1 + share)
+    total, kernel = b * log * mean, grown * inverse
     if not slopes:
         return total, kernel
     slope = (grown - mean) / v
+    close = xp.abs(v) < 1e-3
+    near = v[close]
     slope[close] = 0.5 + near / 3 * (1 + 3 * near / 8 * (1 + 4 * near / 15))
-    passed = share / (1 + share)
+    passed = share * inverse
     total_b = (log - passed) * mean - log * slope * ((1 - b) * passed + b * log)
-    return total, kernel, -kernel / (1 + share), total_b, kernel * (passed - log)
+    return total, kernel, -kernel * inverse, total_b, kernel * (passed - log)
 
 
 def _mean_decay(x: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -212,8 +221,12 @@ def _running(values: FloatArray) -> Any:
     return namespace(values).cumulative_sum(values, axis=-1)
 
 
-def _sum(values: FloatArray, features: NormBlocks) -> FloatArray:
-    return sum_runs_of(values, features.pair_starts)
+def _summed(values: FloatArray, weights: Slopes, features: NormBlocks) -> Slopes:
+    """Return sums of values (members, pairs) times weights (members, corners) at each annealed point, by name."""
+    xp = namespace(values)
+    stacked = xp.stack(list(weights.values()), axis=-1)
+    sums = weighted_sums(values, stacked, features.pair_corner, features.pair_ends)
+    return {name: sums[..., column] for column, name in enumerate(weights)}
 
 
 def _in_run(total: FloatArray, features: NormBlocks) -> Any:
