@@ -103,9 +103,7 @@ class FitOptions:
             narrowed[name] = _narrow(f"bounds.{name}", pair, limits[name])
         for name, value in self.fix.items():
             _require(name in limits, f"fix.{name}", "the law has no such parameter")
-            low, high = limits[name]
-            inside = _is_number(value) and low <= value <= high
-            _require(inside, f"fix.{name}", f"must be a number in [{low:g}, {high:g}]")
+            _check_fixed(f"fix.{name}", value, limits[name], narrowed[name])
             narrowed[name] = (float(value), float(value))
         for name in self.expr:
             free = name not in self.fix and name not in self.bounds
@@ -147,6 +145,18 @@ class Constraints:
 
     bounds: Mapping[str, tuple[float, float]]
     expressions: Mapping[str, str]
+
+
+def _check_fixed(name: str, value: object, limits: tuple[float, float], given: tuple[float, float]) -> None:
+    """Refuse a value that the law, or the caller's own bounds, exclude."""
+    low, high = limits
+    finite = _is_number(value) and math.isfinite(value)  # type: ignore[arg-type]
+    _require(finite, name, f"must be a finite number in [{low:g}, {high:g}]")
+    assert isinstance(value, int | float)
+    inside = low <= value <= high
+    _require(inside, name, f"{value:g} lies outside of the law's own bounds [{low:g}, {high:g}]")
+    inside = given[0] <= value <= given[1]
+    _require(inside, name, f"{value:g} lies outside of the bounds given for it, [{given[0]:g}, {given[1]:g}]")
 
 
 def _narrow(name: str, pair: object, limits: tuple[float, float]) -> tuple[float, float]:

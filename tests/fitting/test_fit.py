@@ -316,6 +316,14 @@ def test_two_sizes_and_a_given_exponent_determine_the_size_term() -> None:
     assert given.predict(schedule=LINEAR, n_params=1e9).value[-1] > 0
 
 
+def test_a_fixed_value_that_bounds_exclude_is_refused_in_words() -> None:
+    """The law's own bounds, and those that the caller gave beside it."""
+    with pytest.raises(InvalidInput, match=r"7 lies outside of the law's own bounds \[0.02, 3\]"):
+        fit(LAW, three_runs(), fix={"alpha": 7})
+    with pytest.raises(InvalidInput, match=r"0.3 lies outside of the bounds given for it, \[0.4, 3\]"):
+        fit(LAW, three_runs(), fix={"alpha": 0.3}, bounds={"alpha": [0.4, None]})
+
+
 def test_a_constraint_on_a_term_that_is_not_there_is_refused() -> None:
     """Runs of one size have no size term: fixing it would be ignored in silence."""
     with pytest.raises(InvalidInput) as caught:
@@ -340,6 +348,8 @@ def test_a_constraint_on_a_term_that_is_not_there_is_refused() -> None:
         ({"seed": 1.5}, "seed"),
         ({"fix": {"gamma": 1}}, "fix.gamma"),
         ({"fix": {"alpha": -1}}, "fix.alpha"),
+        ({"fix": {"A": float("inf")}}, "fix.A"),
+        ({"fix": {"alpha": 0.3}, "bounds": {"alpha": [0.4, 0.5]}}, "fix.alpha"),
         ({"bounds": {"alpha": [2, 1]}}, "bounds.alpha"),
         ({"bounds": {"alpha": 3}}, "bounds.alpha"),
         ({"bounds": {"gamma": [0, 1]}}, "bounds.gamma"),
