@@ -13,7 +13,7 @@ from app.runs.schemas import Config
 from app.schemas import Document, Label, Name, NotNegative, Positive, Step, Time
 from isoloss.fitting import AUTO
 from isoloss.fitting.objective import HUBER_DELTA
-from isoloss.fitting.options import MAX_BOOTSTRAP, MAX_STARTS
+from isoloss.fitting.options import MAX_BOOTSTRAP, MAX_SHARE, MAX_STARTS
 from store.tables import Fit
 
 MAX_PREDICTED_STEPS = 10_000
@@ -40,6 +40,7 @@ def _all_different(names: list[str]) -> list[str]:
 RunIds = Annotated[list[Name], Field(min_length=1, max_length=10_000), AfterValidator(_all_different)]
 Bounds = Annotated[list[int | float | None], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+HeldShare = Annotated[float, Field(gt=0, le=MAX_SHARE)]
 Prior = Annotated[list[int | float], Field(min_length=2, max_length=2)]
 
 
@@ -73,9 +74,10 @@ class Holdout(Document):
     """What is predicted and scored instead of fitted: exactly one of these."""
 
     run_ids: RunIds | None = Field(None, description="The runs of these names.", examples=[["wsd-1"]])
-    fraction: Share | None = Field(
+    fraction: HeldShare | None = Field(
         None,
-        description="This share of the runs, those that trained furthest or are the largest.",
+        description="This share of the runs, those that trained furthest or are the largest; at most "
+        f"{MAX_SHARE:g}, that no less is fitted than predicted.",
         examples=[0.2],
     )
 

@@ -55,7 +55,7 @@ def create(
         list[str] | None, typer.Option(help="A run to score instead of fitting; repeat it.")
     ] = None,
     holdout_fraction: Annotated[
-        float | None, typer.Option(help="A share of the runs to score instead.")
+        float | None, typer.Option(help="A share of the runs to score instead, at most 0.5.")
     ] = None,
     resample: Annotated[
         str | None,

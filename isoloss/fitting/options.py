@@ -28,6 +28,9 @@ TARGETS = ("loss", "val_loss", "reward")
 MAX_BOOTSTRAP = 20_000
 MAX_STARTS = 10_000
 
+MAX_SHARE = 0.5
+"""The largest share of the runs that may be held out."""
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -35,8 +38,8 @@ class FitOptions:
 
     `fix` {parameter: value}, `bounds` {parameter: [low, high]} and `expr` {parameter: expression} constrain it.
     `skip_steps` leaves out the points up to that step; None leaves out those of the warm-up. `bootstrap` is the
-    number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or
-    {"fraction": share} what is predicted and scored instead of fitted. `resample` is what is drawn: "runs",
+    number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or {"fraction": share},
+    at most half, what is predicted and scored instead of fitted. `resample` is what is drawn: "runs",
     "configurations" or "blocks"; None lets the data decide. `profile` asks for profile-likelihood intervals.
     `convention` chooses a reading of the law, where it has several. `priors` {parameter: [centre, sd] or None}
     replaces or removes the law's own, `prior_strength` their weight in log loss. `backend` is where the
@@ -176,7 +179,11 @@ def _check_holdout(holdout: object) -> None:
     assert isinstance(holdout, Mapping)
     if "fraction" in holdout:
         share = holdout["fraction"]
-        _require(_is_number(share) and 0 < share < 1, "holdout.fraction", "must lie between 0 and 1")
+        inside = _is_number(share) and 0 < share <= MAX_SHARE
+        reason = (
+            f"must lie above 0 and be at most {MAX_SHARE:g}: more would leave less to fit than is predicted"
+        )
+        _require(inside, "holdout.fraction", reason)
     else:
         names = holdout["run_ids"]
         listed = isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)

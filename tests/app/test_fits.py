@@ -225,6 +225,7 @@ def test_an_unidentified_fit_predicts_nothing(
         ({"options": {"holdout": {}}}, "options.holdout"),
         ({"options": {"holdout": {"run_ids": ["r"], "fraction": 0.5}}}, "options.holdout"),
         ({"options": {"holdout": {"fraction": 1}}}, "options.holdout.fraction"),
+        ({"options": {"holdout": {"fraction": 0.51}}}, "options.holdout.fraction"),
         ({"options": {"holdout": {"run_ids": []}}}, "options.holdout.run_ids"),
         ({"options": {"holdout": {"run_ids": ["gone"]}}}, "options.holdout.run_ids"),
         ({"options": {"holdout": {"run_ids": ["r"]}}}, "options.holdout"),

@@ -292,7 +292,7 @@ OPTIONS: tuple[tuple[dict[str, Any], str], ...] = (
     ({"resample": "points"}, "resample"),
     ({"backend": "abacus"}, "backend"),
     ({"convention": "unknown"}, "convention"),
-    ({"holdout": {"fraction": 0.99}}, "holdout"),
+    ({"holdout": {"fraction": 0.99}}, "holdout.fraction"),
     ({"holdout": {"fraction": 1.0}}, "holdout.fraction"),
     ({"holdout": {"run_ids": []}}, "holdout.run_ids"),
     ({"n_params_kind": "imaginary"}, "n_params_kind"),

@@ -357,6 +357,7 @@ def test_a_constraint_on_a_term_that_is_not_there_is_refused() -> None:
         ({"holdout": {"run_ids": ["nobody"]}}, "holdout.run_ids"),
         ({"holdout": {"run_ids": []}}, "holdout.run_ids"),
         ({"holdout": {"fraction": 1.5}}, "holdout.fraction"),
+        ({"holdout": {"fraction": 0.51}}, "holdout.fraction"),
         ({"holdout": {"run_ids": ["constant", "cosine", "wsd"]}}, "holdout"),
         ({"holdout": {"best": 1}}, "holdout"),
     ],
