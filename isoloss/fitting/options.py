@@ -38,8 +38,8 @@ class FitOptions:
 
     `fix` {parameter: value}, `bounds` {parameter: [low, high]} and `expr` {parameter: expression} constrain it.
     `skip_steps` leaves out the points up to that step; None leaves out those of the warm-up. `bootstrap` is the
-    number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or {"fraction": share},
-    at most half, what is predicted and scored instead of fitted. `resample` is what is drawn: "runs",
+    number of resamples, `level` the coverage of every interval, `holdout` {"run_ids": [...]} or {"fraction": share
+    up to 0.5} what is predicted and scored instead of fitted. `resample` is what is drawn: "runs",
     "configurations" or "blocks"; None lets the data decide. `profile` asks for profile-likelihood intervals.
     `convention` chooses a reading of the law, where it has several. `priors` {parameter: [centre, sd] or None}
     replaces or removes the law's own, `prior_strength` their weight in log loss. `backend` is where the
