@@ -162,6 +162,10 @@ class CurveDataset(Dataset):
         return law.derived(theta, self.curves)
 
     def sha256(self) -> str:
+        return self._sha256
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         for curve in sorted(self.curves, key=lambda one: one.run_id):
             said: tuple[object, ...] = (curve.run_id, curve.n_params, curve.n_params_kind, curve.weight_decay)
@@ -251,7 +255,7 @@ def scale_of(table: RunTable, law: TableLaw[Any]) -> FloatArray:
 
 def _update(digest: Any, columns: Iterable[np.ndarray[Any, Any]]) -> None:
     for column in columns:
-        digest.update(column.astype(column.dtype.newbyteorder("<")).tobytes())
+        digest.update(column.astype(column.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _equal(keys: Sequence[tuple[object, ...]]) -> list[list[int]]:

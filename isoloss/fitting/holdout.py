@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified, UnusableData
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.folds import Validation
 from isoloss.fitting.intervals import conformal_factor
+from isoloss.fitting.ranges import CurveQuestion, CurveQuestions, Question
 from isoloss.fitting.result import Fit
 from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import HeldOut
@@ -161,14 +162,24 @@ Ends = tuple[FloatArray, FloatArray, FloatArray]
 
 def _log_predicted(found: Fit, curve: Curve) -> Ends:
     """Return the log prediction of a curve and the ends of the interval of a new run, (points,) each."""
-    config = {} if curve.weight_decay is None else {"weight_decay": curve.weight_decay}
-    asked = {"schedule": curve.schedule, "steps": curve.step, "n_params": curve.n_params, "config": config}
-    return _log_ends(found, asked)
+    return _log_interval(found, _question(found, curve, curve.step))
 
 
-def _log_ends(found: Fit, asked: Mapping[str, Any]) -> Ends:
+def _log_ends(found: Fit, columns: Mapping[str, Any]) -> Ends:
+    return _log_interval(found, found.ask(columns))
+
+
+def _log_interval(found: Fit, question: Question) -> Ends:
     level = float(found.provenance["options"]["level"])
-    return found.log_interval(found.ask(asked), level, new_run=True)
+    return found.log_interval(question, level, new_run=True)
+
+
+def _question(found: Fit, curve: Curve, steps: IntArray) -> CurveQuestion:
+    config = {} if curve.weight_decay is None else {"weight_decay": curve.weight_decay}
+    asked = {"schedule": curve.schedule, "steps": steps, "n_params": curve.n_params, "config": config}
+    question = found.ask(asked)
+    assert isinstance(question, CurveQuestion)
+    return question
 
 
 def _ratios(ends: Ends, observed: FloatArray) -> FloatArray:
@@ -182,14 +193,13 @@ def _ratios(ends: Ends, observed: FloatArray) -> FloatArray:
 
 def _fold_conformity(found: Fit, data: Dataset, validation: Validation) -> FloatArray:
     """Return the same for the runs of the first fold, predicted without them; of curves at their last points."""
-    scores = []
-    for position, error in zip(validation.folds[0].predicted, validation.errors[0], strict=True):
-        if isinstance(data, CurveDataset):
-            curve = data.curves[position]
-            _, below, above = _log_predicted(found, curve.from_step(int(curve.step[-1])))
-        else:
-            assert isinstance(data, TableDataset)
-            asked = {name: values[[position]] for name, values in data.columns.items()}
-            _, below, above = _log_ends(found, asked)
-        scores.append(abs(error[-1]) / max(1e-300, (above - below)[0] / 2))
-    return np.array(scores)
+    left_out = list(validation.folds[0].predicted)
+    if isinstance(data, CurveDataset):
+        curves = [data.curves[position] for position in left_out]
+        each = tuple(_question(found, curve, curve.step[-1:]) for curve in curves)
+        _, below, above = _log_interval(found, CurveQuestions(each))
+    else:
+        assert isinstance(data, TableDataset)
+        _, below, above = _log_ends(found, {name: values[left_out] for name, values in data.columns.items()})
+    errors = np.array([abs(error[-1]) for error in validation.errors[0]])
+    return np.asarray(errors / np.fmax(1e-300, (above - below) / 2))

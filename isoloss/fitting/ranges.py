@@ -107,11 +107,12 @@ class CurveRange(FittedRange):
     @classmethod
     def of(cls, curves: Sequence[Curve], *, carries_over_peaks: bool = False) -> CurveRange:
         batches = {curve.batch_tokens for curve in curves}
+        areas = np.stack([curve.schedule.area(curve.step[[0, -1]]) for curve in curves])
         return cls(
             first_step=int(min(curve.step[0] for curve in curves)),
             last_step=int(max(curve.step[-1] for curve in curves)),
-            first_area=float(min(curve.schedule.area(curve.step[:1])[0] for curve in curves)),
-            last_area=float(max(curve.schedule.area(curve.step[-1:])[0] for curve in curves)),
+            first_area=float(areas[:, 0].min()),
+            last_area=float(areas[:, 1].max()),
             lowest_lr=float(min(curve.schedule.lr(curve.step).min() for curve in curves)),
             peak_lrs=tuple(sorted({curve.schedule.peak_lr for curve in curves})),
             n_params=_values(curve.n_params for curve in curves),
@@ -251,6 +252,44 @@ class CurveQuestion(Question):
             and not np.isclose(decay, range_.weight_decays).any()
         ):
             yield f"no fitted run has the weight decay {decay:g}: that it carries over is an assumption"
+
+
+@dataclass(frozen=True)
+class CurveQuestions(Question):
+    """Questions about several runs as one: their values stand one run after another, each run's in its order."""
+
+    each: tuple[CurveQuestion, ...]
+
+    steps = None
+
+    @property
+    def n_points(self) -> int:  # type: ignore[override]
+        return sum(one.n_points for one in self.each)
+
+    def features(self, law: Law[Any], part: slice) -> Features:
+        assert isinstance(law, CurveLaw)
+        features: Features = law.prepare(list(self._runs(part)))
+        return features
+
+    def _runs(self, part: slice) -> Iterator[PlannedRun]:
+        begin = 0
+        for one in self.each:
+            low, high = max(part.start - begin, 0), min(part.stop - begin, one.n_points)
+            begin += one.n_points
+            if low < high:
+                yield replace(one.run, step=one.run.step[low:high])
+
+    def in_order(self, values: FloatArray) -> FloatArray:
+        runs = np.split(values, np.cumsum([one.n_points for one in self.each])[:-1])
+        return np.concatenate([one.in_order(run) for one, run in zip(self.each, runs, strict=True)])
+
+    def reach(self) -> FloatArray:
+        return np.concatenate([one.reach() for one in self.each])
+
+    def describe(self) -> dict[str, Any]:
+        said = [one.describe() for one in self.each]
+        worst = {name: max(one[name] for one in said) for name in said[0] if name != "warnings"}
+        return {**worst, "warnings": list(dict.fromkeys(why for one in said for why in one["warnings"]))}
 
 
 @dataclass(frozen=True)

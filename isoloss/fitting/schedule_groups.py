@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from isoloss.arrays import IntArray
 from isoloss.schedules import Schedule
 
 COMPARED_STEPS = 200
@@ -23,9 +24,11 @@ def schedule_groups(schedules: Sequence[Schedule]) -> list[list[int]]:
     Seeds of one schedule, and constant runs of several lengths, are one group: to leave out one of them while
     its twin stays would not show how far off a law is on a schedule that it has not seen.
     """
-    same: dict[bytes, list[int]] = {}
+    compared = {length: _compared(length) for length in {schedule.total_steps for schedule in schedules}}
+    same: dict[tuple[int, bytes], list[int]] = {}
     for position, schedule in enumerate(schedules):
-        same.setdefault(_fingerprint(schedule), []).append(position)
+        length = schedule.total_steps
+        same.setdefault((length, schedule.lr(compared[length]).tobytes()), []).append(position)
     groups: list[list[int]] = []
     for positions in same.values():
         first = schedules[positions[0]]
@@ -52,9 +55,9 @@ def farthest_first(groups: Sequence[list[int]], schedules: Sequence[Schedule]) -
     return [groups[index] for index in np.argsort(apart.min(axis=1), kind="stable")[::-1]]
 
 
-def _fingerprint(schedule: Schedule) -> bytes:
-    steps = np.unique(np.linspace(1, schedule.total_steps, COMPARED_STEPS).astype(np.int64))
-    return schedule.total_steps.to_bytes(8, "little") + schedule.lr(steps).tobytes()
+def _compared(length: int) -> IntArray:
+    """Return the steps at which schedules of one length are compared: all of a short one."""
+    return np.linspace(1, length, min(length, COMPARED_STEPS)).astype(np.int64)
 
 
 def _agree(one: Schedule, other: Schedule) -> bool:
@@ -63,6 +66,5 @@ def _agree(one: Schedule, other: Schedule) -> bool:
 
 def _apart(one: Schedule, other: Schedule) -> np.ndarray:
     """Return how far apart two schedules are at steps that both have, as shares of the higher peak."""
-    shared = min(one.total_steps, other.total_steps)
-    steps = np.linspace(1, shared, min(shared, COMPARED_STEPS)).astype(np.int64)
+    steps = _compared(min(one.total_steps, other.total_steps))
     return np.asarray(np.abs(one.lr(steps) - other.lr(steps)) / max(one.peak_lr, other.peak_lr))

@@ -51,7 +51,7 @@ def screen(
     whole = _Seen()  # a kept curve may lack the points that the next one shares with it
     left_out: LeftOut = list(unread)
     for curve in curves:
-        cut = curve.from_step(first_fitted_step(curve, options))
+        cut = _trained(curve, options)
         own, reason = whole.without_shared_points(cut)
         reason = reason or _implausible(cut)
         if reason is None:
@@ -80,12 +80,12 @@ def screen_held(
 ) -> tuple[list[HeldOut], LeftOut]:
     """Return the curves to score, and those of which every point is in `fitted`, the curves before screening."""
     seen = _Seen()
-    for curve in fitted:
-        seen.add(curve.from_step(first_fitted_step(curve, options)))
+    for curve in fitted if held else ():
+        seen.add(_trained(curve, options))
     scored: list[HeldOut] = []
     left_out: LeftOut = []
     for curve in held:
-        cut = curve.from_step(first_fitted_step(curve, options))
+        cut = _trained(curve, options)
         unseen, reason = seen.without_shared_points(cut)
         reason = reason or _implausible(cut)
         if reason is None:
@@ -170,6 +170,12 @@ def _implausible(curve: Curve) -> str | None:
         limits = f"must lie between {LOWEST_PEAK:g} and {HIGHEST_PEAK:g}"
         return f"its peak learning rate, {curve.schedule.peak_lr:g}, {limits}"
     return None
+
+
+def _trained(curve: Curve, options: FitOptions) -> Curve:
+    """Return the curve without the points that never enter; itself where all do, since copies of many add up."""
+    first = first_fitted_step(curve, options)
+    return curve if curve.n_points and curve.step[0] >= first else curve.from_step(first)
 
 
 def first_fitted_step(curve: Curve, options: FitOptions) -> int:

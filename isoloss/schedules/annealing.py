@@ -20,6 +20,7 @@ from isoloss.schedules.pieces import (
     Memory,
     Piece,
     Polyline,
+    Series,
     Summed,
     geometric,
     power,
@@ -31,14 +32,47 @@ ComplexArray = npt.NDArray[np.complex128]
 
 
 @dataclass(frozen=True)
+class _Closed:
+    """Rows of a stage whose drops are geometric series, the real part of coefficient * exp(rate * (j - 1)).
+
+    `coefficient` (rows,). The sum without it is worked out once for all rows of the same rate and count, since
+    many runs share a length or a shape: `rate` and `count` (sums,), and `of` (rows,) is the sum of each row.
+    """
+
+    rows: IntArray
+    coefficient: ComplexArray
+    of: IntArray
+    rate: ComplexArray
+    count: IntArray
+
+    @classmethod
+    def among(cls, rows: IntArray, coefficient: ComplexArray, rate: ComplexArray, count: IntArray) -> _Closed:
+        """Return these rows, of which `coefficient`, `rate` and `count` (rows,) are."""
+        rates, which = np.unique(rate, return_inverse=True)
+        _, first, of = np.unique(which * (count.max() + 1) + count, return_index=True, return_inverse=True)
+        return cls(rows, coefficient, of, rates[which[first]], count[first])
+
+    def memory(self, lam: FloatArray) -> Memory:
+        """Return m and its derivative at the rows, (members, rows)."""
+        if self.rate.imag.any():
+            value, slope = geometric(lam, self.rate, self.count)
+        elif self.rate.any():
+            value, slope = geometric(lam, self.rate.real, self.count)
+        else:
+            _, (value, slope) = powers_sum(lam, self.count)
+        times = self.coefficient if np.iscomplexobj(value) else self.coefficient.real
+        return np.real(times * value[:, self.of]), np.real(times * slope[:, self.of])
+
+
+@dataclass(frozen=True)
 class _Stage:
     """The pieces that stand at one place of every run's schedule, behind the warm-up.
 
     `runs` (pieces,) are the runs that have one. Rows are the points inside the pieces, then their ends: `owner`
     (rows,) is the piece of a row, `offset` (rows,) its step inside it; `place` (points,) are the points' places in
     the answer. `jump` (pieces,) is how far the learning rate falls on entering. `closed` holds the rows of pieces
-    whose drops are a geometric series, with its coefficient and logarithmic ratio; `summed` those of the others;
-    `carried` the rows of pieces that are entered with a memory.
+    whose drops are a geometric series; `summed` those of the others; `carried` the rows of pieces that are entered
+    with a memory.
     """
 
     runs: IntArray
@@ -46,15 +80,15 @@ class _Stage:
     offset: IntArray
     place: IntArray
     jump: FloatArray
-    closed: tuple[tuple[IntArray, ComplexArray, ComplexArray], ...]
+    closed: tuple[_Closed, ...]
     summed: tuple[tuple[IntArray, Polyline | Summed], ...]
     carried: IntArray
 
     def memory(self, lam: FloatArray, state: FloatArray, state_slope: FloatArray) -> Memory:
         """Return m and its derivative at every row, (members, rows), entered with the states (members, pieces)."""
         value, slope = np.zeros((2, len(lam), self.offset.size))
-        for rows, coefficient, rate in self.closed:
-            value[:, rows], slope[:, rows] = _series(lam, coefficient, rate, self.offset[rows])
+        for closed in self.closed:
+            value[:, closed.rows], slope[:, closed.rows] = closed.memory(lam)
         for rows, piece in self.summed:
             value[:, rows], slope[:, rows] = piece.memory(self.offset[rows], lam)
         if self.carried.size:
@@ -82,11 +116,10 @@ class AnnealingAreas:
         stages: dict[int, list[_Part]] = defaultdict(list)
         for number, (schedule, steps) in enumerate(runs):
             first = schedule.warmup_steps
-            level = schedule.level_at(np.array([first]))
-            self._drop[edges[number] : edges[number + 1]] = level - schedule.level_at(
-                np.maximum(steps, first)
-            )
-            for place, part in enumerate(_parts(number, schedule, steps, int(edges[number]))):
+            levels = schedule.level_at(np.append(first, np.maximum(steps, first)))
+            self._drop[edges[number] : edges[number + 1]] = levels[0] - levels[1:]
+            parts = _parts(number, schedule, steps, int(edges[number]), float(levels[0]))
+            for place, part in enumerate(parts):
                 stages[place].append(part)
         self._stages = [_stage(parts) for _, parts in sorted(stages.items())]
 
@@ -114,65 +147,56 @@ class _Part:
 
     run: int
     piece: Piece
+    series: Series | None
     offsets: IntArray
     place: IntArray
     jump: float
     carries: bool
 
 
-def _parts(number: int, schedule: Schedule, steps: IntArray, first_place: int) -> list[_Part]:
-    begin = schedule.warmup_steps
-    level = schedule.level_at(np.array([begin]))
-    parts, moved = [], False
+def _parts(number: int, schedule: Schedule, steps: IntArray, first_place: int, level: float) -> list[_Part]:
+    """Return the pieces behind the warm-up, at whose end the learning rate is `level`."""
+    begin, parts, moved = schedule.warmup_steps, list[_Part](), False
     for piece in schedule.after(begin):
+        if parts:
+            level = _last_level(parts[-1].piece)
         inside = np.flatnonzero((steps > begin) & (steps <= begin + piece.n_steps))
-        jump = float(level[0] - piece.level())
+        jump, series = level - piece.level(), piece.series()
         carries = moved or jump != 0
-        parts.append(_Part(number, piece, steps[inside] - begin, first_place + inside, jump, carries))
-        series = piece.series()
+        parts.append(_Part(number, piece, series, steps[inside] - begin, first_place + inside, jump, carries))
         moved = carries or series is None or series[0] != 0
-        level = piece.lr(np.array([piece.n_steps]))
         begin += piece.n_steps
     return parts
+
+
+def _last_level(piece: Piece) -> float:
+    return float(piece.lr(np.array([piece.n_steps]))[0])
 
 
 def _stage(parts: Sequence[_Part]) -> _Stage:
     ends = np.array([part.piece.n_steps for part in parts], dtype=np.int64)
     inside = np.repeat(np.arange(len(parts)), [part.offsets.size for part in parts])
     owner = np.append(inside, np.arange(len(parts)))
-    series = [part.piece.series() for part in parts]
-    coefficient, rate = np.array([one or (0, 0) for one in series], dtype=np.complex128).T
+    offset = np.concatenate([*(part.offsets for part in parts), ends])
+    coefficient, rate = np.array([part.series or (0, 0) for part in parts], dtype=np.complex128).T
     kinds = [coefficient != 0, rate.imag != 0, rate.real != 0]
     alike = [
         kinds[0] & ~kinds[1] & ~kinds[2],  # lines: a sum of powers
         kinds[0] & ~kinds[1] & kinds[2],  # exponentials: real
         kinds[0] & kinds[1],  # cosines: complex
     ]
-    closed = [np.flatnonzero(same[owner]) for same in alike]
+    closed = [(rows, owner[rows]) for same in alike if (rows := np.flatnonzero(same[owner])).size]
     return _Stage(
         runs=np.array([part.run for part in parts], dtype=np.int64),
         owner=owner,
-        offset=np.concatenate([*(part.offsets for part in parts), ends]),
+        offset=offset,
         place=np.concatenate([part.place for part in parts]),
         jump=np.array([part.jump for part in parts]),
-        closed=tuple((rows, coefficient[owner[rows]], rate[owner[rows]]) for rows in closed if rows.size),
+        closed=tuple(_Closed.among(rows, coefficient[of], rate[of], offset[rows]) for rows, of in closed),
         summed=tuple(
             (np.flatnonzero(owner == index), part.piece)
             for index, part in enumerate(parts)
-            if isinstance(part.piece, Polyline | Summed) and series[index] is None
+            if isinstance(part.piece, Polyline | Summed) and part.series is None
         ),
         carried=np.flatnonzero(np.array([part.carries for part in parts])[owner]),
     )
-
-
-def _series(lam: FloatArray, coefficient: ComplexArray, rate: ComplexArray, count: IntArray) -> Memory:
-    """Return the memory of drops coefficient * exp(rate * (j - 1)), j = 1..count: real parts, (members, rows)."""
-    if not rate.any():
-        _, (value, slope) = powers_sum(lam, count)
-    elif not rate.imag.any():
-        value, slope = geometric(lam, rate.real, count)
-    else:
-        value, slope = geometric(lam, rate, count)
-    if rate.imag.any():
-        return np.real(coefficient * value), np.real(coefficient * slope)
-    return coefficient.real * value, coefficient.real * slope

@@ -131,7 +131,7 @@ class Polyline:
         return np.diff(self.values) / np.diff(self.offsets)
 
     def _segment(self, offsets: IntArray) -> tuple[IntArray, IntArray]:
-        index = np.clip(np.searchsorted(self.offsets, offsets, side="left") - 1, 0, len(self._slopes) - 1)
+        index = np.searchsorted(self.offsets[1:-1], offsets, side="left")
         return index, offsets - self.offsets[index]
 
     def area(self, offsets: IntArray) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,9 +32,14 @@ class Schedule:
         """Steps done before each piece begins, and after the last one ends: shape (pieces + 1,)."""
         return np.concatenate([[0], np.cumsum([piece.n_steps for piece in self.pieces])]).astype(np.int64)
 
+    @cached_property
+    def _begins(self) -> list[int]:
+        """The same as plain numbers, which are quicker to look up one at a time."""
+        return [int(step) for step in self.starts]
+
     @property
     def total_steps(self) -> int:
-        return int(self.starts[-1])
+        return self._begins[-1]
 
     @cached_property
     def peak_lr(self) -> float:
@@ -42,23 +48,23 @@ class Schedule:
 
     @cached_property
     def _areas(self) -> FloatArray:
-        whole = [float(piece.area(np.array([piece.n_steps]))[0]) for piece in self.pieces]
-        return np.concatenate([[0.0], np.cumsum(whole)])
+        """S1 before each piece begins, (pieces,)."""
+        whole = [float(piece.area(np.array([piece.n_steps]))[0]) for piece in self.pieces[:-1]]
+        return np.cumsum([0.0, *whole])
 
     def lr(self, steps: npt.ArrayLike) -> FloatArray:
         """Return eta(s) at each asked step (n,), 1 <= s <= total_steps."""
-        asked = self._checked(steps, first=1)
+        asked = _whole(steps)
         out = np.empty(asked.shape)
-        for index, inside in self._split(asked):
-            out[inside] = self.pieces[index].lr(asked[inside] - self.starts[index])
+        for index, inside, offsets in self._split(asked, lowest=1):
+            out[inside] = self.pieces[index].lr(offsets)
         return out
 
     def area(self, steps: npt.ArrayLike) -> FloatArray:
         """Return S1(s), the sum of eta_i for i <= s, at each asked step (n,), 0 <= s <= total_steps."""
-        asked = self._checked(steps, first=0)
+        asked = _whole(steps)
         out = np.empty(asked.shape)
-        for index, inside in self._split(asked):
-            offsets = asked[inside] - self.starts[index]
+        for index, inside, offsets in self._split(asked, lowest=0):
             out[inside] = self._areas[index] + self.pieces[index].area(offsets)
         return out
 
@@ -66,19 +72,25 @@ class Schedule:
         """Return eta(s), and at s = 0 eta(1): no step falls or rises into the first."""
         return self.lr(np.maximum(asked, 1))
 
-    def _split(self, asked: IntArray) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
-        index = np.searchsorted(self.starts[1:-1], asked, side="left")
-        for one in np.flatnonzero(np.bincount(index.ravel())):
-            yield int(one), index == one
-
-    def _checked(self, steps: npt.ArrayLike, first: int) -> IntArray:
-        asked = np.atleast_1d(np.asarray(steps))
-        if asked.size and asked.dtype.kind not in "iu":
-            raise InvalidInput(field="steps", reason="steps are whole numbers")
-        if asked.size and (asked.min() < first or asked.max() > self.total_steps):
-            reason = f"steps must lie in {first}..{self.total_steps}, the length of the schedule"
+    def _split(self, asked: IntArray, lowest: int) -> Iterator[tuple[int, Any, IntArray]]:
+        """Return the pieces that asked steps lie in, which of the steps each holds, and their offsets in it."""
+        if not asked.size:
+            return
+        least, most = int(asked.min()), int(asked.max())
+        if least < lowest or most > self.total_steps:
+            reason = f"steps must lie in {lowest}..{self.total_steps}, the length of the schedule"
             raise InvalidInput(field="steps", reason=reason)
-        return asked.astype(np.int64)
+        ends = self._begins[1:-1]
+        first = bisect_left(ends, least)
+        if first == bisect_left(
+            ends, most
+        ):  # most runs are asked for in one piece: nothing need be picked out
+            yield first, slice(None), asked - self._begins[first]
+            return
+        index = np.searchsorted(ends, asked, side="left")
+        for one in np.flatnonzero(np.bincount(index.ravel())).tolist():
+            inside = index == one
+            yield one, inside, asked[inside] - self._begins[one]
 
     def until(self, step: int) -> tuple[Piece, ...]:
         """Return the pieces that cover the steps up to and including `step`."""
@@ -91,6 +103,13 @@ class Schedule:
         """Return the pieces that cover the steps behind `step`."""
         spans = zip(self.pieces, self.starts[:-1], self.starts[1:], strict=True)
         return tuple(piece.after(max(0, int(step - begin))) for piece, begin, end in spans if end > step)
+
+
+def _whole(steps: npt.ArrayLike) -> IntArray:
+    asked = np.atleast_1d(np.asarray(steps))
+    if asked.size and asked.dtype.kind not in "iu":
+        raise InvalidInput(field="steps", reason="steps are whole numbers")
+    return asked.astype(np.int64, copy=False)
 
 
 def branch(parent: Schedule, branch_step: int, own: Schedule) -> Schedule:

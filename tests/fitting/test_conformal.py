@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from isoloss.fitting import Fit, fit
+from isoloss.fitting.ranges import CurveQuestion, CurveQuestions
 from isoloss.fitting.result import IntervalKind
 from isoloss.observations import RunTable
 from tests.fitting.synthetic import COSINE, LINEAR, WSD, curve, three_runs
@@ -135,6 +136,33 @@ def test_curves_are_corrected_as_tables_are() -> None:
         for said in (one.predict(schedule=LINEAR, interval="new_run") for one in (found, plain(found)))
     ]
     np.testing.assert_allclose(widths[0], found.diagnostics["conformal"]["factor"] * widths[1], rtol=1e-9)
+
+
+def test_several_runs_are_asked_at_once_as_one_by_one() -> None:
+    """The intervals of three curves, at steps in any order, are those of each; the farthest reach is said."""
+    found = fit("lr_annealing", three_runs(), bootstrap=20, profile=False)
+    steps = ([600], [7_000, 5_000, 7_000], [9_000, 1_000])
+    longer = COSINE | {"total_steps": 90_000}
+    each = [
+        found.fitted_range.ask(found.law, {"schedule": spec, "steps": at}, {})
+        for spec, at in zip((COSINE, LINEAR, longer), steps, strict=True)
+    ]
+    together = CurveQuestions(tuple(one for one in each if isinstance(one, CurveQuestion)))
+    alone = [found.log_interval(one, 0.9, new_run=True) for one in each]
+    for joined, *parts in zip(found.log_interval(together, 0.9, new_run=True), *alone, strict=True):
+        np.testing.assert_allclose(joined, np.concatenate(parts), rtol=1e-14)
+    assert together.describe()["area_factor"] == max(one.describe()["area_factor"] for one in each)
+    assert set(together.describe()["warnings"]) == {why for one in each for why in one.describe()["warnings"]}
+
+
+def test_several_runs_may_be_cut_anywhere() -> None:
+    """A part of their values that begins inside one run and ends inside another has the features of just those."""
+    found = fit("lr_annealing", three_runs(), bootstrap=20, profile=False)
+    each = [found.ask({"schedule": spec, "steps": [1_000, 2_000, 3_000]}) for spec in (COSINE, WSD, LINEAR)]
+    together = CurveQuestions(tuple(one for one in each if isinstance(one, CurveQuestion)))
+    whole = found.law.predict(found.theta[None], together.features(found.law, slice(0, 9)))
+    part = found.law.predict(found.theta[None], together.features(found.law, slice(2, 7)))
+    np.testing.assert_allclose(part, whole[:, 2:7], rtol=1e-14)
 
 
 def test_without_resamples_nothing_is_corrected() -> None:

@@ -80,6 +80,17 @@ def test_areas_equal_sums_taken_step_by_step(spec: dict[str, Any], decay: float)
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(specs(), min_size=1, max_size=4), st.floats(0.5, 0.99999))
+def test_runs_are_asked_together_as_one_by_one(several: list[dict[str, Any]], decay: float) -> None:
+    """Runs that share sums, as twins do, have the areas that each has alone."""
+    schedules = [schedule_from_spec(spec) for spec in (*several, *several)]
+    asked = [(schedule, np.arange(schedule.total_steps + 1)) for schedule in schedules]
+    alone = [AnnealingAreas([one])(decay) for one in asked]
+    for joined, *parts in zip(AnnealingAreas(asked)(decay), *alone, strict=True):
+        np.testing.assert_allclose(joined, np.concatenate(parts, axis=1), rtol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
 @given(specs(), st.floats(0.5, 0.9995))
 def test_the_derivative_by_lambda_is_that_of_the_area(spec: dict[str, Any], decay: float) -> None:
     """The analytic derivative of S2 equals a central difference."""
