@@ -7,7 +7,7 @@ fit, which begins after that transaction has committed, so that no change is mis
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -106,7 +106,12 @@ def replace(session: Session, fit: Fit, result: Mapping[str, Any], state: Mappin
     fits.save(session, fit.id, result, state)
 
 
-def count_skipped(session: Session, fit: Fit) -> None:
-    """Note that a refit found the data as they were."""
+def count_skipped(session: Session, fit: Fit, left_out: Sequence[Mapping[str, str]]) -> None:
+    """Note that a refit found the data as they were, and which runs are left out of them now.
+
+    Only what is shown is brought up to date: no prediction is made from that list.
+    """
     fit.refits_skipped += 1
+    if fit.result is not None and fit.result["left_out"] != left_out:
+        fit.result = {**fit.result, "left_out": [dict(one) for one in left_out]}
     session.flush()

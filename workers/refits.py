@@ -18,6 +18,8 @@ from workers.work import Tools, Work, carry_out, in_transaction
 if TYPE_CHECKING:
     from isoloss.fitting import Fit
 
+LeftOut = list[dict[str, str]]
+
 log = logging.getLogger(__name__)
 
 
@@ -34,13 +36,15 @@ def compute(
     options: Mapping[str, Any],
     previous: Mapping[str, Any] | None,
     progress: Callable[[float, str], None],
-) -> Documents | None:
-    """The fit's public document and its private one; None where the data are those of the previous fit."""
+) -> Documents | LeftOut:
+    """The fit's public document and its private one; where its data are as they were, the runs left out of them."""
     from isoloss.fitting import fit  # in the child process alone
 
     before = None if previous is None else _readable(previous)
     fitted = fit(law, observations, progress=progress, left_out=left_out, previous=before, **options)
-    return None if fitted is before else (fitted.public(), fitted.as_document())
+    if before is not None and fitted.theta is before.theta:  # the same fit, but for what it leaves out
+        return fitted.left_out
+    return fitted.public(), fitted.as_document()
 
 
 def _readable(document: Mapping[str, Any]) -> Fit | None:
@@ -54,15 +58,15 @@ def _readable(document: Mapping[str, Any]) -> Fit | None:
         return None
 
 
-def write(session: Session, job_id: uuid.UUID, documents: Documents | None) -> dict[str, Any]:
+def write(session: Session, job_id: uuid.UUID, found: Documents | LeftOut) -> dict[str, Any]:
     """Put a new result in the place of the last one, both documents at once; say what was done."""
     fit = following.of_refit(session, job_id, lock=True)
     if not fit.follows:
         return {"outcome": "dropped"}
-    if documents is None:
-        following.count_skipped(session, fit)
+    if isinstance(found, list):
+        following.count_skipped(session, fit, found)
         return {"outcome": "unchanged"}
-    result, state = documents
+    result, state = found
     following.replace(session, fit, storable(result), state)
     return {"outcome": "replaced"}
 

@@ -42,7 +42,7 @@ def fit_law(
     """Fit a law under checked options, of which `given` are those that the caller named; see `procedure.fit`."""
     task, prepared = _task(law, observations, asked, given=given, left_out=left_out)
     if previous is not None and previous.selection is None and _unchanged(previous, task, prepared):
-        return previous
+        return _with_left_out(previous, prepared)
     estimated = estimate(task, progress, _warm(previous, task.law))
     found = replace(
         describe(task, estimated),
@@ -68,6 +68,19 @@ def still_holds(
         )
     except UnusableData:  # for this law; another one may do without what is lacking
         return False
+
+
+def with_present_left_out(
+    found: Fit,
+    observations: Observations,
+    asked: FitOptions,
+    *,
+    given: Mapping[str, Any],
+    left_out: Sequence[dict[str, str]] = (),
+) -> Fit:
+    """Return a fit that still holds with the runs that are left out now; itself where they are the same."""
+    _, prepared = _task(found.law_name, observations, asked, given=given, left_out=left_out)
+    return _with_left_out(found, prepared)
 
 
 def rescored(
@@ -161,6 +174,13 @@ def _unchanged(previous: Fit, task: Task, prepared: Prepared) -> bool:
     """Return whether a fit was made of the same data, fitted and held out, with the same options."""
     now = provenance(task.data, task.options, prepared.held.sha256())
     return previous.law_name == task.law.name and previous.provenance == now
+
+
+def _with_left_out(found: Fit, prepared: Prepared) -> Fit:
+    """Runs that were never fitted are in no hash of the data: which they are, and why, may have changed."""
+    # What cannot be predicted of the held-out runs is among them.
+    now = prepared.held.scored(replace(found, left_out=prepared.left_out)).left_out
+    return found if now == found.left_out else replace(found, left_out=now)
 
 
 def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:

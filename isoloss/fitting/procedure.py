@@ -32,8 +32,9 @@ def fit(
     `law` is a name in `LAWS`, or "auto" for the one that predicts runs best from others; where none wins, its
     predictions are averages. `options` are those of `FitOptions`, the same as the API's. `progress(fraction,
     message)` is called as the work goes on; `left_out` lists runs that the caller could not read, for the
-    record. `previous` is an earlier fit of the law: it is returned as it is where the data and options have not
-    changed, and the search starts from its optimum where they have. Otherwise the same observations, options
+    record. `previous` is an earlier fit of the law: it is returned as it is, with what is left out now, where the
+    data and options have not changed, and the search starts from its optimum where they have. Otherwise the same
+    observations, options
     and seed give the same numbers. Raises InvalidInput for options and observations that contradict themselves,
     UnusableData where nothing can be used, and FitFailed where the law has no optimum.
     """

@@ -11,7 +11,7 @@ import numpy as np
 
 from isoloss.errors import FitFailed, InvalidInput, UnusableData
 from isoloss.fitting.estimate import Progress
-from isoloss.fitting.one_law import Observations, fit_law, rescored, still_holds
+from isoloss.fitting.one_law import Observations, fit_law, rescored, still_holds, with_present_left_out
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.laws import LAWS, CurveLaw, TableLaw
@@ -113,7 +113,7 @@ def choose(
         and previous.selection is not None
         and still_holds(previous, *about, given=given, left_out=left_out)
     ):
-        return previous
+        return with_present_left_out(previous, *about, given=given, left_out=left_out)
     compared = compare(*about, given=given, progress=_part(progress, 0.0, 0.3), left_out=left_out)
     members = []
     for number, name in enumerate(compared.weights):

@@ -86,7 +86,10 @@ def test_a_burst_of_runs_makes_a_revision_and_the_old_one_is_there_until_then(
 
 
 def test_runs_that_bring_nothing_new_are_counted_and_change_nothing(client: Client, project: str) -> None:
-    """The same run put again, and one that has no outcome, leave the revision and its time as they are."""
+    """The same run put again, and one that has no outcome, leave the revision and its time as they are.
+
+    What is left out is told as it is now.
+    """
     fit = follow(client, project)
     put(client, project, "r00", 1e7, 2e8)
     shown = wait_until(client, project, fit, lambda shown: shown["refits_skipped"] == 1)
@@ -94,6 +97,8 @@ def test_runs_that_bring_nothing_new_are_counted_and_change_nothing(client: Clie
     shown = wait_until(client, project, fit, lambda shown: shown["refits_skipped"] == 2)
     assert (shown["revision"], shown["updated_at"]) == (1, fit["updated_at"])
     assert client.jobs.get(shown["refit_job_id"])["result"] == {"outcome": "unchanged"}
+    assert [one["run_id"] for one in fit["left_out"]] == []
+    assert [one["run_id"] for one in shown["left_out"]] == ["blank"]
 
 
 def test_a_run_that_is_deleted_or_diverges_leaves_the_fit(client: Client, project: str) -> None:

@@ -53,6 +53,26 @@ def test_a_refit_of_unchanged_data_is_the_fit_itself(
     assert refit(law, data(), before, **options) is before
 
 
+@pytest.mark.parametrize(
+    ("law", "data", "options"),
+    [
+        ("chinchilla", table, {}),
+        ("lr_annealing", five_curves, HELD),
+        (AUTO, table, {}),
+        (AUTO, indistinct, {}),
+    ],
+)
+def test_a_refit_of_unchanged_data_names_the_runs_that_are_left_out_now(
+    law: str, data: Callable[[], Runs], options: dict[str, Any]
+) -> None:
+    """A run that could not be read then is gone, another came: the list is new, the numbers are not."""
+    then, now = ([{"run_id": name, "reason": "it has no loss"}] for name in ("gone", "new"))
+    before = refit(law, data(), left_out=then, **options)
+    after = refit(law, data(), before, left_out=now, **options)
+    assert (before.left_out, after.left_out) == (then, now)
+    assert dataclasses.replace(after, left_out=then).as_document() == before.as_document()
+
+
 def test_the_order_of_the_runs_is_no_change() -> None:
     """The same runs listed otherwise are the same data."""
     before = refit("chinchilla", table())

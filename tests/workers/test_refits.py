@@ -99,6 +99,23 @@ def test_a_refit_of_unchanged_data_writes_nothing_and_is_counted(
     assert (fit.revision, fit.refits_skipped) == (2, 2)
 
 
+def test_a_refit_of_unchanged_data_tells_what_is_left_out_now(
+    session: Session, project: Project, fit: Fit
+) -> None:
+    """A run without an outcome comes and goes: the list follows, the revision and its numbers stay."""
+    stands = (fit.revision, fit.updated_at, fit.result, fits.last_state(session, fit.id))
+    assert stands[2] is not None
+    runs.put(session, project.id, "blank", runs.Specification(name="blank", status="finished"))
+    assert refit(session, fit) == "unchanged"
+    assert fit.result is not None
+    assert [one["run_id"] for one in fit.result["left_out"]] == ["blank"]
+    assert {**fit.result, "left_out": []} == stands[2]
+    runs.delete(session, project.id, "blank")
+    assert refit(session, fit) == "unchanged"
+    assert stands == (fit.revision, fit.updated_at, fit.result, fits.last_state(session, fit.id))
+    assert fit.refits_skipped == 2
+
+
 def test_a_refit_that_fails_leaves_the_last_good_result(session: Session, project: Project, fit: Fit) -> None:
     """All runs gone: the result and its predictions stay, and the job of the refit says why."""
     for run in runs.chosen(session, project.id, {"all": True}):
