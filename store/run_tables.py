@@ -8,12 +8,23 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from isoloss.observations import RunTable
+from isoloss.observations.tables import SUMMARY_FIELDS
 from store import runs
 from store.tables import Run
 
 LeftOut = list[dict[str, str]]
 
 DIVERGED = "diverged"
+
+
+def are_table(chosen: Sequence[Run], options: Mapping[str, Any]) -> bool:
+    """Whether runs tell what came of them and none has logged it step by step, under the `target` of `options`.
+
+    Where the law is to be chosen, this says of which kind.
+    """
+    target = options.get("target") or "loss"
+    logged = any(target in run.columns or run.parent_id is not None for run in chosen)
+    return not logged and any(run.summary.get(SUMMARY_FIELDS[target]) is not None for run in chosen)
 
 
 def load_table(

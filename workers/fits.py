@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import Curve, RunTable
-from store import fits
+from store import fits, runs
 from store.curves import load_curves
-from store.run_tables import load_table
+from store.run_tables import are_table, load_table
 from store.tables import Fit
 from workers.work import Work, carry_out
 
@@ -28,7 +28,7 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
 
 def observed(session: Session, fit: Fit) -> dict[str, Any]:
     """The fit's law and options, and its runs as the law takes them: their curves, or what came of each."""
-    load = load_table if isinstance(LAWS.get(fit.law), TableLaw) else load_curves
+    load = load_table if _of_tables(session, fit) else load_curves
     observations, left_out = load(session, fit.project_id, fit.select, fit.options)
     return {
         "law": fit.law,
@@ -36,6 +36,13 @@ def observed(session: Session, fit: Fit) -> dict[str, Any]:
         "left_out": left_out,
         "options": dict(fit.options),
     }
+
+
+def _of_tables(session: Session, fit: Fit) -> bool:
+    """Whether the law is one of finished runs; one that is to be chosen is of the kind that the runs are."""
+    if fit.law in LAWS:
+        return isinstance(LAWS[fit.law], TableLaw)
+    return are_table(runs.chosen(session, fit.project_id, fit.select), fit.options)
 
 
 def compute(

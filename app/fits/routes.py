@@ -25,12 +25,13 @@ from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
 from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
 from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, TableLaw
-from isoloss.observations import n_params_of
+from isoloss.observations import RunTable, n_params_of
+from isoloss.observations.tables import SUMMARY_FIELDS
 from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
 from store import fits, following, queue, runs
 from store.pages import Asked
-from store.run_tables import table_of
+from store.run_tables import are_table, table_of
 from store.tables import Run
 
 router = APIRouter(prefix="/v1/projects/{project}/fits", tags=["fits"], route_class=StrictRoute)
@@ -131,15 +132,34 @@ def _check(access: Access, body: NewFit) -> None:
 
 def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
-    law = LAWS.get(body.law)  # None: the laws of curves, of which one is chosen
+    sent = body.options.sent()
+    if body.law == AUTO and are_table(chosen, sent):
+        return _rows_of_any_law(options, *table_of(chosen, sent))
+    law = LAWS.get(body.law)
     if isinstance(law, TableLaw):
-        table, unread = table_of(chosen, body.options.sent())
+        table, unread = table_of(chosen, sent)
         return set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
     usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:
-        raise UnusableData(
-            reason="no learning rate is known of any of these runs: declare a schedule or log lr"
-        )
+        reason = "no learning rate is known of any of these runs: declare a schedule or log lr"
+        outcome = f"summary.{SUMMARY_FIELDS[options.target]}"
+        nor_table = f"; nor has any of them {outcome}, for a law of finished runs"
+        raise UnusableData(reason=reason + (nor_table if body.law == AUTO else ""))
+    return usable
+
+
+def _rows_of_any_law(options: FitOptions, table: RunTable, unread: Sequence[dict[str, str]]) -> set[str]:
+    """The rows that have all that some law of tables needs. Raises UnusableData where none has."""
+    usable: set[str] = set()
+    lacking = []
+    for law in LAWS.values():
+        if isinstance(law, TableLaw):
+            try:
+                usable |= set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
+            except UnusableData as error:
+                lacking.append(f"{law.name}: {error}")
+    if not usable:
+        raise UnusableData(reason="; ".join(lacking))
     return usable
 
 

@@ -177,7 +177,8 @@ class NewFit(Document):
 
     law: Label = Field(
         AUTO,
-        description="A name of `GET /v1/laws`; `auto` for the law of curves that predicts runs best from others.",
+        description="A name of `GET /v1/laws`; `auto` for the law that predicts runs best from others: one of "
+        "curves, or of finished runs where no chosen run has logged the target and some have it in `summary`.",
         examples=["lr_annealing"],
     )
     select: Select = Field(description="The runs to fit.", examples=[{"tags": ["pilot"]}])

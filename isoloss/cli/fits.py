@@ -26,7 +26,7 @@ def create(
         str,
         typer.Argument(
             help="The law, as in lr_annealing; `isoloss laws` lists them. "
-            "auto: the law of curves that predicts runs best from others."
+            "auto: the law that predicts runs best from others, one of curves or of finished runs as they are."
         ),
     ] = "auto",
     run: Annotated[list[str] | None, typer.Option(help="A run to fit; repeat it.")] = None,

@@ -66,7 +66,7 @@ def still_holds(
             _unchanged(one, *_task(one.law_name, observations, asked, given=given, left_out=left_out))
             for one in (found, *(equal for _, equal in found.equals))
         )
-    except UnusableData:  # for this law; another one may do without what is lacking
+    except (UnusableData, InvalidInput):  # for this law; another one may do without what is lacking
         return False
 
 

@@ -14,7 +14,7 @@ from app.fits.routes import MAX_SUMMED_STEPS, bounded
 from app.fits.schemas import MAX_PREDICTED_STEPS, Options
 from isoloss.errors import InvalidSchedule
 from isoloss.fitting import FitOptions
-from isoloss.laws import LAWS
+from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import Curve
 from store import fits, jobs
 from tests.app.conftest import Api, fields, problem
@@ -371,12 +371,8 @@ def _put_rows(client: httpx.Client, project: str) -> None:
             _put_row(client, project, f"n{n_params:.0f}-d{n_tokens:.0f}", config=config, summary=summary)
 
 
-@pytest.fixture
-def table_fit(api: Api, client: httpx.Client, project: str) -> str:
-    """The path of a finished fit of final losses, done as a worker does it."""
-    _put_rows(client, project)
-    _put_row(client, project, "burst", status="diverged", config={"n_params": 1e8, "n_tokens": 1e9})
-    body = {"law": TABLE_LAW, "select": {"all": True}, "options": {"bootstrap": 20}}
+def _fitted(api: Api, client: httpx.Client, project: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A fit that is asked for over HTTP and done as a worker does it."""
     answer = client.post(f"{project}/fits", json=body)
     assert answer.status_code == 202, answer.text
     fit = answer.json()
@@ -386,7 +382,49 @@ def table_fit(api: Api, client: httpx.Client, project: str) -> str:
         documents = fit_work.compute(**fit_work.read(session, job), progress=lambda fraction, message: None)
         assert jobs.finish(session, job, attempt or 0, "succeeded")
         fit_work.write(session, job, documents)
-    return f"{project}/fits/{fit['id']}"
+    return dict(client.get(f"{project}/fits/{fit['id']}").json())
+
+
+def test_a_law_is_chosen_among_those_of_tables_where_the_runs_are_one(
+    api: Api, client: httpx.Client, project: str
+) -> None:
+    """Without points of the target no law of curves can be meant, whether a schedule was declared or not."""
+    _put_rows(client, project)
+    client.put(f"{project}/runs/planned", json={"name": "planned", "schedule": SCHEDULES["wsd"]})
+    body = {"select": {"all": True}, "options": {"bootstrap": 20}}
+    shown = _fitted(api, client, project, body)
+    assert shown["law"] == "auto"
+    assert shown["selection"]["best"] == "chinchilla"
+    assert set(shown["selection"]["scores"]) | set(shown["selection"]["not_compared"]) == {
+        name for name, law in LAWS.items() if isinstance(law, TableLaw)
+    }
+    assert [one["run_id"] for one in shown["left_out"]] == ["planned"]
+    body["options"] = {"holdout": {"run_ids": list(shown["metrics"]["runs"])}}
+    assert fields(client.post(f"{project}/fits", json=body)) == ["options.holdout"]
+    asked = {"config": {"n_params": 7e9, "n_tokens": 1.4e11}}
+    assert client.post(f"{project}/fits/{shown['id']}/predictions", json=asked).status_code == 200
+
+
+def test_runs_that_no_law_can_be_chosen_for_are_refused(client: httpx.Client, project: str) -> None:
+    """What they lack is said of both kinds of laws."""
+    body = {"select": {"all": True}}
+    _put_row(client, project, "blank")
+    said = problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    assert "no learning rate is known" in said
+    assert "summary.final_loss" in said
+    _put_row(client, project, "sizeless", summary={"final_loss": 3.0})
+    said = problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    assert "chinchilla: no run is left to fit" in said
+    assert "config.n_params" in said or "config.n_tokens" in said
+
+
+@pytest.fixture
+def table_fit(api: Api, client: httpx.Client, project: str) -> str:
+    """The path of a finished fit of final losses, done as a worker does it."""
+    _put_rows(client, project)
+    _put_row(client, project, "burst", status="diverged", config={"n_params": 1e8, "n_tokens": 1e9})
+    body = {"law": TABLE_LAW, "select": {"all": True}, "options": {"bootstrap": 20}}
+    return f"{project}/fits/{_fitted(api, client, project, body)['id']}"
 
 
 def test_finished_runs_are_fitted_by_what_they_were_and_what_came_of_them(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from isoloss.fitting import AUTO, Fit, fit
-from isoloss.laws import LAWS
+from isoloss.laws import LAWS, CurveLaw, TableLaw
 from isoloss.observations import Curve, RunTable
 from tests.contract.test_laws import noisy
 from tests.fitting.synthetic import COSINE, LINEAR, curve, three_runs
@@ -71,6 +71,14 @@ def test_a_refit_of_unchanged_data_names_the_runs_that_are_left_out_now(
     after = refit(law, data(), before, left_out=now, **options)
     assert (before.left_out, after.left_out) == (then, now)
     assert dataclasses.replace(after, left_out=then).as_document() == before.as_document()
+
+
+def test_a_choice_made_for_a_table_is_made_anew_for_curves() -> None:
+    """A project that had finished runs alone gets its first curves: laws of the other kind are scored."""
+    before = refit(AUTO, table())
+    assert isinstance(LAWS[before.law_name], TableLaw)
+    after = refit(AUTO, five_curves(), before)
+    assert isinstance(LAWS[after.law_name], CurveLaw)
 
 
 def test_the_order_of_the_runs_is_no_change() -> None:
