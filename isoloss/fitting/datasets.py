@@ -118,6 +118,11 @@ class CurveDataset(Dataset):
         return CurveDataset([self.curves[position] for position in positions])
 
     @cached_property
+    def _rates(self) -> list[tuple[FloatArray, FloatArray]]:
+        """The learning rates and their sums at the points of each curve."""
+        return [(curve.schedule.lr(curve.step), curve.schedule.area(curve.step)) for curve in self.curves]
+
+    @cached_property
     def _schedules(self) -> list[list[int]]:
         return schedule_groups([curve.schedule for curve in self.curves])
 
@@ -155,7 +160,7 @@ class CurveDataset(Dataset):
 
     def fitted_range(self, law: Law[Any]) -> CurveRange:
         assert isinstance(law, CurveLaw)
-        return CurveRange.of(self.curves, carries_over_peaks=law.carries_over_peaks)
+        return CurveRange.of(self.curves, self._rates, carries_over_peaks=law.carries_over_peaks)
 
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
         assert isinstance(law, CurveLaw)
@@ -167,11 +172,11 @@ class CurveDataset(Dataset):
     @cached_property
     def _sha256(self) -> str:
         digest = hashlib.sha256()
-        for curve in sorted(self.curves, key=lambda one: one.run_id):
+        in_order = sorted(zip(self.curves, self._rates, strict=True), key=lambda one: one[0].run_id)
+        for curve, rates in in_order:
             said: tuple[object, ...] = (curve.run_id, curve.n_params, curve.n_params_kind, curve.weight_decay)
             said += (curve.batch_tokens, curve.schedule.warmup_steps, curve.schedule.peak_lr)
             digest.update("\0".join(map(str, said)).encode())
-            rates = (curve.schedule.lr(curve.step), curve.schedule.area(curve.step))
             _update(digest, (curve.step, curve.loss_nats, *rates))
         return digest.hexdigest()
 

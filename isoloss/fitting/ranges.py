@@ -105,15 +105,21 @@ class CurveRange(FittedRange):
     carries_over_peaks: bool = False
 
     @classmethod
-    def of(cls, curves: Sequence[Curve], *, carries_over_peaks: bool = False) -> CurveRange:
+    def of(
+        cls,
+        curves: Sequence[Curve],
+        rates: Sequence[tuple[FloatArray, FloatArray]],
+        *,
+        carries_over_peaks: bool = False,
+    ) -> CurveRange:
+        """Return the range of curves, of which `rates` are the learning rates and areas at their points."""
         batches = {curve.batch_tokens for curve in curves}
-        areas = np.stack([curve.schedule.area(curve.step[[0, -1]]) for curve in curves])
         return cls(
             first_step=int(min(curve.step[0] for curve in curves)),
             last_step=int(max(curve.step[-1] for curve in curves)),
-            first_area=float(areas[:, 0].min()),
-            last_area=float(areas[:, 1].max()),
-            lowest_lr=float(min(curve.schedule.lr(curve.step).min() for curve in curves)),
+            first_area=float(min(area[0] for _, area in rates)),
+            last_area=float(max(area[-1] for _, area in rates)),
+            lowest_lr=float(min(lr.min() for lr, _ in rates)),
             peak_lrs=tuple(sorted({curve.schedule.peak_lr for curve in curves})),
             n_params=_values(curve.n_params for curve in curves),
             n_params_kind=next((curve.n_params_kind for curve in curves if curve.n_params_kind), None),

@@ -24,15 +24,15 @@ LEAST_FALL = 0.01
 @dataclass(frozen=True)
 class Areas(Features):
     """ln of the forward areas S1 and of the sizes N (points,), `sized` 0 where there is no size, and the
-    annealing areas S2; the last step, the largest share by which the learning rate has fallen at a
-    point, and how many sizes there are."""
+    annealing areas S2; the last step, whether the learning rate has fallen at any point, and how many sizes
+    there are."""
 
     log_forward: FloatArray
     log_size: FloatArray
     sized: FloatArray
     areas: AnnealingAreas
     last_step: int
-    fallen: float
+    annealed: bool
     n_sizes: int
 
     def annealing(self, decay: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -106,7 +106,7 @@ class LRAnnealing(CurveLaw[Areas]):
             sized=known.astype(np.float64),
             areas=AnnealingAreas([(run.schedule, run.step) for run in runs]),
             last_step=max(int(run.step[-1]) for run in runs),
-            fallen=max(_fallen(run.schedule, run.step) for run in runs),
+            annealed=any(_fallen(run.schedule, run.step) >= LEAST_FALL for run in runs),
             n_sizes=int(np.unique(sizes[known]).size),
         )
 
@@ -158,7 +158,7 @@ class LRAnnealing(CurveLaw[Areas]):
 
     def undetermined(self, features: Areas, fixed: Collection[str] = ()) -> dict[str, str]:
         reasons: dict[str, str] = {}
-        if features.fallen < LEAST_FALL:
+        if not features.annealed:
             why = f"no run was annealed: the learning rate never falls by {LEAST_FALL:.0%} where there are points"
             reasons |= {"C": why, "lambda": why}
         if features.n_sizes == 2 and not {"B", "beta"} & set(fixed):

@@ -8,7 +8,7 @@ that is needed. What does not depend on lambda is worked out once, since a fit a
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +66,7 @@ class _Closed:
 
 @dataclass(frozen=True)
 class _Stage:
-    """The pieces that stand at one place of every run's schedule, behind the warm-up.
+    """The pieces that stand at one place of every run's schedule, behind the warm-up, and have a memory.
 
     `runs` (pieces,) are the runs that have one. Rows are the points inside the pieces, then their ends: `owner`
     (rows,) is the piece of a row, `offset` (rows,) its step inside it; `place` (points,) are the points' places in
@@ -119,7 +119,7 @@ class AnnealingAreas:
             levels = schedule.level_at(np.append(first, np.maximum(steps, first)))
             self._drop[edges[number] : edges[number + 1]] = levels[0] - levels[1:]
             parts = _parts(number, schedule, steps, int(edges[number]), float(levels[0]))
-            for place, part in enumerate(parts):
+            for place, part in parts:
                 stages[place].append(part)
         self._stages = [_stage(parts) for _, parts in sorted(stages.items())]
 
@@ -154,19 +154,24 @@ class _Part:
     carries: bool
 
 
-def _parts(number: int, schedule: Schedule, steps: IntArray, first_place: int, level: float) -> list[_Part]:
-    """Return the pieces behind the warm-up, at whose end the learning rate is `level`."""
-    begin, parts, moved = schedule.warmup_steps, list[_Part](), False
-    for piece in schedule.after(begin):
-        if parts:
-            level = _last_level(parts[-1].piece)
-        inside = np.flatnonzero((steps > begin) & (steps <= begin + piece.n_steps))
+def _parts(
+    number: int, schedule: Schedule, steps: IntArray, first_place: int, level: float
+) -> Iterator[tuple[int, _Part]]:
+    """Yield the pieces behind the warm-up that have a memory, with their places in the schedule.
+
+    At the end of the warm-up the learning rate is `level`.
+    """
+    begin, moved = schedule.warmup_steps, False
+    for place, piece in enumerate(schedule.after(begin)):
         jump, series = level - piece.level(), piece.series()
         carries = moved or jump != 0
-        parts.append(_Part(number, piece, series, steps[inside] - begin, first_place + inside, jump, carries))
         moved = carries or series is None or series[0] != 0
+        if moved:
+            inside = np.flatnonzero((steps > begin) & (steps <= begin + piece.n_steps))
+            offsets = steps[inside] - begin
+            yield place, _Part(number, piece, series, offsets, first_place + inside, jump, carries)
         begin += piece.n_steps
-    return parts
+        level = _last_level(piece)
 
 
 def _last_level(piece: Piece) -> float:
