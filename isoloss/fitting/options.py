@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
+
+import numpy as np
 
 from isoloss.errors import InvalidInput
 from isoloss.fitting.backends import check_backend
@@ -66,6 +69,7 @@ class FitOptions:
     backend: str = "numpy"
 
     def __post_init__(self) -> None:
+        self._check_types()
         _require(self.target in TARGETS, "target", f"must be one of {', '.join(TARGETS)}")
         delta = self.huber_delta
         usual = _is_number(delta) and LEAST_DELTA <= delta <= 1 / LEAST_DELTA
@@ -85,13 +89,25 @@ class FitOptions:
         check_backend(self.backend)
         _check_holdout(self.holdout)
 
+    def _check_types(self) -> None:
+        """Refuse what the later checks could not even look at."""
+        for name in ("target", "n_params_kind", "resample", "convention", "backend"):
+            value = getattr(self, name)
+            _require(value is None or isinstance(value, str), name, f"must be a name, not {_kind(value)}")
+        for name in ("fix", "bounds", "expr", "priors"):
+            value = getattr(self, name)
+            by_name = isinstance(value, Mapping) and all(isinstance(one, str) for one in value)
+            _require(by_name, name, f"must map parameters by their names, not be {_kind(value)}")
+        for name, text in self.expr.items():
+            _require(isinstance(text, str), f"expr.{name}", f"must be an expression, not {_kind(text)}")
+
     @classmethod
     def from_mapping(cls, options: Mapping[str, Any]) -> FitOptions:
         """Return the options that a mapping names; raises InvalidInput for unknown ones and wrong values."""
         known = {one.name for one in fields(cls)}
         for name in options:
             _require(name in known, f"options.{name}", "there is no such option")
-        return cls(**options)
+        return cls(**{name: _plain(value) for name, value in options.items()})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain JSON values."""
@@ -198,7 +214,23 @@ def _whole(value: object, name: str, low: int, high: int, *, optional: bool = Fa
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Return whether a value is a number that a float can hold, infinite ones included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max or value in (math.inf, -math.inf)
+
+
+def _plain(value: Any) -> Any:
+    """Return an option with NumPy's numbers and lists, which are as good as Python's, as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _require(condition: bool, name: str, reason: str) -> None:

@@ -40,6 +40,7 @@ def fit(
     """
     asked = FitOptions.from_mapping(options)
     observations = _checked(observations)
+    _check_beside(progress, left_out, previous)
     told = progress or _silent
     if law == AUTO:
         return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
@@ -68,6 +69,19 @@ def _checked(observations: object) -> Observations:
         if not isinstance(one, Curve):
             raise _no_observations(f"but its item {number} is {type(one).__name__}")
     return curves
+
+
+def _check_beside(progress: object, left_out: object, previous: object) -> None:
+    """Refuse what a worker would only stumble over in the midst of a fit."""
+    if progress is not None and not callable(progress):
+        raise InvalidInput(field="progress", reason="must be a function of a share and a message")
+    if previous is not None and not isinstance(previous, Fit):
+        raise InvalidInput(field="previous", reason=f"must be a Fit, not {type(previous).__name__}")
+    said = isinstance(left_out, Sequence) and all(
+        isinstance(one, Mapping) and {"run_id", "reason"} <= one.keys() for one in left_out
+    )
+    if not said:
+        raise InvalidInput(field="left_out", reason="must be a list of mappings with run_id and reason")
 
 
 def _no_observations(what: str) -> InvalidInput:

@@ -312,6 +312,73 @@ def test_options_that_cannot_be_met_name_their_field(name: str, options: dict[st
 NO_OBSERVATIONS: tuple[Any, ...] = ("x", b"x", [1, 2], None, 5, {"a": 1}, [None], object)
 
 
+ODD: tuple[Any, ...] = (
+    5,
+    -1,
+    1.5,
+    np.nan,
+    np.inf,
+    10**400,
+    "x",
+    "",
+    b"x",
+    [1],
+    {1: 2},
+    True,
+    object(),
+    np.ones(2),
+)
+ODD_PAIRS: tuple[Any, ...] = (
+    "x",
+    [1],
+    [1, 2, 3],
+    ["a", "b"],
+    [np.nan, 1],
+    [10**400, None],
+    10**400,
+    np.ones(3),
+)
+
+
+@pytest.mark.parametrize("name", ["chinchilla", "lr_annealing", "auto"])
+def test_an_option_of_a_wrong_kind_is_refused_by_its_name(name: str) -> None:
+    """Whatever stands where a name, a mapping or a number belongs: no error but a refusal that names the option."""
+    mappings = ("fix", "bounds", "expr", "priors")
+    texts = ("target", "n_params_kind", "resample", "convention", "backend")
+    cases = [(option, wrong) for option in (*mappings, *texts) for wrong in ODD]
+    cases += [(option, {"alpha": wrong}) for option in ("bounds", "priors", "expr") for wrong in ODD_PAIRS]
+    cases += [
+        (option, wrong) for option in ("level", "huber_delta") for wrong in (10**400, "x", [1], np.ones(2))
+    ]
+    cases += [("fix", {"alpha": 10**400}), ("fix", {"alpha": "x"}), ("holdout", {"fraction": 10**400})]
+    for option, wrong in cases:
+        with pytest.raises(InvalidInput) as refused:
+            fit(name, table() if name == "chinchilla" else runs(), **{"bootstrap": 0, option: wrong})
+        field = str(refused.value.fields["field"])
+        assert field.split(".")[0] == option, (option, wrong)
+
+
+def test_what_stands_beside_the_options_is_checked() -> None:
+    """Progress that cannot be told, left-out runs that are none, and an earlier fit that is none."""
+    for beside, wrong in (("progress", 5), ("left_out", 5), ("left_out", [1]), ("previous", {"law": "x"})):
+        with pytest.raises(InvalidInput) as refused:
+            fit("chinchilla", table(), **{beside: wrong})
+        assert refused.value.fields["field"] == beside
+
+
+def test_options_of_numpy_are_those_of_python() -> None:
+    """Numbers and pairs that NumPy made give the same fit, down to its document."""
+    own = {"bootstrap": 3, "level": 0.8, "fix": {"beta": 1}, "bounds": {"alpha": [0.25, 0.5]}}
+    its = {
+        "bootstrap": np.int64(3),
+        "level": np.float64(0.8),
+        "fix": {"beta": np.int32(1)},
+        "bounds": {"alpha": np.array([0.25, 0.5])},
+    }
+    one, other = (fit("chinchilla", table(), **options).as_document() for options in (own, its))  # type: ignore[arg-type]
+    assert json.dumps(one) == json.dumps(other)
+
+
 @pytest.mark.parametrize("name", ["chinchilla", "concave_memory", "auto"])
 @pytest.mark.parametrize("wrong", NO_OBSERVATIONS, ids=repr)
 def test_what_is_neither_curves_nor_a_table_is_refused(name: str, wrong: Any) -> None:
