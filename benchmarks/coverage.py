@@ -3,6 +3,7 @@
 `python -m benchmarks coverage [law ...]`. A study draws noise, fits, and asks for runs that were not fitted;
 coverage is the share of studies whose 90 percent interval for the mean holds the exact value, averaged over what
 was asked. `well-specified` noise is independent and normal; the other kinds break what the intervals assume.
+Of a law with priors every study draws its truth from these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from scipy.signal import lfilter
 import isoloss
 from benchmarks.datasets import TRAIN, available, multi_power_curves
 from benchmarks.tables import print_table
-from isoloss.laws import LAWS, CurveLaw, TableLaw
+from isoloss.fitting.objective import from_solver, to_solver
+from isoloss.laws import LAWS, CurveLaw, Priors, TableLaw
 from isoloss.observations import Curve, PlannedRun, RunTable
 from isoloss.schedules import schedule_from_spec
 
@@ -156,9 +158,9 @@ Outcomes = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """The exact outcomes of runs by their columns."""
 
 
-def losses_of(name: str) -> Losses:
-    """Return the losses of a curve law with its truth."""
-    law, theta = LAWS[name], theta_of(name)
+def losses_of(name: str, theta: np.ndarray) -> Losses:
+    """Return the losses of a curve law with these parameters (1, parameters)."""
+    law = LAWS[name]
     assert isinstance(law, CurveLaw)
     return lambda run: law.predict(theta, law.prepare([run]))[0]
 
@@ -172,6 +174,18 @@ def outcomes_of(name: str) -> Outcomes:
 
 def theta_of(name: str) -> np.ndarray:
     return np.array([[TRUTHS[name][parameter.name] for parameter in LAWS[name].parameters]])
+
+
+def drawn_theta(name: str, priors: Priors, seed: int) -> np.ndarray:
+    """Return a law's truth with the parameters that it has priors for drawn from them, within its bounds."""
+    law, theta = LAWS[name], theta_of(name)
+    random = np.random.default_rng([seed, 11])
+    for parameter, (centre, sd) in priors.centres.items():
+        index = law.index(parameter)
+        one = law.parameters[index]
+        drawn = to_solver(one, np.array(centre)) + sd * random.standard_normal()
+        theta[0, index] = np.clip(from_solver(one, drawn), one.lower, one.upper)
+    return theta
 
 
 def curve_design(name: str, losses: Losses, n_schedules: int, points: int) -> Design:
@@ -242,31 +256,52 @@ TRUTHS: dict[str, dict[str, float]] = {
 # fmt: on
 
 
+def _at_centres(name: str) -> Losses:
+    return losses_of(name, theta_of(name))
+
+
 OTHER_TRUTHS: dict[str, tuple[str, Callable[[], Any]]] = {
-    "lr_annealing": ("concave_memory", lambda: losses_of("concave_memory")),
-    "multi_power": ("concave_memory", lambda: losses_of("concave_memory")),
-    "concave_memory": ("lr_annealing", lambda: losses_of("lr_annealing")),
-    "effective_lr": ("concave_memory", lambda: losses_of("concave_memory")),
+    "lr_annealing": ("concave_memory", lambda: _at_centres("concave_memory")),
+    "multi_power": ("concave_memory", lambda: _at_centres("concave_memory")),
+    "concave_memory": ("lr_annealing", lambda: _at_centres("lr_annealing")),
+    "effective_lr": ("concave_memory", lambda: _at_centres("concave_memory")),
     "power_law": ("a broken power law", lambda: broken),
     "chinchilla": ("Kaplan's law", lambda: kaplan),
 }
 """Truths outside a law's family."""
 
 
-def designs(name: str, truth: Any = None) -> Iterator[Design]:
+Designs = Callable[[int], Design]
+"""The design of a study by its seed."""
+
+
+def designs(name: str, truth: Any = None) -> Iterator[Designs]:
     """Return the designs of a law: few and many runs, of its own truth or of another one."""
     if isinstance(LAWS[name], TableLaw):
         outcomes = truth or outcomes_of(name)
-        yield from (table_design(name, outcomes, count) for count in (12, 30, 120))
+        yield from (_always(table_design(name, outcomes, count)) for count in (12, 30, 120))
     else:
-        losses = truth or losses_of(name)
-        yield curve_design(name, losses, 3, 120)
-        yield curve_design(name, losses, 10, 40)
+        yield from (_of_curves(name, truth, *size) for size in ((3, 120), (10, 40)))
 
 
-def coverage(design: Design, draw: Draw, studies: int = STUDIES) -> tuple[float, int]:
+def _always(design: Design) -> Designs:
+    return lambda seed: design  # noqa: ARG005
+
+
+def _of_curves(name: str, truth: Losses | None, n_schedules: int, points: int) -> Designs:
+    """Return designs of the truth, or, where it is the law's own and has priors, of one drawn from these."""
+    size = (n_schedules, points)
+    usual = curve_design(name, truth or losses_of(name, theta_of(name)), *size)
+    law = LAWS[name]
+    priors = law.priors(law.prepare(usual.observed))
+    if truth is not None or not priors.centres:
+        return _always(usual)
+    return lambda seed: curve_design(name, losses_of(name, drawn_theta(name, priors, seed)), *size)
+
+
+def coverage(design: Designs, draw: Draw, studies: int = STUDIES) -> tuple[float, int]:
     """Return the mean coverage over the studies that gave an answer, and how many did."""
-    held = [found for seed in range(studies) if (found := design.study(draw, seed)) is not None]
+    held = [found for seed in range(studies) if (found := design(seed).study(draw, seed)) is not None]
     return (float(np.mean(held)) if held else np.nan), len(held)
 
 
@@ -280,14 +315,14 @@ def _rows(name: str) -> Iterator[Mapping[str, object]]:
     what, truth = OTHER_TRUTHS[name]
     for design, other in zip(designs(name), designs(name, truth()), strict=True):
         kinds = {kind: _shown(design, draw) for kind, draw in DRAWS.items() if _possible(draw)}
-        yield {"runs": design.size} | kinds | {f"truth: {what}": _shown(other, independent)}
+        yield {"runs": design(0).size} | kinds | {f"truth: {what}": _shown(other, independent)}
 
 
 def _possible(draw: Draw) -> bool:
     return draw is not resampled_residuals or available("multipowerlaw")
 
 
-def _shown(design: Design, draw: Draw) -> str:
+def _shown(design: Designs, draw: Draw) -> str:
     # Studies of the noise that intervals assume are the promise; the others show how far it may be trusted.
     studies = STUDIES if draw is independent else OTHER_STUDIES
     found, answered = coverage(design, draw, studies)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from isoloss.errors import FitFailed
 from isoloss.fitting.expressions import identifier
-from isoloss.fitting.objective import Problem
+from isoloss.fitting.objective import Problem, stretch
 from isoloss.fitting.solver import Solution, huber
 
 FloatArray = npt.NDArray[np.float64]
@@ -22,33 +22,38 @@ FAR_OFF = 1e3
 MOST_EVALUATIONS = 1_000
 """How often the residuals of one member are evaluated; an expression can make a valley without an end."""
 
+NUDGE = 1e-6
+"""Relative step by which the derivatives of expressions are worked out."""
+
 LOST_AFTER = 50
 """After so many evaluations a member whose law was undefined at every one of them is given up."""
 
 
 def solve_constrained(
-    problem: Problem, theta: FloatArray, weights: FloatArray, expressions: Mapping[str, str], tolerance: float
+    problem: Problem,
+    theta: FloatArray,
+    weights: FloatArray,
+    expressions: Mapping[str, str],
+    tolerance: float,
+    centres: FloatArray | None = None,
 ) -> Solution:
     """Minimise the objective of each member under checked expressions; shapes as in `Problem.solve`.
 
     Raises FitFailed where an expression has no value, or one outside the law's bounds, at the optimum.
     """
+    centres = np.broadcast_to(problem.prior[0], theta.shape) if centres is None else centres
     ends = [
-        _solve_one(problem, start, weight, expressions, tolerance)
-        for start, weight in zip(theta, weights, strict=True)
+        _solve_one(_Target(problem, weight, centre), start, expressions, tolerance)
+        for start, weight, centre in zip(theta, weights, centres, strict=True)
     ]
     found, objective, converged, iterations = zip(*ends, strict=True)
     return Solution(np.array(found), np.array(objective), np.array(converged), np.array(iterations))
 
 
 def _solve_one(
-    problem: Problem,
-    start: FloatArray,
-    weight: FloatArray,
-    expressions: Mapping[str, str],
-    tolerance: float,
+    target: _Target, start: FloatArray, expressions: Mapping[str, str], tolerance: float
 ) -> tuple[FloatArray, float, bool, int]:
-    target = _Target(problem, weight)
+    problem = target.problem
     tolerances = dict.fromkeys(("xtol", "ftol", "gtol"), tolerance)
     try:
         with warnings.catch_warnings():
@@ -58,6 +63,7 @@ def _solve_one(
                 target,
                 parameters,
                 method="least_squares",
+                jac=target.jacobian,
                 iter_cb=target.is_lost,
                 max_nfev=MOST_EVALUATIONS,
                 x_scale="jac",
@@ -69,16 +75,16 @@ def _solve_one(
     if not np.all(np.isfinite(theta)):
         raise FitFailed(reason="an expression has no finite value near these data")
     _check_bounds(problem, theta, expressions)
-    defined = np.all(np.isfinite(problem.residuals(theta[None])))
+    defined = bool(np.all(np.isfinite(problem.residuals(theta[None]))))
     objective = float(result.chisqr) * problem.delta**2 / 2 if defined else np.inf
-    return theta, objective, bool(result.success), int(result.nfev)
+    return theta, objective, defined and bool(result.success), int(result.nfev)
 
 
 class _Target:
     """What lmfit minimises half the squares of: the objective of a member, in units of delta squared."""
 
-    def __init__(self, problem: Problem, weight: FloatArray) -> None:
-        self.problem, self.weight, self.defined = problem, weight, False
+    def __init__(self, problem: Problem, weight: FloatArray, centre: FloatArray) -> None:
+        self.problem, self.weight, self.centre, self.defined = problem, weight, centre, False
         self.names = [identifier(parameter.name) for parameter in problem.law.parameters]
 
     def __call__(self, parameters: lmfit.Parameters) -> FloatArray:
@@ -86,13 +92,40 @@ class _Target:
         theta = self.theta(parameters)[None]
         raw = self.problem.residuals(theta)[0]
         self.defined |= bool(np.all(np.isfinite(raw)))
-        points = np.sqrt(2 * self.weight * huber(_no_farther(raw), self.problem.delta))
+        raw = _no_farther(raw)
+        # With the sign of the residual, so that it passes 0 smoothly.
+        points = np.copysign(np.sqrt(2 * self.weight * huber(raw, self.problem.delta)), raw)
         return np.concatenate([points, self._priors(theta)]) / self.problem.delta
 
+    def jacobian(self, parameters: lmfit.Parameters) -> FloatArray:
+        """Return the derivatives of the same residuals by the parameters that lmfit varies."""
+        theta, problem = self.theta(parameters)[None], self.problem
+        predicted, slopes = problem.law.jacobian(theta, problem.features)
+        size = np.abs(_no_farther(problem.residuals(theta)[0])).clip(problem.delta)
+        # sqrt(w) up to delta; beyond, where the loss is delta (|r| - delta/2), less and less.
+        bend = np.sqrt(self.weight) * problem.delta / np.sqrt(problem.delta * (2 * size - problem.delta))
+        points = bend[:, None] * slopes[0] / predicted[0][:, None]
+        stretched = [stretch(one, theta[0, [index]])[0] for index, one in enumerate(problem.law.parameters)]
+        priors = np.diag(np.sqrt(problem.prior[1]) / np.array(stretched))[problem.prior[1] > 0]
+        rows = np.nan_to_num(np.concatenate([points, priors]), nan=0.0, posinf=0.0, neginf=0.0)
+        return np.asarray(rows @ self._moves(parameters) / problem.delta)
+
+    def _moves(self, parameters: lmfit.Parameters) -> FloatArray:
+        """Return by how much all parameters move with each that lmfit varies: (parameters, varied)."""
+        at = self.theta(parameters)
+        columns = []
+        for name in [name for name, one in parameters.items() if one.vary]:
+            value = parameters[name].value
+            moved = parameters.copy()
+            step = NUDGE * max(abs(value), NUDGE)
+            moved[name].set(value=value + step, min=-np.inf, max=np.inf)
+            columns.append((self.theta(moved) - at) / step)
+        return np.stack(columns, axis=1)
+
     def _priors(self, theta: FloatArray) -> FloatArray:
-        centre, precision = self.problem.prior
+        precision = self.problem.prior[1]
         known = precision > 0
-        away = self.problem.coordinates(theta)[0, known] - centre[known]
+        away = self.problem.coordinates(theta)[0, known] - self.centre[known]
         return np.sqrt(precision[known]) * _no_farther(away)
 
     def theta(self, parameters: lmfit.Parameters) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed
 from isoloss.fitting.constrained import solve_constrained
+from isoloss.fitting.covariance import Covariance, covariance
 from isoloss.fitting.folds import Validation, validate
 from isoloss.fitting.profiles import Profile, profile_intervals
 from isoloss.fitting.resampling import Resampling
@@ -55,6 +56,7 @@ class Estimate:
     samples: FloatArray
     failed: float
     validation: Validation
+    spread: Covariance
     profiles: dict[str, Profile] = field(default_factory=dict)
 
     @property
@@ -80,7 +82,9 @@ def estimate(task: Task, progress: Progress, warm: FloatArray | None = None) -> 
     samples = _resamples(task, search.theta, resampling, progress)
     usable = samples[np.all(np.isfinite(samples), axis=1)]
     failed = 1 - len(usable) / len(samples) if len(samples) else 0.0
-    return Estimate(search, resampling, usable, failed, validation, _profiles(task, search, progress))
+    spread = covariance(task, search.theta, residuals)
+    profiles = _profiles(task, search, spread, progress)
+    return Estimate(search, resampling, usable, failed, validation, spread, profiles)
 
 
 def find_optimum(task: Task, warm: FloatArray | None = None) -> Search:
@@ -134,16 +138,19 @@ def _search(task: Task, theta: FloatArray) -> Solution:
     return task.problem.solve(theta, ones, race=True)
 
 
-def _refit(task: Task, theta: FloatArray, weights: FloatArray) -> Solution:
-    """Solve for every row of weights (members, points) from the optimum theta (parameters,)."""
+def _refit(task: Task, theta: FloatArray, weights: FloatArray, centres: FloatArray | None = None) -> Solution:
+    """Solve for every row of weights (members, points) and of priors' centres, from theta (parameters,)."""
     starts = np.repeat(theta[None], len(weights), axis=0)
     if task.constraints.expressions:
-        return solve_constrained(task.problem, starts, weights, task.constraints.expressions, COARSE)
-    return task.problem.solve(starts, weights, tolerance=COARSE)
+        return solve_constrained(task.problem, starts, weights, task.constraints.expressions, COARSE, centres)
+    return task.problem.solve(starts, weights, tolerance=COARSE, centres=centres)
 
 
 def _resamples(task: Task, theta: FloatArray, resampling: Resampling, progress: Progress) -> FloatArray:
-    """Refit to every resample from the optimum: (resamples, parameters), NaN where there is no optimum."""
+    """Refit to every resample from the optimum: (resamples, parameters), NaN where there is no optimum.
+
+    Each draws the centres of priors too: what the data leave to a prior is as uncertain as the prior says.
+    """
     count = task.options.bootstrap
     rows = np.full((count, theta.size), np.nan)
     batch = 1 if task.constraints.expressions else BATCH  # one refit under expressions takes a while
@@ -151,15 +158,16 @@ def _resamples(task: Task, theta: FloatArray, resampling: Resampling, progress: 
     for begin in range(0, count, size):
         progress(0.2 + 0.7 * begin / count, f"resample {begin} of {count}")
         end = min(begin + size, count)
-        found = _refit(task, theta, resampling.weights(begin, end))
+        centres = task.problem.drawn_centres(resampling.normal(begin, end, theta.size))
+        found = _refit(task, theta, resampling.weights(begin, end), centres)
         rows[begin:end] = np.where(np.isfinite(found.objective)[:, None], found.theta, np.nan)
     return rows
 
 
-def _profiles(task: Task, search: Search, progress: Progress) -> dict[str, Profile]:
+def _profiles(task: Task, search: Search, spread: Covariance, progress: Progress) -> dict[str, Profile]:
     """Return profile-likelihood intervals where intervals are wanted at all; expressions have none."""
     options = task.options
     if not options.profile or not options.bootstrap or options.expr or task.missing:
         return {}
     progress(0.92, "profiling each parameter")
-    return profile_intervals(task, search.theta, search.objective, options.level)
+    return profile_intervals(task, search.theta, search.objective, spread, options.level)

@@ -106,7 +106,7 @@ def _some(folds: list[Fold]) -> list[Fold]:
 def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     """Return the folds whose fitted runs determine all that the whole data do.
 
-    More runs never determine less: a few runs that do, and that a fold does not predict, spare a look at the others.
+    More runs never determine less: a few that do, and that a fold does not predict, spare a look at its others.
     """
     some = [group[0] for group in task.data.alike()]
     apart = max(1, len(some) // A_FEW)
@@ -214,10 +214,12 @@ def _noise_errors(
     """Return the errors that noise alone gives each fold, (draws, folds), if the law were true.
 
     Noise is the residuals with random signs on short blocks: what is smoother than those is not noise but
-    misfit. It moves the parameters by one step of the M-estimator's linear response.
+    misfit. It moves the parameters by one step of the M-estimator's linear response, and so do priors whose centres
+    lie beside the truth.
     """
     free = task.varied
     jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
+    pull = task.problem.priors.strength * np.sqrt(task.problem.prior[1][free])
     scaled = residuals * np.sqrt(residuals.size / max(1, residuals.size - free.sum()))
     responses = [_response(task, residuals, jacobian, free, fold) for fold in folds]
     random = np.random.default_rng(task.options.seed)
@@ -226,6 +228,7 @@ def _noise_errors(
     for begin in range(0, SIMULATED, batch):
         noise = scaled * _signs(task.data.lengths, min(batch, SIMULATED - begin), random)
         push = np.clip(noise, -task.problem.delta, task.problem.delta) @ jacobian
+        push += pull * random.standard_normal((len(push), free.sum()))
         columns = [
             _noise_error(task, noise, push, jacobian, fold, response, curves)
             for fold, response, curves in zip(folds, responses, together, strict=True)

@@ -14,7 +14,8 @@ Model = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 their Jacobian (members, points, parameters); arrays of the library that theta belongs to."""
 
 Prior = tuple[FloatArray, FloatArray]
-"""Centre and precision, (parameters,) each, in the solver's coordinates; precision 0 is no prior."""
+"""Centre (parameters,), or (members, parameters) where each member has its own, and precision (parameters,), in the
+solver's coordinates; precision 0 is no prior."""
 
 Shape = tuple[FloatArray, FloatArray, FloatArray]
 """Objective (members,), gradient (members, parameters) and curvature (members, parameters, parameters)."""
@@ -35,20 +36,20 @@ def huber(residuals: FloatArray, delta: float) -> FloatArray:
 
 @dataclass(frozen=True)
 class Objective:
-    """What every member minimises for its own weights."""
+    """What every member minimises for its own weights and centres of priors; `precision` None: no priors."""
 
     model: Model
     delta: float
-    prior: Prior | None
+    precision: FloatArray | None
 
-    def local(self, theta: FloatArray, weights: FloatArray) -> Shape:
+    def local(self, theta: FloatArray, weights: FloatArray, centre: FloatArray) -> Shape:
         """Return each member's objective, gradient and curvature; objective infinite where one is undefined."""
         residuals, jacobian = self._modelled(theta)
         shape = _shape(residuals, jacobian, weights, self.delta)
         undefined = ~_finite(shape)
         if bool(namespace(theta).any(undefined)):
             shape = _without_unweighted(shape, undefined, residuals, jacobian, weights, self.delta)
-        return self._with_prior(theta, shape)
+        return self._with_prior(theta - centre, shape)
 
     def _modelled(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the model's residuals and Jacobian, worked out once where all members stand at one place.
@@ -65,15 +66,16 @@ class Objective:
             xp.broadcast_to(jacobian, (members, *jacobian.shape[1:])),
         )
 
-    def _with_prior(self, theta: FloatArray, shape: Shape) -> Shape:
-        if self.prior is None:
+    def _with_prior(self, away: FloatArray, shape: Shape) -> Shape:
+        """Return the shape with what the priors add, (members, parameters) `away` from their centres."""
+        precision = self.precision
+        if precision is None:
             return shape
-        xp = namespace(theta)
+        xp = namespace(away)
         objective, gradient, curvature = shape
-        centre, precision = self.prior
-        away = xp.where(precision > 0, theta - centre, 0.0)
+        away = xp.where(precision > 0, away, 0.0)
         total = objective + xp.sum(precision * away * away, axis=1) / 2
-        return total, gradient + precision * away, curvature + precision * identity(theta)
+        return total, gradient + precision * away, curvature + precision * identity(away)
 
 
 def identity(theta: FloatArray) -> FloatArray:

@@ -41,14 +41,15 @@ NEGLIGIBLE = 1e-6
 class Members:
     """The members that are being worked on: where each is, the shape of its objective there, and its damping.
 
-    `number` is its row in the start; `largest` (members, parameters) the largest of its curvatures of late;
-    `growth` the factor of its damping at the next failure; `expected` the gain that the quadratic model saw in
-    its last step.
+    `number` is its row in the start; `centre` (members, parameters) that of its priors, `largest` the largest of
+    its curvatures of late; `growth` the factor of its damping at the next failure; `expected` the gain that the
+    quadratic model saw in its last step.
     """
 
     number: IntArray
     theta: FloatArray
     weights: FloatArray
+    centre: FloatArray
     lower: FloatArray
     upper: FloatArray
     objective: FloatArray
@@ -66,6 +67,7 @@ class Members:
         number: IntArray,
         theta: FloatArray,
         weights: FloatArray,
+        centre: FloatArray,
         bounds: tuple[FloatArray, FloatArray],
         shape: Shape,
     ) -> Members:
@@ -75,7 +77,7 @@ class Members:
         largest = xp.linalg.diagonal(shape[2])
         count = xp.zeros_like(number)
         damping, growth = nothing + NEAR_DAMPING, nothing + FIRST_GROWTH
-        return cls(number, theta, weights, *bounds, *shape, largest, damping, growth, nothing, count)
+        return cls(number, theta, weights, centre, *bounds, *shape, largest, damping, growth, nothing, count)
 
     def rows(self, rows: IntArray) -> Members:
         return Members(*(getattr(self, column.name)[rows] for column in fields(self)))
@@ -139,7 +141,7 @@ class Members:
     def move(self, moved: FloatArray, objective: Objective) -> None:
         """Take the steps that lower the objective, and set the damping by how far the gain was the expected."""
         xp = namespace(self.theta)
-        reached, gradient, curvature = objective.local(moved, self.weights)
+        reached, gradient, curvature = objective.local(moved, self.weights, self.centre)
         gain = self.objective - reached
         noise = ROUNDING * self.objective
         better = (self.expected > 0) & (gain > LEAST_RATIO * self.expected)

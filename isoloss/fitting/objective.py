@@ -90,16 +90,18 @@ class Problem:
         race: bool = False,
         tolerance: float = FINE,
         held: tuple[FloatArray, FloatArray] | None = None,
+        centres: FloatArray | None = None,
     ) -> Solution:
         """Minimise sum_i w_i Huber(r_i) + priors for every member.
 
         `theta` (members, parameters) are the starts, `weights` (members, points) those of each member.
         In a `race` the members are starts of one problem, see `solver.solve`. `held` are other (lower, upper)
-        bounds of values, (members, parameters) each.
+        bounds of values, `centres` other centres of the priors in the solver's coordinates, (members, parameters)
+        each.
         """
         lower, upper = (self.lower[None], self.upper[None]) if held is None else held
         bounds = np.sort(np.stack([self.coordinates(lower), self.coordinates(upper)]), axis=0)
-        centre, precision = (moved(one, self.backend) for one in self.prior)
+        centre, precision = self.prior
         solution = solve(
             self.model(),
             moved(self.coordinates(theta), self.backend),
@@ -107,7 +109,10 @@ class Problem:
             lower=moved(bounds[0], self.backend),
             upper=moved(bounds[1], self.backend),
             delta=self.delta,
-            prior=(centre, precision),
+            prior=(
+                moved(centre if centres is None else centres, self.backend),
+                moved(precision, self.backend),
+            ),
             race=race,
             tolerance=tolerance,
             max_iterations=MOST_ITERATIONS if tolerance < COARSE else MOST_COARSE_ITERATIONS,
@@ -138,6 +143,13 @@ class Problem:
         """
         residuals = self.residuals(theta) if predicted is None else self._residuals_of(predicted)
         return np.asarray(huber(residuals, self.delta).sum(axis=1)) + self.penalty(theta)
+
+    def drawn_centres(self, draws: FloatArray) -> FloatArray:
+        """Return the priors' centres moved by so many of their standard deviations: (members, parameters)."""
+        centre, precision = self.prior
+        known = precision > 0
+        sd = np.where(known, self.priors.strength / np.sqrt(np.where(known, precision, 1.0)), 0.0)
+        return np.asarray(centre + sd * draws)
 
     def penalty(self, theta: FloatArray) -> FloatArray:
         """Return what the priors add to the objective of each member, (members,)."""

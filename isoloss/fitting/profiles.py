@@ -15,10 +15,9 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.curvature import mean_curvature
+from isoloss.fitting.covariance import Covariance
 from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.objective import from_solver
-from isoloss.fitting.resampling import correlation_time
 from isoloss.fitting.solver import COARSE, Solution
 from isoloss.fitting.task import Task
 
@@ -41,33 +40,25 @@ class Profile:
     upper: float | None
 
 
-def profile_intervals(task: Task, theta: FloatArray, objective: float, level: float) -> dict[str, Profile]:
+def profile_intervals(
+    task: Task, theta: FloatArray, objective: float, spread: Covariance, level: float
+) -> dict[str, Profile]:
     """Return the profile-likelihood interval of every free parameter at the optimum theta (parameters,)."""
     residuals = task.problem.residuals(theta[None])[0]
-    errors = _standard_errors(task, theta, residuals)
-    chosen = np.flatnonzero(errors > 0)
+    chosen = np.flatnonzero(spread.total > 0)
     if not chosen.size or _exact(residuals):
         return {}
-    allowed = _allowed_rise(task, residuals, level)
-    sides = [side for index in chosen for side in _sides(task, theta, int(index), errors[index])]
-    _search(task, sides, objective, allowed)
+    allowed = _allowed_rises(task, residuals, spread, level)
+    errors = np.sqrt(np.where(spread.total > 0, spread.total, 0.0))
+    sides = [
+        side for index in chosen for side in _sides(task, theta, int(index), errors[index], allowed[index])
+    ]
+    _search(task, sides, objective)
     pairs = zip(sides[::2], sides[1::2], strict=True)
     return {
-        task.law.parameters[down.index].name: _profile(task, down.index, (down.end(allowed), up.end(allowed)))
+        task.law.parameters[down.index].name: _profile(task, down.index, (down.end(), up.end()))
         for down, up in pairs
     }
-
-
-def _standard_errors(task: Task, theta: FloatArray, residuals: FloatArray) -> FloatArray:
-    """Return the standard errors of the quadratic approximation, (parameters,), in the solver's coordinates."""
-    free = task.varied
-    jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
-    curvature = jacobian.T @ jacobian * _inside(task, residuals) + np.diag(task.problem.prior[1][free])
-    out = np.full(theta.size, np.nan)
-    with np.errstate(invalid="ignore"):
-        variance = np.diag(np.linalg.pinv(curvature, hermitian=True)) * _scale(task, residuals)
-        out[free] = np.where(variance > 0, np.sqrt(variance), np.nan)
-    return out
 
 
 def _exact(residuals: FloatArray) -> bool:
@@ -75,23 +66,14 @@ def _exact(residuals: FloatArray) -> bool:
     return bool(np.sqrt(np.mean(residuals**2)) < NEGLIGIBLE)
 
 
-def _inside(task: Task, residuals: FloatArray) -> float:
-    return mean_curvature(residuals, task.problem.delta, task.n_varied)
+def _allowed_rises(task: Task, residuals: FloatArray, spread: Covariance, level: float) -> FloatArray:
+    """Return by how much the objective may rise for each parameter, (parameters,).
 
-
-def _scale(task: Task, residuals: FloatArray) -> float:
-    """Return the variance of a point's score, times its correlation with its neighbours, over the curvature."""
-    push = np.clip(residuals, -task.problem.delta, task.problem.delta)
+    More where priors hold a parameter closer than they know it: their centres are uncertain too.
+    """
     left = max(1, residuals.size - task.n_varied)
-    times = [correlation_time(residuals[run]) for run in task.data.slices if run.stop - run.start > 1]
-    return (
-        float(np.sum(push**2) / left) * (float(np.mean(times)) if times else 1.0) / _inside(task, residuals)
-    )
-
-
-def _allowed_rise(task: Task, residuals: FloatArray, level: float) -> float:
-    left = max(1, residuals.size - task.n_varied)
-    return float(stats.f.ppf(level, 1, left) * _scale(task, residuals) / 2)
+    looser = np.maximum(1.0, spread.total / spread.usual)
+    return np.asarray(stats.f.ppf(level, 1, left) * spread.scale / 2 * looser)
 
 
 def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:
@@ -106,10 +88,11 @@ class _Side:
     """One side of a parameter: the last place where the profile has not risen enough, and the first where it has.
 
     In the solver's coordinates; `theta` (parameters,) is the law with the parameter held at `inner`, and the start
-    from which it is held farther out: a valley that bends is followed.
+    from which it is held farther out: a valley that bends is followed. `allowed` is how much it may rise.
     """
 
     index: int
+    allowed: float
     widths: list[float]
     inner: float
     theta: FloatArray
@@ -119,7 +102,7 @@ class _Side:
     looks: int = 0
     found: bool = False
 
-    def next(self, allowed: float) -> float | None:
+    def next(self) -> float | None:
         """Return where to look next, None where there is nothing left to look for.
 
         In between, half-way takes turns with where a parabola would have risen enough: the one is sure, the other
@@ -130,47 +113,47 @@ class _Side:
         if self.found or self.looks == MOST_LOOKS:
             return None
         self.looks += 1
-        guess = self.end(allowed) if self.looks % 2 else None
+        guess = self.end() if self.looks % 2 else None
         return (self.inner + self.outer) / 2 if guess is None else guess
 
-    def note(self, place: float, rise: float, theta: FloatArray, allowed: float) -> None:
+    def note(self, place: float, rise: float, theta: FloatArray) -> None:
         """Take in how far the profile has risen at a place."""
-        if rise > allowed:
+        if rise > self.allowed:
             self.outer, self.outer_rise = place, rise
         else:
             self.inner, self.inner_rise, self.theta = place, rise, theta
-        self.found = abs(rise - allowed) <= CLOSE * allowed
+        self.found = abs(rise - self.allowed) <= CLOSE * self.allowed
 
-    def end(self, allowed: float) -> float | None:
+    def end(self) -> float | None:
         """Return where the rise passes what is allowed; its square root is close to linear in between."""
         if self.outer is None or not np.isfinite(self.outer_rise):
             return None
         low, high = np.sqrt(max(self.inner_rise, 0.0)), np.sqrt(self.outer_rise)
-        return float(self.inner + (np.sqrt(allowed) - low) / (high - low) * (self.outer - self.inner))
+        return float(self.inner + (np.sqrt(self.allowed) - low) / (high - low) * (self.outer - self.inner))
 
 
-def _sides(task: Task, theta: FloatArray, index: int, error: float) -> list[_Side]:
+def _sides(task: Task, theta: FloatArray, index: int, error: float, allowed: float) -> list[_Side]:
     """Return the side below and the one above the optimum; what lies outside of the bounds is not looked at."""
     at = float(task.problem.coordinates(theta[None])[0, index])
     bounds = np.stack([task.problem.lower, task.problem.upper])
     low, high = np.sort(task.problem.coordinates(bounds)[:, index])
     places = [np.clip(at + sign * error * np.array(WIDTHS), low, high) for sign in (-1, 1)]
     return [
-        _Side(index, [float(place) for place in dict.fromkeys(one) if place != at], at, theta)
+        _Side(index, allowed, [float(place) for place in dict.fromkeys(one) if place != at], at, theta)
         for one in places
     ]
 
 
-def _search(task: Task, sides: Sequence[_Side], objective: float, allowed: float) -> None:
+def _search(task: Task, sides: Sequence[_Side], objective: float) -> None:
     """Look at all sides together, until none has anything left to look for."""
     while True:
-        asked = [(side, place) for side in sides if (place := side.next(allowed)) is not None]
+        asked = [(side, place) for side in sides if (place := side.next()) is not None]
         if not asked:
             return
         places = np.array([place for _, place in asked])
         found = _held(task, [side for side, _ in asked], places)
         for (side, place), rise, theta in zip(asked, found.objective - objective, found.theta, strict=True):
-            side.note(place, float(rise), theta, allowed)
+            side.note(place, float(rise), theta)
 
 
 def _held(task: Task, sides: Sequence[_Side], places: FloatArray) -> Solution:

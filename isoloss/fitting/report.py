@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import FloatArray
+from isoloss.fitting.covariance import distance_from_priors
 from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
 from isoloss.fitting.identifiability import Identifiability, identifiability
@@ -43,6 +44,8 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         profiles=estimate.profiles,
         trade_offs=told_apart.in_words(task),
         misfit=float(np.median(np.abs(residuals))),
+        prior_shares=_named(task, estimate.spread.prior_share),
+        far_from_priors=_named(task, distance_from_priors(task, estimate.theta, estimate.spread)),
     )
     verdict, reasons = judge(evidence)
     return Fit(
@@ -106,6 +109,12 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     return ParameterEstimate(*about, value, std_error, interval, at_bound=at_bound, profile=ends)
 
 
+def _named(task: Task, values: FloatArray) -> dict[str, float]:
+    """Return the values (parameters,) above 0 by the parameter's name."""
+    names = [parameter.name for parameter in task.law.parameters]
+    return {name: float(value) for name, value in zip(names, values, strict=True) if value > 0}
+
+
 def _derived(task: Task, estimate: Estimate) -> list[Derived]:
     found = task.data.derived(task.law, estimate.theta[None])
     resampled = task.data.derived(task.law, estimate.samples)
@@ -140,6 +149,7 @@ def _diagnostics(
         "n_points": task.features.n_points,
         "n_runs": task.data.n_runs,
         "penalty": float(task.problem.penalty(estimate.theta[None])[0]),
+        "prior_shares": evidence.prior_shares,
         "resampling": {
             "unit": estimate.resampling.unit,
             "resamples": len(estimate.samples),

@@ -92,6 +92,15 @@ class Resampling:
             [self._row(np.random.default_rng([self.seed, number])) for number in range(first, last)]
         )
 
+    def normal(self, first: int, last: int, count: int) -> FloatArray:
+        """Return standard normal draws (resamples, count) for the same resamples, independent of their weights."""
+        return np.stack(
+            [
+                np.random.default_rng([self.seed, number, 1]).standard_normal(count)
+                for number in range(first, last)
+            ]
+        )
+
     def _row(self, random: np.random.Generator) -> FloatArray:
         if self.block_points is None:
             drawn = random.exponential(size=self.n_units)

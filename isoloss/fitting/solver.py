@@ -103,8 +103,10 @@ def solve(
     if not bool(xp.all(low <= high)):
         raise ValueError("a lower bound lies above the upper one, or is not a number")
     size = max(1, CHUNK_BYTES // (8 * max(1, work or n_points * (n_parameters + 4))))
-    objective = Objective(model, float(delta), _prior_like(prior, theta))
-    crew = _Crew(objective, _Start(theta.clip(low, high), weights, low, high), max_iterations, tolerance)
+    centre, precision = _prior_like(prior, theta)
+    objective = Objective(model, float(delta), precision)
+    given = _Start(theta.clip(low, high), weights, xp.broadcast_to(centre, theta.shape), low, high)
+    crew = _Crew(objective, given, max_iterations, tolerance)
     with np.errstate(
         invalid="ignore", divide="ignore", over="ignore"
     ):  # objectives that are undefined say so
@@ -125,12 +127,12 @@ def _keep_freed_memory() -> None:
     del block
 
 
-def _prior_like(prior: Prior | None, theta: FloatArray) -> Prior | None:
-    """Return the prior in arrays like theta, None where it says nothing."""
+def _prior_like(prior: Prior | None, theta: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    """Return the prior's centre and precision in arrays like theta, the precision None where it says nothing."""
     if prior is None:
-        return None
+        return namespace(theta).zeros_like(theta), None
     centre, precision = float64_like(prior[0], theta), float64_like(prior[1], theta)
-    return (centre, precision) if bool(namespace(theta).any(precision > 0)) else None
+    return centre, precision if bool(namespace(theta).any(precision > 0)) else None
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class _Start:
 
     theta: FloatArray
     weights: FloatArray
+    centre: FloatArray
     lower: FloatArray
     upper: FloatArray
 
@@ -246,11 +249,11 @@ class _Crew:
         """Add the members of a part of the start where the objective is defined and data were seen."""
         given = self.start
         xp = namespace(given.theta)
-        theta, weights = given.theta[part], given.weights[part]
-        shape = self.objective.local(theta, weights)
+        theta, weights, centre = given.theta[part], given.weights[part], given.centre[part]
+        shape = self.objective.local(theta, weights, centre)
         self.solution.objective[part] = shape[0]
         number = xp.arange(part.start, part.stop, device=device(theta))
-        new = Members.begin(number, theta, weights, (given.lower[part], given.upper[part]), shape)
+        new = Members.begin(number, theta, weights, centre, (given.lower[part], given.upper[part]), shape)
         usable = kept(new, xp.isfinite(shape[0]) & xp.any(weights != 0, axis=1))
         if usable is None:
             return live
@@ -278,7 +281,7 @@ class _Crew:
         """Note where settled members end: after a last step, unless it leads astray or coarse will do."""
         if self.tolerance <= FINE:
             xp = namespace(moved)
-            reached, _, _ = self.objective.local(moved, settled.weights)
+            reached, _, _ = self.objective.local(moved, settled.weights, settled.centre)
             better = reached <= settled.objective * (1 + ROUNDING)
             settled.theta = xp.where(better[:, None], moved, settled.theta)
             settled.objective = xp.where(better, reached, settled.objective)

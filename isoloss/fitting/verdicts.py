@@ -34,6 +34,12 @@ MOST_NAMED = 5
 RESAMPLES_BEYOND = 2
 """Resamples that must lie outside of an interval, or its ends are those of the few that were drawn."""
 
+RESTING = 0.5
+"""Share of a parameter's variance that comes from priors above which it rests on them."""
+
+DISAGREEING = 3.0
+"""Standard deviations from its prior beyond which a parameter is hardly what the prior takes it for."""
+
 SINGULAR = 1e12
 """Condition number of the scaled curvature above which a direction is not determined at all."""
 
@@ -58,6 +64,8 @@ class Evidence:
     profiles: dict[str, Profile]
     trade_offs: Sequence[str]
     misfit: float
+    prior_shares: dict[str, float]
+    far_from_priors: dict[str, float]
 
     @property
     def statement(self) -> str:
@@ -83,7 +91,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
     if evidence.misfit > LARGE_MISFIT:
         unidentified.append(_misfit(evidence))
     weak = [*_weak_parameters(evidence), *_weak_search(evidence), *_weak_predictions(evidence)]
-    said = [*unidentified, *weak, evidence.statement]
+    said = [*unidentified, *weak, *_on_priors(evidence), evidence.statement]
     if not evidence.resamples:  # which the statement says
         weak.append(evidence.statement)
     return ("unidentified" if unidentified else "weak" if weak else "sound"), said
@@ -112,7 +120,19 @@ def _weak_parameters(evidence: Evidence) -> list[str]:
                     f"{one.name} is loosely determined: {one.value:.3g} in [{low:.3g}, {high:.3g}]"
                 )
         reasons += _open_sides(one.name, evidence.profiles)
+    reasons += [
+        f"{name} lies {far:.1f} standard deviations from where its prior expects it: data and prior disagree"
+        for name, far in evidence.far_from_priors.items()
+        if far > DISAGREEING
+    ]
     return [*reasons, *(evidence.trade_offs if reasons else ())]
+
+
+def _on_priors(evidence: Evidence) -> Iterator[str]:
+    """Say which parameters are the priors' more than the data's: their intervals hold what these leave open."""
+    resting = [name for name, share in evidence.prior_shares.items() if share > RESTING]
+    if resting:
+        yield f"the law's priors say more than the data on: {', '.join(resting)}"
 
 
 def _open_sides(name: str, profiles: dict[str, Profile]) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from isoloss.fitting import FitOptions, fit
-from isoloss.fitting.constrained import LOST_AFTER, solve_constrained
+from isoloss.fitting.constrained import LOST_AFTER, _parameters, _Target, solve_constrained
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
 from isoloss.fitting.estimate import EXACT, find_optimum
 from isoloss.fitting.solver import Solution
@@ -135,3 +135,29 @@ def test_a_law_that_an_expression_leaves_undefined_is_given_up_soon() -> None:
     assert np.all(np.isinf(found.objective))
     assert not found.converged.any()
     assert found.iterations.max() <= LOST_AFTER
+
+
+@every_law
+def test_the_derivatives_given_to_lmfit_are_those_of_its_residuals(name: str) -> None:
+    """Of points within the Huber threshold and beyond, of priors, and of a parameter that an expression gives."""
+    law = LAWS[name]
+    first, second = (parameter.name for parameter in law.parameters[:2])
+    task = Task(law, dataset(name), FitOptions(expr={second: f"{first} * 0.25"}, huber_delta=1e-3))
+    at = theta_of(name)[0] * 1.01
+    weight = np.linspace(0.5, 2.0, task.features.n_points)
+    target = _Target(task.problem, weight, task.problem.prior[0])
+    parameters = _parameters(task.problem, at, task.constraints.expressions)
+    found = target.jacobian(parameters)
+    varied = [key for key, one in parameters.items() if one.vary]
+    assert found.shape[1] == len(varied)
+    for column, key in enumerate(varied):
+        value = parameters[key].value
+        step = 1e-6 * max(abs(value), 1e-3)
+        ends = []
+        for sign in (1, -1):
+            moved = parameters.copy()
+            moved[key].set(value=value + sign * step, min=-np.inf, max=np.inf)
+            ends.append(target(moved))
+        expected = (ends[0] - ends[1]) / (2 * step)
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-3, atol=1e-5 * scale)
