@@ -60,7 +60,7 @@ def read_runs(
 
     >>> runs = isoloss.read_runs("runs.csv", map={"n_params": "N", "n_tokens": "D", "final_loss": "loss"})
     """
-    if target not in SUMMARY_FIELDS:
+    if not isinstance(target, str) or target not in SUMMARY_FIELDS:
         raise InvalidInput(field="target", reason=f"must be one of {', '.join(SUMMARY_FIELDS)}")
     check_kind(n_params_kind)
     runs, notes = read_specifications(path, map, config=config, outcome=SUMMARY_FIELDS[target])

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.observations.counts import check_kind, n_params_of
+from isoloss.observations.counts import check_kind, mapping_of, n_params_of, number_of
 from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+
+WEIGHT_DECAY_KINDS = ("lr_scaled", "independent", "l2")
 
 
 class Trained(Protocol):
@@ -71,6 +73,7 @@ class Curve:
 
     def __post_init__(self) -> None:
         check_kind(self.n_params_kind)
+        _check_parts(self)
         if self.step.shape != self.loss_nats.shape or self.step.ndim != 1:
             raise InvalidInput(field="loss", reason="step and loss must be columns of equal length")
         if self.step.size and (self.step[0] < 1 or np.any(np.diff(self.step) <= 0)):
@@ -113,17 +116,20 @@ class Curve:
         `n_params_kind` asks for another count than the run's own. Raises UnusableData where nothing is left or
         no learning rate is known, InvalidInput and InvalidSchedule for values that contradict themselves.
         """
-        if isinstance(schedule, Mapping):
+        if schedule is not None and not isinstance(schedule, Schedule):
             schedule = schedule_from_spec(schedule)
+        columns, config = mapping_of(columns, "columns"), mapping_of(config, "config")
+        if "step" not in columns:
+            raise InvalidInput(field="step", reason=f"run {run_id!r} has no such column")
         step = _steps(columns["step"])
-        if target not in columns:
+        if not isinstance(target, str) or target not in columns:
             raise UnusableData(reason=f"run {run_id!r} has no {target}")
         loss = _column(columns, target, step.size)
         history, disagreement = learning_rates(run_id, step, _column(columns, "lr", step.size), schedule)
         kept, dropped = _usable(step, loss, history)
         if not kept.any():
             raise UnusableData(reason=f"run {run_id!r} has no finite {target} at a step inside its schedule")
-        kind, count = n_params_of(config or {}, n_params_kind)
+        kind, count = n_params_of(config, n_params_kind)
         return cls(
             run_id,
             step[kept],
@@ -131,18 +137,39 @@ class Curve:
             history,
             n_params=count,
             n_params_kind=kind,
-            batch_tokens=(config or {}).get("batch_tokens"),
-            weight_decay=weight_decay_of(config or {}),
+            batch_tokens=number_of(config.get("batch_tokens"), "batch_tokens"),
+            weight_decay=weight_decay_of(config),
             target=target,
             notes=tuple(note for note in (*notes, disagreement, *dropped) if note),
         )
 
 
+def _check_parts(curve: Curve) -> None:
+    """Refuse parts of a kind that later checks could not look at."""
+    for name, column, kinds in (("step", curve.step, "iu"), ("loss", curve.loss_nats, "iuf")):
+        if not isinstance(column, np.ndarray) or column.dtype.kind not in kinds:
+            reason = "must be an array of numbers, steps of whole ones; Curve.from_columns takes lists"
+            raise InvalidInput(field=name, reason=reason)
+    if not isinstance(curve.schedule, Schedule):
+        reason = "must be a Schedule; isoloss.schedule_from_spec makes one of a declaration"
+        raise InvalidInput(field="schedule", reason=reason)
+    for name in ("run_id", "target"):
+        if not isinstance(getattr(curve, name), str):
+            raise InvalidInput(
+                field=name, reason=f"must be a name, not {type(getattr(curve, name)).__name__}"
+            )
+    for name in ("n_params", "batch_tokens", "weight_decay"):
+        number_of(getattr(curve, name), name)
+
+
 def weight_decay_of(config: Mapping[str, Any]) -> float | None:
     """Return the decay of w *= 1 - lr * decay, None where a run states none, or another kind (laws.md, units)."""
-    decay = config.get("weight_decay")
-    scaled = config.get("weight_decay_kind", "lr_scaled") == "lr_scaled"
-    return float(decay) if decay is not None and scaled else None
+    kind = config.get("weight_decay_kind")
+    if kind is not None and not (isinstance(kind, str) and kind in WEIGHT_DECAY_KINDS):
+        reason = f"{kind!r} is not one of {', '.join(WEIGHT_DECAY_KINDS)}"
+        raise InvalidInput(field="weight_decay_kind", reason=reason)
+    decay = number_of(config.get("weight_decay"), "weight_decay")
+    return decay if kind in (None, "lr_scaled") else None
 
 
 def learning_rates(
@@ -194,7 +221,7 @@ def _usable(
 
 
 def _steps(values: npt.ArrayLike) -> IntArray:
-    array = np.asarray(values)
+    array = _array(values, "step")
     if array.ndim != 1 or array.dtype.kind not in "iuf":
         raise InvalidInput(field="step", reason="must be a column of whole numbers")
     if array.dtype.kind == "f" and not np.all(np.isfinite(array) & (array == np.floor(array))):
@@ -203,7 +230,14 @@ def _steps(values: npt.ArrayLike) -> IntArray:
 
 
 def _column(columns: Mapping[str, npt.ArrayLike], name: str, length: int) -> FloatArray:
-    values = np.asarray(columns.get(name, np.full(length, np.nan)), dtype=np.float64)
+    values = _array(columns.get(name, np.full(length, np.nan)), name, np.float64)
     if values.shape != (length,):
         raise InvalidInput(field=name, reason=f"has {values.size} values where step has {length}")
     return values
+
+
+def _array(values: npt.ArrayLike, name: str, dtype: type[np.float64] | None = None) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values, dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(field=name, reason=f"must be a column of numbers ({error})") from error

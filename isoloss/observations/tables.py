@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput
-from isoloss.observations.counts import check_kind, n_params_of
+from isoloss.observations.counts import check_kind, fits_float, mapping_of, n_params_of
 from isoloss.observations.curves import FloatArray
 
 LeftOut = list[dict[str, str]]
@@ -40,7 +40,13 @@ class RunTable:
 
     def __post_init__(self) -> None:
         check_kind(self.n_params_kind)
-        for name, values in {**self.columns, SUMMARY_FIELDS[self.target]: self.outcome}.items():
+        _check_target(self.target)
+        if not isinstance(self.run_ids, tuple) or not all(isinstance(name, str) for name in self.run_ids):
+            raise InvalidInput(field="run_ids", reason="must be a tuple of names")
+        columns = mapping_of(self.columns, "columns")
+        for name, values in {**columns, SUMMARY_FIELDS[self.target]: self.outcome}.items():
+            if not isinstance(values, np.ndarray) or values.dtype.kind not in "iuf":
+                raise InvalidInput(field=name, reason="must be an array of numbers")
             if values.shape != (self.n_runs,):
                 raise InvalidInput(field=name, reason=f"has {values.size} values for {self.n_runs} runs")
 
@@ -77,7 +83,8 @@ class RunTable:
         A run that diverged has no outcome, whatever its summary says. `n_params_kind` asks for another count of
         parameters than the runs' own. Raises InvalidInput where runs count their parameters in several kinds.
         """
-        rows = list(runs)
+        _check_target(target)
+        rows = _rows(runs)
         counts = [n_params_of(run.get("config") or {}, n_params_kind) for run in rows]
         configs = [
             _with_count(numbers(run.get("config") or {}), count)
@@ -94,12 +101,31 @@ class RunTable:
         )
 
 
+def _check_target(target: object) -> None:
+    if not isinstance(target, str) or target not in SUMMARY_FIELDS:
+        raise InvalidInput(field="target", reason=f"must be one of {', '.join(SUMMARY_FIELDS)}")
+
+
+def _rows(runs: object) -> list[Mapping[str, Any]]:
+    """Return the specifications; raises InvalidInput that names the one that is none."""
+    if not isinstance(runs, Iterable) or isinstance(runs, str | bytes | Mapping):
+        reason = f"must be a list of run specifications, not {type(runs).__name__}"
+        raise InvalidInput(field="runs", reason=reason)
+    rows = list(runs)
+    for number, row in enumerate(rows):
+        if "run_id" not in mapping_of(row, f"runs[{number}]"):
+            raise InvalidInput(field=f"runs[{number}]", reason="a run needs a run_id")
+        for part in ("config", "summary"):
+            mapping_of(row.get(part), f"runs[{number}].{part}")
+    return rows
+
+
 def numbers(config: Mapping[str, Any]) -> dict[str, float]:
     """Return the fields of a configuration that are finite numbers."""
     return {
         name: float(value)
         for name, value in config.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if isinstance(value, int | float) and fits_float(value) and math.isfinite(value)
     }
 
 
@@ -111,8 +137,9 @@ def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, f
 
 def _outcome(run: Mapping[str, Any], target: str) -> float:
     value = (run.get("summary") or {}).get(SUMMARY_FIELDS[target])
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and run.get("status") != DIVERGED else math.nan  # type: ignore[arg-type]
+    if value is None or not fits_float(value) or run.get("status") == DIVERGED:
+        return math.nan
+    return float(value)
 
 
 def _kind(counts: Iterable[tuple[str | None, float | None]], asked: str | None) -> str | None:

@@ -139,3 +139,51 @@ def test_a_count_that_is_no_number_is_refused(count: Any) -> None:
     """The refusal names the field and shows the value."""
     with pytest.raises(InvalidInput, match=r"^n_params: .* is no number"):
         n_params_of({"n_params": count})
+
+
+ODD: tuple[Any, ...] = (5, "x", [1], {1: 2}, object(), 10**400, np.array(["a"]), lambda: 1)
+
+
+def test_parts_of_a_wrong_kind_are_refused() -> None:
+    """Whatever stands where columns, a schedule, a configuration or runs belong: the refusal names the part."""
+    curve: dict[str, Any] = {
+        "run_id": "r",
+        "step": np.array([10]),
+        "loss_nats": np.ones(1),
+        "schedule": DECLARED,
+    }
+    columns: dict[str, Any] = {"step": [10, 20], "loss": [3.0, 2.9]}
+    table: dict[str, Any] = {"run_ids": ("r",), "columns": {"n_params": np.ones(1)}, "outcome": np.ones(1)}
+    row = {"run_id": "r", "config": {}, "summary": {}}
+    acts: list[tuple[str, Callable[[Any], object]]] = [
+        ("step", lambda odd: Curve(**{**curve, "step": odd})),
+        ("loss", lambda odd: Curve(**{**curve, "loss_nats": odd})),
+        ("schedule", lambda odd: Curve(**{**curve, "schedule": odd})),
+        ("schedule.kind", lambda odd: Curve.from_columns("r", columns, schedule=odd)),
+        ("columns", lambda odd: Curve.from_columns("r", odd, schedule=DECLARED)),
+        ("loss", lambda odd: Curve.from_columns("r", {**columns, "loss": odd}, schedule=DECLARED)),
+        ("config", lambda odd: Curve.from_columns("r", columns, schedule=DECLARED, config=odd)),
+        ("columns", lambda odd: RunTable(**{**table, "columns": odd})),
+        ("final_loss", lambda odd: RunTable(**{**table, "outcome": odd})),
+        ("target", lambda odd: RunTable(**table, target=odd)),
+        ("target", lambda odd: RunTable.from_runs([row], target=odd)),
+        ("runs[0]", lambda odd: RunTable.from_runs([odd])),
+        ("runs[0].config", lambda odd: RunTable.from_runs([{**row, "config": odd}])),
+        ("runs[0].summary", lambda odd: RunTable.from_runs([{**row, "summary": odd}])),
+    ]
+    for part, act in acts:
+        for odd in ODD:
+            with pytest.raises(InvalidInput) as refused:
+                act(odd)
+            assert refused.value.fields["field"] in (part, part.removeprefix("schedule.")), (part, odd)
+
+
+def test_a_kind_of_weight_decay_that_there_is_not_is_refused() -> None:
+    """It would be read as none of the kinds, and the run as one without decay."""
+    config = {"weight_decay": 0.1, "weight_decay_kind": "foo"}
+    with pytest.raises(InvalidInput, match="'foo' is not one of lr_scaled, independent, l2"):
+        Curve.from_columns("r", {"step": [10], "loss": [3.0]}, schedule=DECLARED, config=config)
+    with pytest.raises(InvalidInput, match=r"^weight_decay: 'x' is no number"):
+        Curve.from_columns(
+            "r", {"step": [10], "loss": [3.0]}, schedule=DECLARED, config={"weight_decay": "x"}
+        )
