@@ -15,6 +15,7 @@ from isoloss.fitting.intervals import Spread, averaged, interval_around
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
 from isoloss.fitting.summary import summary
 from isoloss.laws import LAWS, Features, Law
+from isoloss.observations.counts import fits_float, mapping_of
 from isoloss.schedules import Schedule
 
 Verdict = Literal["sound", "weak", "unidentified"]
@@ -143,10 +144,12 @@ class Fit:
         asked = {
             "schedule": schedule,
             "steps": steps,
-            "config": config,
+            "config": _checked_config(config),
             "n_params": n_params,
             "n_tokens": n_tokens,
         }
+        for name in ("n_params", "n_tokens"):
+            _check_sizes(asked[name], name)
         question = self.ask(asked)
         centre, below, above = self.log_interval(question, level, new_run=interval == "new_run")
         if not np.all(np.isfinite(centre)):
@@ -228,9 +231,9 @@ class Fit:
 
     def _checked_level(self, level: float | None, interval: str) -> float:
         level = float(self.provenance["options"]["level"]) if level is None else level
-        if isinstance(level, bool) or not 0 < level < 1:
+        if not fits_float(level) or not 0 < level < 1:
             raise InvalidInput(field="level", reason="must lie between 0 and 1")
-        if interval not in ("mean", "new_run"):
+        if not isinstance(interval, str) or interval not in ("mean", "new_run"):
             raise InvalidInput(field="interval", reason="must be 'mean' or 'new_run'")
         return level
 
@@ -290,6 +293,22 @@ class Fit:
 _SHOWN = (
     "objective", "metrics", "holdout", "groups", "diagnostics", "left_out", "verdict", "reasons", "provenance",
 )  # fmt: skip
+
+
+def _checked_config(config: object) -> Mapping[str, Any] | None:
+    """Return a configuration whose values can be looked at; raises InvalidInput."""
+    for name, value in mapping_of(config, "config").items():
+        _check_sizes(value, f"config.{name}")
+        if name.endswith("_kind") and value is not None and not isinstance(value, str):
+            raise InvalidInput(field=f"config.{name}", reason="must be a name")
+    return mapping_of(config, "config") or None
+
+
+def _check_sizes(value: object, field: str) -> None:
+    """Refuse whole numbers, alone or in a list, that no float can hold: NumPy fails on them."""
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, int) and not isinstance(one, bool) and not fits_float(one):
+            raise InvalidInput(field=field, reason="is too large a number")
 
 
 def _finite(value: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput
-from isoloss.importers.fields import POINT_FIELDS, FieldMap, map_columns
+from isoloss.importers.fields import POINT_FIELDS, FieldMap, checked_map, map_columns
 from isoloss.importers.paths import checked_path
 
 DELIMITERS = ",;\t"
@@ -46,7 +46,7 @@ def read_columns(path: str | Path, map: Mapping[str, str] | None = None) -> dict
 
 def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveTable:
     """What `read_columns` reads, with the columns' mapping and the reason for each that was left out."""
-    path = checked_path(path, "path")
+    path, map = checked_path(path, "path"), checked_map(map)
     header, rows, lines = read_rows(path)
     field_map = map_columns(header, map, file=str(path))
     columns: dict[str, MaskedColumn] = {}
@@ -55,7 +55,7 @@ def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveT
         if name is None:
             continue
         cells = [row[index].strip() for row in rows]
-        if name not in POINT_FIELDS and column not in (map or {}).values() and _starts_with_text(cells):
+        if name not in POINT_FIELDS and column not in map.values() and _starts_with_text(cells):
             field_map = field_map.without(column, "it holds text")
             continue
         place = _Place(path, column, lines)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isoloss.errors import InvalidInput
+from isoloss.observations.counts import mapping_of
 
 GUESSES: dict[str, tuple[str, ...]] = {
     "step": (
@@ -55,6 +56,16 @@ class FieldMap:
         """The map with one column fewer."""
         kept = {name: named for name, named in self.fields.items() if name != column}
         return FieldMap(kept, {**self.ignored, column: reason})
+
+
+def checked_map(map: object) -> Mapping[str, str]:
+    """Return which column a field is, empty for None; raises InvalidInput for what says no such thing."""
+    chosen = mapping_of(map, "map")
+    for field_name, column in chosen.items():
+        if not isinstance(column, str):
+            reason = f"the column of {field_name!r} must be named, not be {type(column).__name__}"
+            raise InvalidInput(field="map", reason=reason)
+    return chosen
 
 
 def map_columns(header: Sequence[str], chosen: Mapping[str, str] | None = None, *, file: str) -> FieldMap:

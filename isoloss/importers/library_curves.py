@@ -13,9 +13,11 @@ import numpy as np
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers.csv_files import CurveTable, read_table
 from isoloss.importers.curves import sendable_columns
+from isoloss.importers.fields import checked_map
 from isoloss.importers.paths import Paths, expand
 from isoloss.importers.plans import ImportPlan, plan_imports
 from isoloss.observations import Curve, FloatArray, IntArray, branch_learning_rates, learning_rates
+from isoloss.observations.counts import mapping_of
 from isoloss.schedules import Schedule, schedule_from_spec
 
 WEIGHTS = frozenset({"weight", "weights", "sample_weight", "sample_weights"})
@@ -40,6 +42,9 @@ def read_curves(
 
     >>> curves = isoloss.read_curves("curves/*.csv", schedule={"kind": "constant", ...})
     """
+    if not isinstance(target, str):
+        raise InvalidInput(field="target", reason=f"must be the name of a field, not {type(target).__name__}")
+    map, config = checked_map(map), mapping_of(config, "config")
     plans, refused = plan_imports(expand(paths), runs_file, None, schedule)
     if refused:
         raise InvalidInput(field=str(refused[0].path), reason=refused[0].reason)
@@ -78,9 +83,9 @@ class _Run:
 
 def _read(
     plan: ImportPlan,
-    map: Mapping[str, str] | None,
+    map: Mapping[str, str],
     target: str,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any],
     runs: Mapping[str, _Run],
 ) -> _Run:
     specification = plan.specification or {}
@@ -93,7 +98,7 @@ def _read(
     lr = masked["lr"].filled(math.nan) if "lr" in masked else np.full(step.size, math.nan)
     spec = specification.get("schedule")
     declared = None if spec is None else schedule_from_spec(spec)
-    said = {**(specification.get("config") or {}), **(config or {})}
+    said = {**(specification.get("config") or {}), **config}
     parent = specification.get("parent")
     if parent is None:
         schedule, note = learning_rates(plan.run_id, step, lr, declared)

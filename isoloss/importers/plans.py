@@ -42,6 +42,9 @@ def plan_imports(
     schedule: Mapping[str, Any] | None,
 ) -> tuple[list[ImportPlan], list[SkippedFile]]:
     """Which files become which runs, parents first, and the files that cannot; raises InvalidInput."""
+    if schedule is not None and not isinstance(schedule, Mapping):
+        reason = f"must be a declaration, a mapping with a kind, not {type(schedule).__name__}"
+        raise InvalidInput(field="schedule", reason=reason)
     entries = read_runs_file(runs_file) if runs_file is not None else {}
     files = list(paths) or list(entries)
     if not files:
@@ -141,8 +144,22 @@ def read_runs_file(path: str | Path) -> dict[Path, dict[str, Any]]:
         unknown = sorted(set(entry) - ENTRY_FIELDS)
         if unknown:
             raise InvalidInput(field=f"{path}, entry {index + 1}", reason=f"unknown: {', '.join(unknown)}")
+        _check_entry(entry, f"{path}, entry {index + 1}")
         runs[path.parent / entry["file"]] = entry
     return runs
+
+
+def _check_entry(entry: Mapping[str, Any], place: str) -> None:
+    """Refuse what this side reads of an entry and is not of its kind; the service checks the rest."""
+    kinds = {"run_id": (str, "a name"), "config": (dict, "an object"), "parent": (dict, "an object")}
+    for name, (kind, words) in kinds.items():
+        if entry.get(name) is not None and not isinstance(entry[name], kind):
+            raise InvalidInput(field=f"{place}, {name}", reason=f"must be {words}")
+    parent = entry.get("parent")
+    step = None if parent is None else parent.get("branch_step")
+    whole = isinstance(step, int) and not isinstance(step, bool)
+    if parent is not None and not (isinstance(parent.get("run_id"), str) and whole):
+        raise InvalidInput(field=f"{place}, parent", reason="needs a run_id and the whole number branch_step")
 
 
 def _read_list(path: Path) -> list[Any]:

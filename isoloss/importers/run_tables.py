@@ -13,6 +13,7 @@ import numpy as np
 
 from isoloss.errors import InvalidInput
 from isoloss.importers.csv_files import read_rows
+from isoloss.importers.fields import checked_map
 from isoloss.importers.paths import checked_path
 from isoloss.importers.plans import run_id_of
 from isoloss.importers.run_fields import (
@@ -26,7 +27,7 @@ from isoloss.importers.run_fields import (
     unread_columns,
 )
 from isoloss.observations import RunTable
-from isoloss.observations.counts import check_kind
+from isoloss.observations.counts import check_kind, mapping_of
 from isoloss.observations.tables import SUMMARY_FIELDS
 
 STATUSES = ("running", "finished", "failed", "preempted", "diverged")
@@ -88,6 +89,7 @@ def read_specifications(
     `outcome` is a field that the table must have, `prefix` what the names of numbered rows begin with. Raises
     InvalidInput.
     """
+    map, config = checked_map(map), mapping_of(config, "config")
     source = _read(checked_path(path, "path"))
     fields = map_run_columns(source.header, map, file=str(path))
     if outcome is not None:
@@ -96,11 +98,11 @@ def read_specifications(
         check_outcome(fields, "final_loss", str(path), source.header)
     if not source.rows:
         raise InvalidInput(field=str(path), reason="there are no rows under the header")
-    chosen = set((map or {}).values())
+    chosen = set(map.values())
     columns = {
         field: _Column(source, column, field, column in chosen).values() for column, field in fields.items()
     }
-    rows = [_specification(source, row, columns, config or {}, prefix) for row in range(len(source.rows))]
+    rows = [_specification(source, row, columns, config, prefix) for row in range(len(source.rows))]
     _refuse_doubles(source, rows)
     return rows, unread_columns(source.header, fields)
 

@@ -358,6 +358,26 @@ def test_an_option_of_a_wrong_kind_is_refused_by_its_name(name: str) -> None:
         assert field.split(".")[0] == option, (option, wrong)
 
 
+def test_a_question_of_a_wrong_kind_is_refused_by_its_name() -> None:
+    """A level, an interval, a configuration or a size that is none; numbers that no float can hold."""
+    tables, curves = (
+        fit(name, good(name), bootstrap=2, profile=False) for name in ("chinchilla", "lr_annealing")
+    )
+    size: dict[str, Any] = {"n_params": 1e9, "n_tokens": 1e10}
+    planned: dict[str, Any] = {"schedule": WARMED | SPECS[0], "config": {"n_params": 1e7}}
+    cases = [(name, wrong) for name in ("level", "config", "interval") for wrong in ODD]
+    for found, asked in ((tables, size), (curves, planned)):
+        for name, wrong in [*cases, ("config.n_params_kind", np.ones(2)), ("config.n_params", 10**400)]:
+            part = name.partition(".")[2]
+            question = {**asked, **({"config": {part: wrong}} if part else {name: wrong})}
+            with pytest.raises(InvalidInput) as refused:
+                found.predict(**question)
+            assert refused.value.fields["field"] == name, (name, wrong)
+    for wrong in (10**400, [10**400], "x", object()):
+        with pytest.raises(InvalidInput, match="n_tokens: "):
+            tables.predict(n_params=1e9, n_tokens=wrong)  # type: ignore[arg-type]
+
+
 def test_what_stands_beside_the_options_is_checked() -> None:
     """Progress that cannot be told, left-out runs that are none, and an earlier fit that is none."""
     for beside, wrong in (("progress", 5), ("left_out", 5), ("left_out", [1]), ("previous", {"law": "x"})):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from isoloss.errors import InvalidInput, UnusableData
@@ -83,6 +84,41 @@ def test_a_path_that_the_system_refuses_is_told(wrong):
     with pytest.raises(InvalidInput) as refused:
         read_curves(wrong)
     assert refused.value.fields["field"] == wrong
+
+
+@pytest.mark.parametrize("wrong", [5, "x", ["a"], {1: 2}, np.ones(2), object()], ids=type)
+def test_arguments_of_a_wrong_kind_are_named(folder, wrong):
+    table = folder / "runs.csv"
+    table.write_text("N,D,loss\n1e7,2e8,4.1\n")
+    for field in ("map", "config", "target", "n_params_kind"):
+        with pytest.raises(InvalidInput) as refused:
+            read_runs(table, **{field: wrong})
+        assert refused.value.fields["field"] == field
+    for field in ("map", "config", "target", "schedule"):
+        with pytest.raises((InvalidInput, UnusableData), match=f"{field}|has no x"):
+            read_curves(folder / "a.csv", **{"schedule": CONSTANT, field: wrong})
+    for read in (read_runs, read_curves):
+        with pytest.raises(InvalidInput, match=r"map: the column of 'loss' must be named"):
+            read(table, map={"loss": np.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"run_id": [1]}, "entry 1, run_id: must be a name"),
+        ({"config": 5}, "entry 1, config: must be an object"),
+        ({"parent": 5}, "entry 1, parent: must be an object"),
+        ({"parent": {}}, "entry 1, parent: needs a run_id"),
+        (
+            {"parent": {"run_id": "b", "branch_step": "5"}},
+            "entry 1, parent: needs a run_id and the whole number",
+        ),
+    ],
+)
+def test_an_entry_of_a_runs_file_that_makes_no_sense_is_named(folder, said, message):
+    (folder / "runs.json").write_text(json.dumps([{"file": "a.csv", "schedule": CONSTANT, **said}]))
+    with pytest.raises(InvalidInput, match=message):
+        read_curves([], runs_file=folder / "runs.json")
 
 
 def test_a_branch_has_its_parents_points_and_rates(tmp_path) -> None:
