@@ -101,8 +101,12 @@ def _in_twos(bins: FloatArray, point: IntArray, node: IntArray) -> Drops:
 
 
 def largest_fall(run: Trained) -> float:
-    """Return the largest share by which the learning rate lies below its height before, over a run's points."""
-    lr = levels(run.schedule, np.maximum(np.append(run.schedule.warmup_steps, run.step), 1))
+    """Return the largest share by which the learning rate lies below its height before, over a run's points.
+
+    Points of the warm-up, where it is still low, are not counted.
+    """
+    warm = max(run.schedule.warmup_steps, 1)
+    lr = levels(run.schedule, np.maximum(np.append(warm, run.step), warm))
     highest = np.maximum.accumulate(lr)
     return float(np.max((highest - lr) / np.where(highest > 0, highest, 1.0)))
 

@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from isoloss.arrays import as_numpy, float64_like, namespace
+from isoloss.laws.drops import LEAST_FALL, largest_fall
 from isoloss.laws.law import CurveLaw, Derived, Features, FloatArray, Parameter, Priors
 from isoloss.laws.power_laws import blank_jacobian, powers
 from isoloss.observations import Trained
-from isoloss.schedules import AnnealingAreas, Schedule
+from isoloss.schedules import AnnealingAreas
 
 L0, A, ALPHA, C, LAMBDA, B, BETA = range(7)
-
-LEAST_FALL = 0.01
-"""A learning rate that has fallen by less than this share anywhere shows no annealing: logs jitter."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ class LRAnnealing(CurveLaw[Areas]):
             sized=known.astype(np.float64),
             areas=AnnealingAreas([(run.schedule, run.step) for run in runs]),
             last_step=max(int(run.step[-1]) for run in runs),
-            annealed=any(_fallen(run.schedule, run.step) >= LEAST_FALL for run in runs),
+            annealed=any(largest_fall(run) >= LEAST_FALL for run in runs),
             n_sizes=int(np.unique(sizes[known]).size),
         )
 
@@ -178,11 +175,3 @@ class LRAnnealing(CurveLaw[Areas]):
         if batch is not None:
             found["memory_half_life_tokens"] = ("tokens", half_life * batch, ("lambda",))
         return found
-
-
-def _fallen(schedule: Schedule, step: npt.NDArray[np.int64]) -> float:
-    """Return the largest share by which the learning rate lies below its height before, over the points."""
-    at = np.maximum(np.append(schedule.warmup_steps, step), 1)
-    lr = schedule.lr(at)
-    highest = np.maximum.accumulate(lr)
-    return float(np.max((highest - lr) / np.where(highest > 0, highest, 1.0)))

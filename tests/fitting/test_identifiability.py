@@ -12,7 +12,7 @@ from isoloss.errors import Unidentified
 from isoloss.fitting import fit
 from isoloss.laws import LAWS
 from isoloss.observations import RunTable
-from tests.fitting.synthetic import WARMED, curve, three_runs
+from tests.fitting.synthetic import CONSTANT, WARMED, curve, three_runs
 from tests.fitting.synthetic_tables import table
 
 JUMP: dict[str, Any] = {"kind": "two_stage", "total_steps": 9_000, "switch_step": 4_000, "second_lr": 2e-4}
@@ -127,3 +127,16 @@ def test_a_law_that_is_not_determined_predicts_nothing() -> None:
     assert found.verdict == "unidentified"
     with pytest.raises(Unidentified, match="not determined"):
         found.predict(n_params=1e9, n_tokens=1e10)
+
+
+@pytest.mark.parametrize("law", ["lr_annealing", "multi_power", "concave_memory"])
+def test_points_of_the_warm_up_are_no_annealing(law: str) -> None:
+    """A learning rate that is still low has not fallen: constant runs, read from step 1, show no annealing."""
+    runs = [
+        curve(f"run-{total}", CONSTANT | {"total_steps": total}, seed=total, every=90)
+        for total in (9_000, 12_000, 15_000)
+    ]
+    early = [dataclasses.replace(one, step=one.step - 500) for one in runs]
+    found = fit(law, early, bootstrap=0, skip_steps=0)
+    assert found.verdict == "unidentified"
+    assert any("no run was annealed" in reason for reason in found.reasons)
