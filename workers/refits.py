@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
 
+from isoloss.errors import InvalidInput
 from isoloss.observations import Curve, RunTable
 from store import fits, following
 from workers.fits import Documents, observed, storable
@@ -53,7 +54,7 @@ def _readable(document: Mapping[str, Any]) -> Fit | None:
 
     try:
         return Fit.from_document(document)
-    except (KeyError, TypeError, ValueError):
+    except InvalidInput:
         log.warning("the last result of a fit of %s cannot be read; it is fitted afresh", document.get("law"))
         return None
 

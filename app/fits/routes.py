@@ -21,7 +21,7 @@ from app.fits.schemas import (
 )
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
-from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
+from isoloss.errors import InvalidInput, InvalidSchedule, NotReady, UnusableData
 from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
 from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, TableLaw
@@ -80,10 +80,20 @@ def predict(fit_id: str, body: NewPrediction, access: Reading) -> PredictionDocu
     A law of loss curves predicts the losses under a `schedule`, a law of finished runs the outcome of a `config`.
     409 where the fit has not succeeded or determines nothing, 422 where what the law predicts from is missing.
     """
-    fit = Fit.from_document(fits.state(access.session, identifier("fit", fit_id), access.project_id))
+    fit = _found(access, fit_id)
     schedule = None if body.schedule is None else bounded(body.schedule)
     predicted = fit.predict(schedule=schedule, **body.keywords())
     return PredictionDocument.model_validate(predicted.as_dict())
+
+
+def _found(access: Access, fit_id: str) -> Fit:
+    """What a fit found. Raises NotFound, and NotReady also where another version wrote it otherwise."""
+    state = fits.state(access.session, identifier("fit", fit_id), access.project_id)
+    try:
+        return Fit.from_document(state)
+    except InvalidInput as error:
+        reason = "another version wrote its result; ask for the fit again"
+        raise NotReady(kind="fit", name=fit_id, reason=reason) from error
 
 
 def bounded(spec: Mapping[str, Any]) -> Schedule:

@@ -19,6 +19,9 @@ from isoloss.client.retries import RetryPolicy
 from isoloss.client.runs import Runs
 from isoloss.client.settings import find_settings
 from isoloss.client.transport import Transport
+from isoloss.errors import InvalidInput
+
+LONGEST_TIMEOUT_S = 1e9
 
 
 class Client:
@@ -48,7 +51,11 @@ class Client:
         retries: int = 5,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`timeout` is seconds for one attempt, `retries` how many follow it; `transport` is for tests."""
+        """`timeout` is seconds for one attempt, `retries` how many follow it; `transport` is for tests.
+
+        Raises InvalidInput for an argument of a wrong kind.
+        """
+        _check(url, api_key, timeout, retries)
         self._transport = Transport(
             find_settings(url, api_key),
             timeout=timeout,
@@ -101,3 +108,15 @@ class Client:
 
 def _details(document: object) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
+
+
+def _check(url: object, api_key: object, timeout: object, retries: object) -> None:
+    """Refuse what a request would only stumble over; a key is not shown."""
+    for name, text in (("url", url), ("api_key", api_key)):
+        if text is not None and not isinstance(text, str):
+            raise InvalidInput(field=name, reason=f"must be a text, not {type(text).__name__}")
+    number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not number or not 0 < timeout < LONGEST_TIMEOUT_S:  # type: ignore[operator]
+        raise InvalidInput(field="timeout", reason="must be a number of seconds above 0")
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidInput(field="retries", reason="must be a whole number, 0 or more")

@@ -54,8 +54,11 @@ def compare(observations: Observations, laws: Sequence[str] | None = None, **opt
 
     Raises as `fit` does.
     """
+    if laws is not None and (isinstance(laws, str) or not isinstance(laws, Iterable)):
+        raise InvalidInput(field="laws", reason=f"must be a list of names, not {type(laws).__name__}")
     asked = FitOptions.from_mapping(options)
-    return compare_laws(_checked(observations), asked, laws=laws, given=options, progress=_silent)
+    named = None if laws is None else list(laws)
+    return compare_laws(_checked(observations), asked, laws=named, given=options, progress=_silent)
 
 
 def _checked(observations: object) -> Observations:

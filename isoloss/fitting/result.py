@@ -271,7 +271,15 @@ class Fit:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Fit:
-        """Return the fit that `as_document` described."""
+        """Return the fit that `as_document` described; raises InvalidInput for a document that it did not make."""
+        try:
+            return cls._from_document(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"is none that Fit.as_document made ({type(error).__name__}: {error})"
+            raise InvalidInput(field="document", reason=reason) from error
+
+    @classmethod
+    def _from_document(cls, document: Mapping[str, Any]) -> Fit:
         private = document["private"]
         shown = {name: document[name] for name in _SHOWN}
         return cls(
@@ -285,7 +293,7 @@ class Fit:
             fitted_range=range_from_dict(private["fitted_range"]),
             missing=private["missing"],
             selection=document.get("selection"),
-            equals=tuple((weight, cls.from_document(one)) for weight, one in private.get("equals", ())),
+            equals=tuple((weight, cls._from_document(one)) for weight, one in private.get("equals", ())),
             **shown,
         )
 

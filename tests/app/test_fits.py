@@ -427,6 +427,19 @@ def table_fit(api: Api, client: httpx.Client, project: str) -> str:
     return f"{project}/fits/{_fitted(api, client, project, body)['id']}"
 
 
+def test_a_result_that_another_version_wrote_otherwise_is_not_predicted_from(
+    api: Api, client: httpx.Client, table_fit: str
+) -> None:
+    """It is a conflict that says what to do, no error of the service."""
+    with api.sessions.begin() as session:
+        fits.save(
+            session, uuid.UUID(table_fit.rpartition("/")[2]), {"verdict": "weak"}, {"law": "chinchilla"}
+        )
+    asked = {"config": {"n_params": 7e9, "n_tokens": 1.4e11}}
+    said = problem(client.post(f"{table_fit}/predictions", json=asked), 409)
+    assert "ask for the fit again" in said["detail"]
+
+
 def test_finished_runs_are_fitted_by_what_they_were_and_what_came_of_them(
     client: httpx.Client, table_fit: str
 ) -> None:

@@ -81,3 +81,19 @@ def test_a_key_that_is_none_is_refused_without_being_shown(key):
 )
 def test_this_machine_is_known(url, local):
     assert is_loopback(url) is local
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *(("url", wrong) for wrong in (5, b"x", ["x"])),
+        *(("api_key", wrong) for wrong in (5, b"secret")),
+        *(("timeout", wrong) for wrong in (0, -1.0, "x", None, float("nan"))),
+        *(("retries", wrong) for wrong in (-1, 1.5, "x", None, True)),
+    ],
+)
+def test_an_argument_of_a_wrong_kind_is_refused_by_its_name(field, wrong):
+    with pytest.raises(InvalidInput) as refused:
+        Client(**{"url": "http://x.test", "api_key": "k", field: wrong})
+    assert refused.value.fields["field"] == field
+    assert "secret" not in str(refused.value)

@@ -378,6 +378,24 @@ def test_a_question_of_a_wrong_kind_is_refused_by_its_name() -> None:
             tables.predict(n_params=1e9, n_tokens=wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "wrong", [None, 5, "x", {}, {"private": None}, {"private": {"theta": [1.0]}}], ids=repr
+)
+def test_a_document_of_something_else_is_no_fit(wrong: Any) -> None:
+    """It is refused, whatever is missing of it."""
+    with pytest.raises(InvalidInput, match=r"Fit\.as_document made") as refused:
+        Fit.from_document(wrong)
+    assert refused.value.fields["field"] == "document"
+
+
+@pytest.mark.parametrize("wrong", [5, "chinchilla", object()], ids=type)
+def test_what_names_no_laws_is_not_compared(wrong: Any) -> None:
+    """One name is not a list of letters."""
+    with pytest.raises(InvalidInput, match="must be a list of names") as refused:
+        compare(table(), wrong)
+    assert refused.value.fields["field"] == "laws"
+
+
 def test_what_stands_beside_the_options_is_checked() -> None:
     """Progress that cannot be told, left-out runs that are none, and an earlier fit that is none."""
     for beside, wrong in (("progress", 5), ("left_out", 5), ("left_out", [1]), ("previous", {"law": "x"})):
