@@ -314,7 +314,7 @@ def _stretches(schedule: Schedule, when: FloatArray) -> tuple[FloatArray, FloatA
     """Return the steps before each event since the one before, their mean learning rate and relative variance."""
     steps = np.diff(when, prepend=when[0])
     first = np.append(0, np.floor(when[:-1])).astype(np.int64) + 1
-    ends = schedule.lr(first), schedule.lr(np.ceil(when).astype(np.int64))
+    ends = schedule.lr(first), schedule.lr(np.maximum(np.ceil(when), 1).astype(np.int64))
     mean = np.diff(areas(schedule, when), prepend=0.0) / np.where(steps > 0, steps, 1.0)
     # Over a fraction of a step the difference of two areas may have no digits left.
     mean = np.where(steps < 1, np.clip(mean, np.minimum(*ends), np.maximum(*ends)), mean)

@@ -65,6 +65,15 @@ def test_points_on_every_step_behind_a_drop_are_as_exact() -> None:
         np.testing.assert_allclose(predicted, concave_memory(THETA, schedule, step), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_a_learning_rate_that_falls_from_the_first_step_is_no_trouble(kind: str) -> None:
+    """Without a warm-up the first drop is the one into step 1, which the sum over steps leaves out: some 4e-5."""
+    schedule = schedule_from_spec({"kind": kind, "peak_lr": 1e-3, "total_steps": 9_000})
+    step = np.arange(1_000, 9_001, 1_000)
+    predicted = LAW.predict(THETA[None], LAW.prepare([PlannedRun(step, schedule)]))[0]
+    np.testing.assert_allclose(predicted, concave_memory(THETA, schedule, step), rtol=0, atol=6e-5)
+
+
 @pytest.mark.parametrize("index", range(10), ids=NAMES)
 def test_the_jacobian_equals_differences(index: int) -> None:
     """Every derivative agrees with the central difference of the prediction."""
