@@ -184,8 +184,8 @@ def _bounded_step(
     left = xp.nonzero(xp.any((step < low) | (step > high), axis=1))[0]
     while left.shape[0]:
         allowed = step[left].clip(low[left], high[left])
-        beyond = xp.abs(step[left] - allowed) * xp.sqrt(xp.linalg.diagonal(curvature[left]) + TINY)
-        farthest = xp.argmax(beyond, axis=1)
+        beyond = xp.abs(step[left] - allowed) * xp.sqrt(xp.linalg.diagonal(curvature[left]))
+        farthest = xp.argmax(xp.where(step[left] == allowed, -1.0, beyond), axis=1)
         gone[left, farthest] = allowed[xp.arange(left.shape[0], device=device(step)), farthest]
         held[left, farthest] = True
         pushed = gradient[left] + xp.matmul(curvature[left], gone[left][..., None])[..., 0]
