@@ -16,7 +16,6 @@ from store import points, runs
 from store.columns import Column
 from store.tables import Run
 
-FloatArray = npt.NDArray[np.float64]
 LeftOut = list[dict[str, str]]
 Histories = dict[int, tuple[Schedule, str | None]]
 """By the key of a run, the learning rates that it had and what is to be said of them."""
@@ -76,7 +75,6 @@ def _read_history(session: Session, run: Run, known: Histories) -> tuple[Schedul
     return branch_learning_rates(run.run_id, parent, run.branch_step, own.step, lr, declared)
 
 
-def _logged(column: Column) -> FloatArray:
-    """Return NaN where nothing was logged and infinity where what was logged is not finite."""
-    logged = np.where(np.isfinite(column.values), column.values, np.inf)
-    return np.where(column.present, logged, np.nan)
+def _logged(column: Column) -> npt.ArrayLike:
+    """Return the values, masked where nothing was logged: a NaN that was logged is to be told."""
+    return np.ma.MaskedArray(column.values, mask=~column.present)

@@ -163,6 +163,11 @@ def sendable_columns(table: CurveTable) -> tuple[dict[str, MaskedColumn], list[s
         finite, dropped = _finite_only(name, column)
         if dropped:
             notes.append(f"{dropped} values of {name} left out: only a loss may be NaN or infinite")
+        odd = _count_odd(column) if name in NON_FINITE_ALLOWED else 0
+        if odd:
+            notes.append(
+                f"{odd} values of {name} are NaN or infinite: no fit uses them, and the run is diverged"
+            )
         if np.ma.count(finite):
             columns[name] = finite
         else:
@@ -174,7 +179,12 @@ def _finite_only(name: str, column: MaskedColumn) -> tuple[MaskedColumn, int]:
     if name == "step" or name in NON_FINITE_ALLOWED:
         return column, 0
     odd = ~np.isfinite(np.ma.getdata(column)) & ~np.ma.getmaskarray(column)
-    return np.ma.masked_where(odd, column), int(odd.sum())
+    return np.ma.masked_where(odd, column), _count_odd(column)
+
+
+def _count_odd(column: MaskedColumn) -> int:
+    """Count the values that were logged and are not finite."""
+    return int((~np.isfinite(np.ma.getdata(column)) & ~np.ma.getmaskarray(column)).sum())
 
 
 def _in_step_order(table: CurveTable) -> dict[str, MaskedColumn]:

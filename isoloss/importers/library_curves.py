@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput, UnusableData
-from isoloss.importers.csv_files import CurveTable, read_table
+from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.curves import sendable_columns
 from isoloss.importers.fields import checked_map
 from isoloss.importers.paths import Paths, expand
 from isoloss.importers.plans import ImportPlan, plan_imports
-from isoloss.observations import Curve, FloatArray, IntArray, branch_learning_rates, learning_rates
+from isoloss.observations import Curve, IntArray, branch_learning_rates, learning_rates
 from isoloss.observations.counts import mapping_of
 from isoloss.schedules import Schedule, schedule_from_spec
 
@@ -61,11 +61,11 @@ def read_curves(
 
 @dataclass(frozen=True)
 class _Run:
-    """A run as its file has it, its parent's part included: step and losses (n,), and the learning rates."""
+    """A run as its file has it, its parent's part included: step and losses (n,), masked where blank, and rates."""
 
     run_id: str
     step: IntArray
-    losses: FloatArray
+    losses: MaskedColumn
     schedule: Schedule
     config: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -94,7 +94,7 @@ def _read(
     if target not in masked:
         raise UnusableData(reason=f"run {plan.run_id!r} has no {target}")
     step = np.asarray(masked["step"], dtype=np.int64)
-    losses = masked[target].filled(math.nan)
+    losses = masked[target]
     lr = masked["lr"].filled(math.nan) if "lr" in masked else np.full(step.size, math.nan)
     spec = specification.get("schedule")
     declared = None if spec is None else schedule_from_spec(spec)
@@ -106,8 +106,9 @@ def _read(
     trunk, at = _trunk(plan.run_id, parent, runs)
     early, own = trunk.step <= at, step > at
     schedule, note = branch_learning_rates(plan.run_id, trunk.schedule, at, step, lr, declared)
-    joined = np.append(trunk.step[early], step[own]), np.append(trunk.losses[early], losses[own])
-    return _Run(plan.run_id, *joined, schedule, said, (*_notes(table), *_said(note)))
+    steps = np.append(trunk.step[early], step[own])
+    both: MaskedColumn = np.ma.concatenate([trunk.losses[early], losses[own]])  # type: ignore[no-untyped-call]
+    return _Run(plan.run_id, steps, both, schedule, said, (*_notes(table), *_said(note)))
 
 
 def _said(note: str | None) -> tuple[str, ...]:

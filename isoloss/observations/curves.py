@@ -15,6 +15,7 @@ from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
 WEIGHT_DECAY_KINDS = ("lr_scaled", "independent", "l2")
 
@@ -92,7 +93,7 @@ class Curve:
         """Return the curve without the points before step `first`; the schedule keeps them."""
         return self._where(self.step >= first)
 
-    def _where(self, kept: npt.NDArray[np.bool_]) -> Curve:
+    def _where(self, kept: BoolArray) -> Curve:
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         scatter = None if self.scatter is None else self.scatter[kept]
         parts = {"step": self.step[kept], "loss_nats": self.loss_nats[kept], "scatter": scatter}
@@ -112,7 +113,8 @@ class Curve:
     ) -> Curve:
         """Return the curve of `target` from columns of equal length: `step`, the target, and perhaps `lr`.
 
-        Missing values are NaN. Points without a finite target, and points at step 0, are left out with a note.
+        A missing value is masked or None and passed over. Points whose target is NaN or infinite, and points at
+        step 0, are left out with a note, which asks whether the run diverged where they reach to the end.
         `n_params_kind` asks for another count than the run's own. Raises UnusableData where nothing is left or
         no learning rate is known, InvalidInput and InvalidSchedule for values that contradict themselves.
         """
@@ -126,7 +128,9 @@ class Curve:
             raise UnusableData(reason=f"run {run_id!r} has no {target}")
         loss = _column(columns, target, step.size)
         history, disagreement = learning_rates(run_id, step, _column(columns, "lr", step.size), schedule)
+        missing = _missing(columns[target], step.size)
         kept, dropped = _usable(step, loss, history)
+        dropped = (*_not_finite(target, step[~missing], loss[~missing]), *dropped)
         if not kept.any():
             raise UnusableData(reason=f"run {run_id!r} has no finite {target} at a step inside its schedule")
         kind, count = n_params_of(config, n_params_kind)
@@ -205,19 +209,30 @@ def branch_learning_rates(
     return branch(parent, branch_step, later), None
 
 
-def _usable(
-    step: IntArray, loss: FloatArray, schedule: Schedule
-) -> tuple[npt.NDArray[np.bool_], tuple[str | None, ...]]:
+def _usable(step: IntArray, loss: FloatArray, schedule: Schedule) -> tuple[BoolArray, tuple[str, ...]]:
     finite = np.isfinite(loss)
     if np.any(loss[finite] <= 0):
         raise InvalidInput(field="loss", reason="a loss in nats per token is above 0")
-    diverged = int(np.isinf(loss).sum())
     inside = (step >= 1) & (step <= schedule.total_steps)
     outside = int((finite & ~inside).sum())
-    return finite & inside, (
-        f"{diverged} points whose loss is not finite were left out" if diverged else None,
-        f"{outside} points outside steps 1..{schedule.total_steps} were left out" if outside else None,
-    )
+    note = f"{outside} points outside steps 1..{schedule.total_steps} were left out"
+    return finite & inside, (note,) if outside else ()
+
+
+def _not_finite(target: str, step: IntArray, logged: FloatArray) -> tuple[str, ...]:
+    """Return notes on logged values that are not finite: how many, and from where on if they reach the end."""
+    odd = ~np.isfinite(logged)
+    if not odd.any():
+        return ()
+    count = f"{int(odd.sum())} points whose {target} is not finite were left out"
+    finite = np.flatnonzero(~odd)
+    gaps = np.diff(finite, prepend=-1, append=odd.size) - 1
+    # A column that is filled every so many steps ends between two of them as it goes on: that is no divergence.
+    if not finite.size or gaps[-1] <= gaps[:-1].max():
+        return (count,)
+    last = int(finite[-1]) + 1
+    what = "NaN" if np.isnan(logged[last:]).all() else "not finite"
+    return count, f"the {target} is {what} from step {step[last]} on: diverged?"
 
 
 def _steps(values: npt.ArrayLike) -> IntArray:
@@ -233,7 +248,19 @@ def _column(columns: Mapping[str, npt.ArrayLike], name: str, length: int) -> Flo
     values = _array(columns.get(name, np.full(length, np.nan)), name, np.float64)
     if values.shape != (length,):
         raise InvalidInput(field=name, reason=f"has {values.size} values where step has {length}")
-    return values
+    return np.where(_missing(columns.get(name), length), np.nan, values)
+
+
+def _missing(values: npt.ArrayLike | None, length: int) -> BoolArray:
+    """Return where a column (length,) says nothing: masked or None; a NaN was logged as such."""
+    if values is None:
+        return np.ones(length, dtype=bool)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.getmaskarray(values)
+    array = np.asarray(values)
+    if array.dtype != object:
+        return np.zeros(length, dtype=bool)
+    return np.array([value is None for value in array.flat], dtype=bool)
 
 
 def _array(values: npt.ArrayLike, name: str, dtype: type[np.float64] | None = None) -> npt.NDArray[Any]:

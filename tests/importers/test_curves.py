@@ -180,6 +180,7 @@ def test_only_a_loss_may_be_no_number_and_what_is_left_out_is_told(tmp_path):
     assert set(columns) == {"step", "loss", "grad_norm"}
     assert any("grad_norm" in note for note in notes)
     assert any("lr left out" in note for note in notes)
+    assert any(note.startswith("1 values of loss are NaN or infinite: no fit uses them") for note in notes)
 
 
 def test_a_file_without_rows_is_refused(tmp_path):

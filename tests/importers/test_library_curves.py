@@ -27,6 +27,16 @@ def test_a_pattern_gives_a_curve_a_file_called_after_it(folder):
     assert curves[0].batch_tokens == 512
 
 
+def test_a_loss_that_is_written_as_nan_is_told_and_an_empty_cell_is_not(folder):
+    (folder / "c.csv").write_text("step,loss\n1,9\n2,\n3,8\n4,nan\n5,nan\n6,nan\n")
+    blank, written = read_curves([folder / "a.csv", folder / "c.csv"], schedule=CONSTANT)
+    assert blank.notes == ()
+    assert written.notes == (
+        "3 points whose loss is not finite were left out",
+        "the loss is NaN from step 4 on: diverged?",
+    )
+
+
 def test_a_runs_file_says_schedule_and_configuration_of_each(folder):
     entry = {"file": "a.csv", "run_id": "first", "schedule": CONSTANT, "config": {"n_params": 7}}
     (folder / "runs.json").write_text(json.dumps([entry]))

@@ -27,13 +27,32 @@ def test_columns_become_a_curve() -> None:
     assert curve.notes == ("1 points outside steps 1..400 were left out",)
 
 
-def test_missing_losses_are_passed_over_and_infinite_ones_named() -> None:
-    """NaN is no measurement; a loss that was logged and is not finite is counted in a note."""
+def test_missing_losses_are_passed_over_and_those_that_are_not_finite_counted() -> None:
+    """What was not logged is masked or None; a loss that was logged and is not finite is counted in a note."""
     loss = LOSS.copy()
     loss[2], loss[3] = np.nan, np.inf
     curve = Curve.from_columns("run", {"step": STEP, "loss": loss}, schedule=SPEC)
     assert curve.n_points == STEP.size - 3
-    assert "1 points whose loss is not finite were left out" in curve.notes
+    assert "2 points whose loss is not finite were left out" in curve.notes
+    silent = [None if np.isnan(value) else value for value in loss], np.ma.masked_where(np.isnan(loss), loss)
+    for column in silent:
+        curve = Curve.from_columns("run", {"step": STEP, "loss": column}, schedule=SPEC)
+        assert curve.n_points == STEP.size - 3
+        assert "1 points whose loss is not finite were left out" in curve.notes
+
+
+def test_losses_that_are_nan_to_the_end_ask_whether_the_run_diverged() -> None:
+    """From which step on is said; a column that is filled every so often ends as it goes on."""
+    diverged = np.where(STEP > 250, np.nan, LOSS)
+    curve = Curve.from_columns("run", {"step": STEP, "loss": diverged}, schedule=SPEC)
+    assert curve.notes[:2] == (
+        "3 points whose loss is not finite were left out",
+        "the loss is NaN from step 300 on: diverged?",
+    )
+    every_third = np.where(STEP % 150 == 50, LOSS, np.nan)
+    curve = Curve.from_columns("run", {"step": STEP, "loss": every_third}, schedule=SPEC)
+    assert curve.n_points == 3
+    assert not any("diverged" in note for note in curve.notes)
 
 
 def test_a_logged_rate_that_disagrees_is_noted() -> None:
