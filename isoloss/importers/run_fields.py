@@ -11,6 +11,7 @@ RUN_FIELDS: dict[str, tuple[str, ...]] = {
     "run_id": ("run_id", "run", "id"),
     "name": ("name", "run_name"),
     "status": ("status",),
+    "diverged": ("diverged",),
     "recipe": ("recipe",),
     "n_params": ("n_params", "params", "parameters", "num_params", "n_parameters", "model_size", "n"),
     "n_params_total": ("n_params_total", "total_params"),
@@ -33,6 +34,9 @@ RUN_FIELDS: dict[str, tuple[str, ...]] = {
 """Field to the column names that mean it, best first; case does not matter."""
 
 SPECIFICATION = frozenset({"run_id", "name", "status", "recipe"})
+FLAG = "diverged"
+"""A column that says so with true or false: the run's status, in the words of other tools."""
+
 OUTCOMES = frozenset({"final_loss", "final_val_loss", "reward"})
 SUMMARY = OUTCOMES | {"steps_to_target", "target_loss"}
 TEXT = SPECIFICATION | {

@@ -17,6 +17,7 @@ from isoloss.importers.fields import checked_map
 from isoloss.importers.paths import checked_path
 from isoloss.importers.plans import run_id_of
 from isoloss.importers.run_fields import (
+    FLAG,
     KNOWN,
     OUTCOMES,
     SPECIFICATION,
@@ -37,6 +38,8 @@ NO_PARQUET = "to read Parquet install pyarrow, or write the table as CSV"
 LARGEST_EXACT = 2.0**53
 """Whole numbers below it are the same as floats."""
 
+FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+
 Cell = str | int | float | bool | None
 
 
@@ -54,7 +57,8 @@ def read_runs(
     as in `{"n_params": "N", "n_tokens": "D", "final_loss": "loss"}`; usual names are known, and other columns
     of numbers keep their own names. `config` holds for all rows. The outcome of the `target` "loss" is the
     field `final_loss`, of "val_loss" `final_val_loss`, of "reward" `reward`; an empty cell or NaN is missing,
-    and a run whose outcome is infinite diverged. Rows go by their `run_id`, or are row-0001, row-0002, ...
+    and a run whose outcome is infinite diverged, or whose column `diverged` says so. A run whose `status` is
+    running, failed or preempted has no outcome. Rows go by their `run_id`, or are row-0001, row-0002, ...
     `n_params_kind` asks for that count where the rows have several. The table's `notes`, which a fit repeats, name
     the columns that no law reads.
     Raises InvalidInput that names row and column.
@@ -65,7 +69,8 @@ def read_runs(
         raise InvalidInput(field="target", reason=f"must be one of {', '.join(SUMMARY_FIELDS)}")
     check_kind(n_params_kind)
     runs, notes = read_specifications(path, map, config=config, outcome=SUMMARY_FIELDS[target])
-    table = replace(RunTable.from_runs(runs, target=target, n_params_kind=n_params_kind), notes=notes)
+    table = RunTable.from_runs(runs, target=target, n_params_kind=n_params_kind)
+    table = replace(table, notes=(*table.notes, *notes))
     if n_params_kind is not None and np.isnan(table.column("n_params")).all():
         reason = (
             f"no row has n_params_{n_params_kind}, or n_params of this kind; say what n_params counts by "
@@ -164,6 +169,8 @@ class _Column:
         cells = [row[place] for row in self.source.rows]
         if self.field in TEXT:
             return [_text(cell) for cell in cells]
+        if self.field == FLAG:
+            return [self._flag(cell, row) for row, cell in enumerate(cells)]
         if self.field in KNOWN or self.chosen:
             return [self._number(cell, row) for row, cell in enumerate(cells)]
         if any(isinstance(cell, str) and _parsed(cell) is None for cell in cells):
@@ -181,6 +188,12 @@ class _Column:
         if math.isinf(value) and self.field not in OUTCOMES:
             raise self._refused(row, f"{cell} is not finite")
         return value
+
+    def _flag(self, cell: Cell, row: int) -> bool | None:
+        said = _text(cell)
+        if said is not None and said.lower() not in FLAGS:
+            raise self._refused(row, f"{cell!r} is neither true nor false")
+        return None if said is None else FLAGS[said.lower()]
 
     def _refused(self, row: int, reason: str) -> InvalidInput:
         return InvalidInput(field=f"{self.source.place(row)}, column {self.column!r}", reason=reason)
@@ -212,9 +225,9 @@ def _specification(
 ) -> dict[str, Any]:
     said = {field: values[row] for field, values in columns.items() if values[row] is not None}
     summary = {field: said[field] for field in SUMMARY if field in said}
-    diverged = any(math.isinf(summary[field]) for field in OUTCOMES & summary.keys())
+    diverged = said.get(FLAG) or any(math.isinf(summary[field]) for field in OUTCOMES & summary.keys())
     run_id = run_id_of(said["run_id"]) if "run_id" in said else f"{prefix}row-{row + 1:04d}"
-    own = {field: value for field, value in said.items() if field not in SPECIFICATION | SUMMARY}
+    own = {field: value for field, value in said.items() if field not in SPECIFICATION | SUMMARY | {FLAG}}
     check_kind(own.get("n_params_kind"), f"{source.place(row)}, n_params_kind")
     document = {
         "run_id": run_id,

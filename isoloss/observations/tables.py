@@ -15,7 +15,12 @@ from isoloss.observations.curves import FloatArray
 
 LeftOut = list[dict[str, str]]
 
+MOST_NAMED = 8
+"""Runs that a note names one by one."""
+
 DIVERGED = "diverged"
+UNFINISHED = ("running", "failed", "preempted")
+"""Statuses of runs whose summary is of the moment at which they stood still, or stand: no outcome."""
 
 SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": "reward"}
 """Where the summary of a finished run has what a fit is asked to target."""
@@ -80,7 +85,8 @@ class RunTable:
     ) -> RunTable:
         """Return the table of run specifications: `run_id`, `config`, `summary`, `status` as the API has them.
 
-        A run that diverged has no outcome, whatever its summary says. `n_params_kind` asks for another count of
+        A run that diverged or has not finished has no outcome, whatever its summary says; the `notes` name those
+        that have not finished. A run without a status has finished. `n_params_kind` asks for another count of
         parameters than the runs' own. Raises InvalidInput where runs count their parameters in several kinds.
         """
         _check_target(target)
@@ -90,15 +96,14 @@ class RunTable:
             _with_count(numbers(run.get("config") or {}), count)
             for run, (_, count) in zip(rows, counts, strict=True)
         ]
-        names = sorted({name for config in configs for name in config})
+        fields = sorted({name for config in configs for name in config})
         columns = {
             name: np.array([config.get(name, math.nan) for config in configs], dtype=np.float64)
-            for name in names
+            for name in fields
         }
         outcome = np.array([_outcome(run, target) for run in rows], dtype=np.float64)
-        return cls(
-            tuple(str(run["run_id"]) for run in rows), columns, outcome, target, _kind(counts, n_params_kind)
-        )
+        names = tuple(str(run["run_id"]) for run in rows)
+        return cls(names, columns, outcome, target, _kind(counts, n_params_kind), _unfinished(rows))
 
 
 def _check_target(target: object) -> None:
@@ -137,9 +142,23 @@ def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, f
 
 def _outcome(run: Mapping[str, Any], target: str) -> float:
     value = (run.get("summary") or {}).get(SUMMARY_FIELDS[target])
-    if value is None or not fits_float(value) or run.get("status") == DIVERGED:
+    if value is None or not fits_float(value) or run.get("status") in (DIVERGED, *UNFINISHED):
         return math.nan
     return float(value)
+
+
+def _unfinished(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return a note for each status of runs that have not finished."""
+    named = {
+        status: [str(run["run_id"]) for run in runs if run.get("status") == status] for status in UNFINISHED
+    }
+    return tuple(_said_unfinished(status, names) for status, names in named.items() if names)
+
+
+def _said_unfinished(status: str, names: Sequence[str]) -> str:
+    count = "1 run has" if len(names) == 1 else f"{len(names)} runs have"
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{count} not finished (status {status}: {', '.join(names[:MOST_NAMED])}{more})"
 
 
 def _kind(counts: Iterable[tuple[str | None, float | None]], asked: str | None) -> str | None:

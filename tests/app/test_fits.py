@@ -496,6 +496,10 @@ def test_runs_that_no_law_of_finished_runs_can_use_are_refused_with_what_they_la
     del body["options"]
     _put_row(client, project, "a", config=config, summary={"final_loss": 3.0}, status="diverged")
     assert "diverged" in problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+    for status in ("running", "failed", "preempted"):
+        _put_row(client, project, "a", config=config, summary={"final_loss": 3.0}, status=status)
+        said = problem(client.post(f"{project}/fits", json=body), 422)["detail"]
+        assert f"it has not finished: its status is {status}" in said
     assert client.get(f"{project}/fits").json()["items"] == []
 
 

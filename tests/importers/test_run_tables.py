@@ -91,6 +91,34 @@ def test_a_run_whose_loss_is_infinite_or_whose_status_says_so_diverged(tmp_path:
     np.testing.assert_array_equal(isoloss.read_runs(path).outcome, [math.nan, math.nan, 4.0])
 
 
+def test_a_column_diverged_is_the_status(tmp_path: Path) -> None:
+    """True or 1 says that the run diverged; what is neither true nor false is refused."""
+    path = write(tmp_path, "N,D,loss,diverged\n1e7,2e8,5.0,1\n1e7,2e8,4.0,0\n1e7,2e8,6,True\n1e7,2e8,3,\n")
+    table = isoloss.read_runs(path)
+    np.testing.assert_array_equal(table.outcome, [math.nan, 4.0, math.nan, 3.0])
+    assert (table.notes, "diverged" in table.columns) == ((), False)
+    path = write(tmp_path, "N,D,loss,diverged\n1e7,2e8,5.0,maybe\n")
+    with pytest.raises(InvalidInput, match=r"row 1 .*column 'diverged': 'maybe' is neither true nor false"):
+        isoloss.read_runs(path)
+
+
+def test_runs_that_have_not_finished_have_no_outcome_and_are_named(tmp_path: Path) -> None:
+    """A loss on the way is no final loss; the notes, which a fit repeats, say the status."""
+    rows = [
+        "a,1e7,2e8,5,running",
+        "b,1e7,2e8,5,running",
+        "c,1e7,2e8,5,failed",
+        "d,1e7,2e8,4,",
+        "e,1,1,4,finished",
+    ]
+    table = isoloss.read_runs(write(tmp_path, "\n".join(["run,N,D,loss,status", *rows])))
+    np.testing.assert_array_equal(table.outcome, [*[math.nan] * 3, 4.0, 4.0])
+    assert table.notes == (
+        "2 runs have not finished (status running: a, b)",
+        "1 run has not finished (status failed: c)",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
