@@ -22,8 +22,12 @@ FAR_OFF = 1e3
 MOST_EVALUATIONS = 1_000
 """How often the residuals of one member are evaluated; an expression can make a valley without an end."""
 
-NUDGE = 1e-6
-"""Relative step by which the derivatives of expressions are worked out."""
+NUDGE = 2e-8
+"""Step, relative where it is above 1, by which the derivatives of expressions are worked out."""
+
+COORDINATE = "_coordinate"
+VALUES = {"linear": "{}", "log": "exp({})", "log_complement": "1 - exp({})"}
+"""Values by their coordinates (`objective.from_solver`) as lmfit reads them, beside what a user ties together."""
 
 LOST_AFTER = 50
 """After so many evaluations a member whose law was undefined at every one of them is given up."""
@@ -48,6 +52,24 @@ def solve_constrained(
     ]
     found, objective, converged, iterations = zip(*ends, strict=True)
     return Solution(np.array(found), np.array(objective), np.array(converged), np.array(iterations))
+
+
+def directions(problem: Problem, theta: FloatArray, expressions: Mapping[str, str]) -> FloatArray:
+    """Return how the parameters move with those that vary, in the solver's coordinates: (parameters, varied).
+
+    A parameter that an expression gives goes with those in it; one that is held does not move.
+    """
+    varied = problem.free & ~np.array([one.name in expressions for one in problem.law.parameters])
+    if not expressions:
+        return np.eye(theta.size)[:, varied]
+    target = _Target(problem, np.ones(1), problem.prior[0])
+    moves = target.moves(_parameters(problem, theta, expressions))
+    return moves / _stretched(problem, theta)[:, None]
+
+
+def _stretched(problem: Problem, theta: FloatArray) -> FloatArray:
+    """Return d value / d coordinate at theta (parameters,)."""
+    return np.array([stretch(one, theta[[at]])[0] for at, one in enumerate(problem.law.parameters)])
 
 
 def _solve_one(
@@ -105,21 +127,22 @@ class _Target:
         # sqrt(w) up to delta; beyond, where the loss is delta (|r| - delta/2), less and less.
         bend = np.sqrt(self.weight) * problem.delta / np.sqrt(problem.delta * (2 * size - problem.delta))
         points = bend[:, None] * slopes[0] / predicted[0][:, None]
-        stretched = [stretch(one, theta[0, [index]])[0] for index, one in enumerate(problem.law.parameters)]
-        priors = np.diag(np.sqrt(problem.prior[1]) / np.array(stretched))[problem.prior[1] > 0]
+        priors = np.diag(np.sqrt(problem.prior[1]) / _stretched(problem, theta[0]))[problem.prior[1] > 0]
         rows = np.nan_to_num(np.concatenate([points, priors]), nan=0.0, posinf=0.0, neginf=0.0)
-        return np.asarray(rows @ self._moves(parameters) / problem.delta)
+        return np.asarray(rows @ self.moves(parameters) / problem.delta)
 
-    def _moves(self, parameters: lmfit.Parameters) -> FloatArray:
-        """Return by how much all parameters move with each that lmfit varies: (parameters, varied)."""
+    def moves(self, parameters: lmfit.Parameters) -> FloatArray:
+        """Return by how much all values move with each coordinate that lmfit varies: (parameters, varied)."""
         at = self.theta(parameters)
         columns = []
-        for name in [name for name, one in parameters.items() if one.vary]:
-            value = parameters[name].value
-            moved = parameters.copy()
-            step = NUDGE * max(abs(value), NUDGE)
-            moved[name].set(value=value + step, min=-np.inf, max=np.inf)
-            columns.append((self.theta(moved) - at) / step)
+        for varied in [one for one in parameters.values() if one.vary]:
+            value = varied.value
+            step = NUDGE * max(abs(value), 1.0) * (1 if value < varied.max else -1)
+            varied.value = value + step
+            parameters.update_constraints()
+            columns.append((self.theta(parameters) - at) / (varied.value - value))
+            varied.value = value
+        parameters.update_constraints()
         return np.stack(columns, axis=1)
 
     def _priors(self, theta: FloatArray) -> FloatArray:
@@ -151,12 +174,20 @@ def _check_bounds(problem: Problem, theta: FloatArray, expressions: Mapping[str,
 
 
 def _parameters(problem: Problem, start: FloatArray, expressions: Mapping[str, str]) -> lmfit.Parameters:
+    """Return lmfit's parameters at a start: it varies coordinates of the solver, and values follow from those."""
     parameters = lmfit.Parameters()
-    columns = zip(problem.law.parameters, start, problem.lower, problem.upper, strict=True)
-    for parameter, value, low, high in columns:
-        inside = float(np.clip(value, low, high))
-        parameters.add(identifier(parameter.name), value=inside, min=low, max=high if high > low else np.inf)
-        parameters[identifier(parameter.name)].vary = low < high
+    ends = problem.coordinates(
+        np.stack([start.clip(problem.lower, problem.upper), problem.lower, problem.upper])
+    )
+    columns = zip(problem.law.parameters, ends.T, problem.lower, problem.upper, strict=True)
+    for parameter, (at, *bounds), low, high in columns:
+        name = identifier(parameter.name)
+        if low == high or parameter.name in expressions:
+            parameters.add(name, value=float(low), vary=False)
+        else:
+            coordinate = f"{name}{COORDINATE}"
+            parameters.add(coordinate, value=float(at), min=min(bounds), max=max(bounds))
+            parameters.add(name, expr=VALUES[parameter.scale].format(coordinate))
     for name, expression in expressions.items():
         # Without bounds of its own: lmfit would move the value inside and so break the expression.
         parameters[identifier(name)].set(expr=expression, min=-np.inf, max=np.inf)

@@ -18,6 +18,7 @@ from isoloss.fitting.schedule_groups import farthest_first, schedule_groups
 from isoloss.laws import CurveLaw, Features, Law, TableLaw
 from isoloss.laws.law import Derived
 from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import COMPUTE
 
 SIZES_NEEDED = 4
 """Model sizes among curves from which on the largest is predicted from the smaller ones, not a schedule."""
@@ -160,7 +161,7 @@ class CurveDataset(Dataset):
 
     def fitted_range(self, law: Law[Any]) -> CurveRange:
         assert isinstance(law, CurveLaw)
-        return CurveRange.of(self.curves, self._rates, carries_over_peaks=law.carries_over_peaks)
+        return CurveRange.of(self.curves, self._rates, law)
 
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
         assert isinstance(law, CurveLaw)
@@ -186,7 +187,7 @@ class TableDataset(Dataset):
 
     def __init__(self, table: RunTable, columns: Sequence[str]) -> None:
         self.table = table
-        self.columns = {name: table.columns[name] for name in columns}
+        self.columns = {name: table.column(name) for name in columns}
         self.run_ids, self.lengths = table.run_ids, (1,) * table.n_runs
         self.observed, self.notes = table.outcome, table.notes
         self.scatter = np.zeros(table.n_runs)
@@ -233,7 +234,9 @@ class TableDataset(Dataset):
 
     def fitted_range(self, law: Law[Any]) -> TableRange:
         assert isinstance(law, TableLaw)
-        return TableRange.of(self.columns, law.scale(self.columns), self.table.n_params_kind)
+        size = self.table.column("n_params")
+        unread = {} if {"n_params", COMPUTE} & {*law.columns} or np.isnan(size).any() else {"n_params": size}
+        return TableRange.of(self.columns, law.scale(self.columns), self.table.n_params_kind, unread)
 
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
         assert isinstance(law, TableLaw)
@@ -254,8 +257,10 @@ class TableDataset(Dataset):
 
 def scale_of(table: RunTable, law: TableLaw[Any]) -> FloatArray:
     """Return the runs' compute where all of them say it, so that all laws are tried on the same runs."""
-    compute: FloatArray = 6 * table.column("n_params") * table.column("n_tokens")
-    return law.scale(table.columns) if np.any(np.isnan(compute)) else compute
+    compute = table.column(COMPUTE)
+    if not np.any(np.isnan(compute)):
+        return compute
+    return law.scale({name: table.column(name) for name in law.columns})
 
 
 def _update(digest: Any, columns: Iterable[np.ndarray[Any, Any]]) -> None:

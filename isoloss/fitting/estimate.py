@@ -10,13 +10,13 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed
 from isoloss.fitting.constrained import solve_constrained
-from isoloss.fitting.covariance import Covariance, covariance
 from isoloss.fitting.folds import Validation, validate
 from isoloss.fitting.profiles import Profile, profile_intervals
 from isoloss.fitting.resampling import Resampling
 from isoloss.fitting.solver import COARSE, Solution, same_optimum
 from isoloss.fitting.starts import data_starts
 from isoloss.fitting.task import Task
+from isoloss.fitting.variances import Variances, variances
 from isoloss.fitting.verdicts import AGREEING
 
 Progress = Callable[[float, str], None]
@@ -56,12 +56,16 @@ class Estimate:
     samples: FloatArray
     failed: float
     validation: Validation
-    spread: Covariance
+    variances: Variances
     profiles: dict[str, Profile] = field(default_factory=dict)
 
     @property
     def theta(self) -> FloatArray:
         return self.search.theta
+
+    def inflation(self, level: float) -> float:
+        """Return by how much the spread of resamples is too narrow, see `Resampling.inflation`."""
+        return self.resampling.inflation(self.variances.n_known, level)
 
     @property
     def objective(self) -> float:
@@ -82,9 +86,9 @@ def estimate(task: Task, progress: Progress, warm: FloatArray | None = None) -> 
     samples = _resamples(task, search.theta, resampling, progress)
     usable = samples[np.all(np.isfinite(samples), axis=1)]
     failed = 1 - len(usable) / len(samples) if len(samples) else 0.0
-    spread = covariance(task, search.theta, residuals)
-    profiles = _profiles(task, search, spread, progress)
-    return Estimate(search, resampling, usable, failed, validation, spread, profiles)
+    found = variances(task, search.theta, residuals)
+    profiles = _profiles(task, search, found, progress)
+    return Estimate(search, resampling, usable, failed, validation, found, profiles)
 
 
 def find_optimum(task: Task, warm: FloatArray | None = None) -> Search:
@@ -164,10 +168,10 @@ def _resamples(task: Task, theta: FloatArray, resampling: Resampling, progress: 
     return rows
 
 
-def _profiles(task: Task, search: Search, spread: Covariance, progress: Progress) -> dict[str, Profile]:
+def _profiles(task: Task, search: Search, found: Variances, progress: Progress) -> dict[str, Profile]:
     """Return profile-likelihood intervals where intervals are wanted at all; expressions have none."""
     options = task.options
     if not options.profile or not options.bootstrap or options.expr or task.missing:
         return {}
     progress(0.92, "profiling each parameter")
-    return profile_intervals(task, search.theta, search.objective, spread, options.level)
+    return profile_intervals(task, search.theta, search.objective, found, options.level)

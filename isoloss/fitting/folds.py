@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import BoolArray, FloatArray
+from isoloss.arrays import FloatArray
 from isoloss.fitting.datasets import Fold
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.resampling import RUNS_NEEDED, block_length, short_block
 from isoloss.fitting.scores import mean_scores, score
 from isoloss.fitting.solver import Solution
+from isoloss.fitting.standard_errors import inverse_square
 from isoloss.fitting.task import Task
 
 Refit = Callable[[FloatArray, FloatArray], Solution]
@@ -22,8 +23,8 @@ Refit = Callable[[FloatArray, FloatArray], Solution]
 MOST_FOLDS = 20
 """The most times that runs are predicted from others: the first, and of the rest so many at even distances."""
 
-SIMULATED = 100
-"""Draws of noise that tell which error of prediction it explains."""
+SIMULATED, FEWEST_SIMULATED = 400, 100
+"""Draws of noise that tell which error of prediction it explains; fewer of them where there are many points."""
 
 A_FEW, MOST_TRIED = 6, 4
 """Runs that may already determine a law, and how many such sets are tried."""
@@ -79,7 +80,9 @@ class Validation:
 def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
     """Predict runs from others, as the dataset says; folds whose runs the law needs are passed over."""
     residuals = task.problem.residuals(theta[None])[0]
-    single = noise_quantiles(residuals - task.data.scatter)
+    # Residuals are smaller than errors by the parameters that were fitted to them.
+    smaller = np.sqrt(residuals.size / max(1, residuals.size - task.n_varied))
+    single = noise_quantiles(smaller * residuals - task.data.scatter)
     spread = Spread(None, 0, single, run_noise=_run_noise(task, residuals))
     folds = _determined(task, _some(task.data.folds(task.law)))
     if not folds:
@@ -106,7 +109,7 @@ def _some(folds: list[Fold]) -> list[Fold]:
 def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     """Return the folds whose fitted runs determine all that the whole data do.
 
-    More runs never determine less: a few that do, and that a fold does not predict, spare a look at its others.
+    More runs never determine less: a few of those that a fold fits, if they do, spare a look at its others.
     """
     some = [group[0] for group in task.data.alike()]
     apart = max(1, len(some) // A_FEW)
@@ -114,7 +117,8 @@ def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     enough: list[Collection[int]] = []
 
     def determines(fold: Fold) -> bool:
-        while not any(set(few).isdisjoint(fold.predicted) for few in enough):
+        fitted = set(fold.fitted)
+        while not any(fitted.issuperset(few) for few in enough):
             few = next(untried, None)
             if few is None:
                 return _determines(task, fold.fitted)
@@ -217,18 +221,19 @@ def _noise_errors(
     misfit. It moves the parameters by one step of the M-estimator's linear response, and so do priors whose centres
     lie beside the truth.
     """
-    free = task.varied
-    jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
-    pull = task.problem.priors.strength * np.sqrt(task.problem.prior[1][free])
-    scaled = residuals * np.sqrt(residuals.size / max(1, residuals.size - free.sum()))
-    responses = [_response(task, residuals, jacobian, free, fold) for fold in folds]
+    moves = task.directions(theta)
+    jacobian = task.problem.relative_jacobian(theta[None])[0] @ moves
+    drawn = np.sqrt(task.problem.prior[1])[:, None] * moves
+    scaled = residuals * np.sqrt(residuals.size / max(1, residuals.size - task.n_varied))
+    responses = [_response(task, residuals, jacobian, drawn, fold) for fold in folds]
     random = np.random.default_rng(task.options.seed)
     batch = max(1, NOISE_VALUES // residuals.size)
+    draws = int(np.clip(batch, FEWEST_SIMULATED, SIMULATED))
     found = []
-    for begin in range(0, SIMULATED, batch):
-        noise = scaled * _signs(task.data.lengths, min(batch, SIMULATED - begin), random)
+    for begin in range(0, draws, batch):
+        noise = scaled * _signs(task.data.lengths, min(batch, draws - begin), random)
         push = np.clip(noise, -task.problem.delta, task.problem.delta) @ jacobian
-        push += pull * random.standard_normal((len(push), free.sum()))
+        push += task.problem.priors.strength * random.standard_normal((len(push), theta.size)) @ drawn
         columns = [
             _noise_error(task, noise, push, jacobian, fold, response, curves)
             for fold, response, curves in zip(folds, responses, together, strict=True)
@@ -238,14 +243,16 @@ def _noise_errors(
 
 
 def _response(
-    task: Task, residuals: FloatArray, jacobian: FloatArray, free: BoolArray, fold: Fold
+    task: Task, residuals: FloatArray, jacobian: FloatArray, drawn: FloatArray, fold: Fold
 ) -> FloatArray:
-    """Return by how much the parameters move with the score of the fitted runs: the inverse curvature."""
+    """Return by how much the parameters move with the score of the fitted runs: the inverse curvature.
+
+    `drawn` (parameters, varied) are the rows of the priors, which count like observations.
+    """
     known = jacobian[_weights(task, fold).astype(bool)]
     # The points that the fit interpolates count too: doubt that comes too easily is the smaller error (decision 1).
     inside = float((np.abs(residuals) <= task.problem.delta).mean())
-    precision = np.diag(task.problem.prior[1][free])
-    return np.linalg.pinv(inside * known.T @ known + precision, hermitian=True)
+    return inverse_square(np.concatenate([np.sqrt(inside) * known, drawn]))
 
 
 def _noise_error(

@@ -19,6 +19,7 @@ from isoloss.fitting.result import Fit
 from isoloss.fitting.scores import Scores, mean_scores, score
 from isoloss.fitting.screening import HeldOut
 from isoloss.fitting.task import Task
+from isoloss.laws import TableLaw
 from isoloss.observations import Curve, RunTable
 
 ASKED = "the runs that were asked for"
@@ -99,7 +100,7 @@ class HeldRows(Held):
     def scored(self, found: Fit) -> Fit:
         if not self.table.n_runs or found.verdict == "unidentified":
             return replace(found, holdout=None) if self.table.n_runs else found
-        ends = _log_ends(found, self.table.columns)
+        ends = _log_ends(found, self._asked(found))
         ratios = _ratios(ends, self.table.outcome)
         columns = zip(self.table.run_ids, self.table.outcome, np.exp(ends[0]), ratios, strict=True)
         runs = {
@@ -108,13 +109,17 @@ class HeldRows(Held):
         }
         return _with_scores(found, runs)
 
+    def _asked(self, found: Fit) -> dict[str, FloatArray]:
+        assert isinstance(found.law, TableLaw)
+        return {name: self.table.column(name) for name in found.law.columns}
+
     def sha256(self) -> str | None:
         return TableDataset(self.table, tuple(self.table.columns)).sha256() if self.table.n_runs else None
 
     def conformity(self, found: Fit) -> FloatArray:
         if not self.table.n_runs:
             return np.empty(0)
-        return _ratios(_log_ends(found, self.table.columns), self.table.outcome)
+        return _ratios(_log_ends(found, self._asked(found)), self.table.outcome)
 
 
 def conformal(found: Fit, task: Task, validation: Validation, held: Held) -> Fit:

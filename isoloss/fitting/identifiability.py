@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isoloss.arrays import FloatArray, IntArray
+from isoloss.arrays import BoolArray, FloatArray
 from isoloss.fitting.task import Task
 
 CORRELATED = 0.99
@@ -38,7 +38,7 @@ def identifiability(task: Task, theta: FloatArray) -> Identifiability:
     chosen = np.flatnonzero(task.varied & determined & inside)
     if not chosen.size:
         return Identifiability(1.0, ())
-    curvature = _curvature(task, theta, chosen)
+    curvature = _curvature(task, theta, (determined & inside)[task.varied])
     scale = np.sqrt(np.diag(curvature))
     if not np.all(np.isfinite(scale)) or not np.all(scale > 0):
         return Identifiability(float("inf"), ())
@@ -49,10 +49,11 @@ def identifiability(task: Task, theta: FloatArray) -> Identifiability:
     return Identifiability(condition, _pairs(covariance, [names[index] for index in chosen]))
 
 
-def _curvature(task: Task, theta: FloatArray, chosen: IntArray) -> FloatArray:
-    """Return J'J with the priors' precision; rows of a prior count like observations."""
-    jacobian = task.problem.relative_jacobian(theta[None])[0][:, chosen]
-    return np.asarray(jacobian.T @ jacobian + np.diag(task.problem.prior[1][chosen]))
+def _curvature(task: Task, theta: FloatArray, chosen: BoolArray) -> FloatArray:
+    """Return J'J of the chosen varied parameters with the priors' precision, whose rows count like observations."""
+    moves = task.directions(theta)[:, chosen]
+    jacobian = task.problem.relative_jacobian(theta[None])[0] @ moves
+    return np.asarray(jacobian.T @ jacobian + moves.T @ (task.problem.prior[1][:, None] * moves))
 
 
 def _pairs(covariance: FloatArray, names: list[str]) -> tuple[tuple[str, str, float], ...]:

@@ -78,14 +78,16 @@ def interval_around(
     reach: FloatArray,
     level: float,
     *,
+    unlike: FloatArray,
     inflation: float,
     new_run: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends (points,) of an interval of `level` around log predictions `centre` (points,).
 
     `members` (resamples, points) are the resamples' log predictions, whose spread is widened by `inflation`;
-    `reach` (points,) at least 1 is by what factor the discrepancy has grown at a point beyond the data. It is
-    read as one standard deviation. Independent parts add in quadrature.
+    `reach` (points,) at least 1 is by what factor the discrepancy has grown at a point beyond the data, `unlike`
+    (points,) an error that no fitted run has shown; both are read as one standard deviation. Independent parts add
+    in quadrature.
     """
     tail = (1 - level) / 2
     if len(members):
@@ -96,9 +98,10 @@ def interval_around(
         below, above = np.maximum(centre - low, 0.0) * inflation, np.maximum(high - centre, 0.0) * inflation
     else:
         below = above = np.zeros_like(centre)
-    extra = np.zeros_like(centre)
+    z = stats.norm.ppf(1 - tail)
+    extra = (z * unlike) ** 2
     if spread.discrepancy is not None:
-        extra += (stats.norm.ppf(1 - tail) * spread.discrepancy * reach) ** 2
+        extra += (z * spread.discrepancy * reach) ** 2
     if new_run:
         extra += spread.of_new_run(level) ** 2
     wider = spread.widening if new_run else 1.0

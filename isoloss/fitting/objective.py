@@ -121,7 +121,8 @@ class Problem:
         found, objective, converged, iterations = map(
             as_numpy, (solution.theta, solution.objective, solution.converged, solution.iterations)
         )
-        return Solution(self.values(found), objective, converged, iterations)
+        values = np.clip(self.values(found), lower, upper)  # what is held keeps its last digit
+        return Solution(values, objective, converged, iterations)
 
     def model(self) -> Callable[[Any], tuple[Any, Any]]:
         """Return what maps coordinates (members, parameters) to residuals and their derivatives by coordinates."""

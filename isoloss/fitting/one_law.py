@@ -141,11 +141,18 @@ def _prepare(
 def _prepare_curves(
     law: CurveLaw[Any], curves: Sequence[Curve], asked: FitOptions, unread: Sequence[dict[str, str]]
 ) -> Prepared:
-    in_order = sorted(curves, key=lambda curve: curve.run_id)  # the numbers must not hang on their order
+    in_order = sorted(curves, key=lambda curve: (*_content(curve), curve.run_id))
     to_fit, to_predict = split(in_order, asked, unread)
     fitted, dropped = screen(to_fit, asked, law, unread)
     held, unscored = screen_held(to_predict, to_fit, asked)
     return Prepared(CurveDataset(fitted), HeldCurves(held), [*dropped, *unscored])
+
+
+def _content(curve: Curve) -> tuple[float, ...]:
+    """Return what orders curves by what they are: no number may hang on their names or on their order."""
+    loss = curve.loss_nats
+    ends = (curve.step[0], curve.step[-1], loss[0], loss[-1]) if loss.size else ()
+    return (curve.schedule.peak_lr, loss.size, *map(float, ends), float(loss.sum()))
 
 
 def _prepare_table(

@@ -15,11 +15,11 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.covariance import Covariance
 from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.objective import from_solver
 from isoloss.fitting.solver import COARSE, Solution
 from isoloss.fitting.task import Task
+from isoloss.fitting.variances import Variances
 
 WIDTHS = (1.0, 2.0, 4.0, 10.0)
 """Where the profile is looked at on each side, in standard errors of the quadratic approximation, until it has
@@ -41,15 +41,15 @@ class Profile:
 
 
 def profile_intervals(
-    task: Task, theta: FloatArray, objective: float, spread: Covariance, level: float
+    task: Task, theta: FloatArray, objective: float, found: Variances, level: float
 ) -> dict[str, Profile]:
     """Return the profile-likelihood interval of every free parameter at the optimum theta (parameters,)."""
     residuals = task.problem.residuals(theta[None])[0]
-    chosen = np.flatnonzero(spread.total > 0)
+    chosen = np.flatnonzero(found.total > 0)
     if not chosen.size or _exact(residuals):
         return {}
-    allowed = _allowed_rises(task, residuals, spread, level)
-    errors = np.sqrt(np.where(spread.total > 0, spread.total, 0.0))
+    allowed = _allowed_rises(task, residuals, found, level)
+    errors = np.sqrt(found.total)
     sides = [
         side for index in chosen for side in _sides(task, theta, int(index), errors[index], allowed[index])
     ]
@@ -66,14 +66,14 @@ def _exact(residuals: FloatArray) -> bool:
     return bool(np.sqrt(np.mean(residuals**2)) < NEGLIGIBLE)
 
 
-def _allowed_rises(task: Task, residuals: FloatArray, spread: Covariance, level: float) -> FloatArray:
+def _allowed_rises(task: Task, residuals: FloatArray, found: Variances, level: float) -> FloatArray:
     """Return by how much the objective may rise for each parameter, (parameters,).
 
     More where priors hold a parameter closer than they know it: their centres are uncertain too.
     """
     left = max(1, residuals.size - task.n_varied)
-    looser = np.maximum(1.0, spread.total / spread.usual)
-    return np.asarray(stats.f.ppf(level, 1, left) * spread.scale / 2 * looser)
+    looser = np.maximum(1.0, found.total / np.where(found.usual > 0, found.usual, 1.0))
+    return np.asarray(stats.f.ppf(level, 1, left) * found.scale / 2 * looser)
 
 
 def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +23,10 @@ SAME_PEAK = 1e-3
 BARELY = 1.001
 """Factors below this are a matter of rounding."""
 
+ERROR_OF_PEAK = 0.02
+"""Error in log loss, as one standard deviation, for each doubling of the peak learning rate away from the fitted
+ones where a law does not carry over between them: on public runs it is 1 to 5 percent (laws.md 1.5)."""
+
 PREDICTED_STEPS = 200
 """Points of a predicted curve where the caller asks for no steps."""
 
@@ -40,6 +44,10 @@ class Question(ABC):
     @abstractmethod
     def reach(self) -> FloatArray:
         """Return by how much the error of the law has grown at each value, at least 1: see `growth`."""
+
+    @abstractmethod
+    def unlike(self) -> FloatArray:
+        """Return the error in log loss, as one standard deviation, (n_points,), of what no fitted run has shown."""
 
     @abstractmethod
     def in_order(self, values: FloatArray) -> FloatArray:
@@ -102,15 +110,16 @@ class CurveRange(FittedRange):
     n_params_kind: str | None
     batch_tokens: float | None = None
     weight_decays: tuple[float, ...] = ()
+    batches: tuple[float, ...] = ()
     carries_over_peaks: bool = False
+    knows_sizes: bool = True
 
     @classmethod
     def of(
         cls,
         curves: Sequence[Curve],
         rates: Sequence[tuple[FloatArray, FloatArray]],
-        *,
-        carries_over_peaks: bool = False,
+        law: CurveLaw[Any],
     ) -> CurveRange:
         """Return the range of curves, of which `rates` are the learning rates and areas at their points."""
         batches = {curve.batch_tokens for curve in curves}
@@ -125,12 +134,14 @@ class CurveRange(FittedRange):
             n_params_kind=next((curve.n_params_kind for curve in curves if curve.n_params_kind), None),
             batch_tokens=batches.pop() if len(batches) == 1 else None,
             weight_decays=_values(curve.weight_decay for curve in curves),
-            carries_over_peaks=carries_over_peaks,
+            batches=_values(curve.batch_tokens for curve in curves),
+            carries_over_peaks=law.carries_over_peaks,
+            knows_sizes=law.knows_sizes,
         )
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> CurveRange:
-        tuples = {name: tuple(fields.get(name, ())) for name in ("peak_lrs", "n_params", "weight_decays")}
+        tuples = {name: tuple(fields.get(name, ())) for name in _SEVERAL}
         return cls(**{**fields, **tuples})
 
     def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> CurveQuestion:
@@ -150,7 +161,8 @@ class CurveRange(FittedRange):
         _number("config.weight_decay", config.get("weight_decay"))
         decay = weight_decay_of(config)
         run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
-        return CurveQuestion(self, run, steps, back)
+        tells_peaks = self.carries_over_peaks and not missing
+        return CurveQuestion(self, run, steps, back, tells_peaks)
 
     def _weight_decay(self, asked: float | None) -> float | None:
         return asked if asked is not None else next(iter(self.weight_decays), None)
@@ -175,14 +187,21 @@ class CurveRange(FittedRange):
         return asked if asked is not None else next(iter(self.n_params), None)
 
 
+_SEVERAL = ("peak_lrs", "n_params", "weight_decays", "batches")
+
+
 @dataclass(frozen=True)
 class CurveQuestion(Question):
-    """The losses of a run at `steps`; `run.step` are the same ones in order, each once, `back` their places."""
+    """The losses of a run at `steps`; `run.step` are the same ones in order, each once, `back` their places.
+
+    `tells_peaks` is whether the fit knows how the loss depends on the peak learning rate.
+    """
 
     range: CurveRange
     run: PlannedRun
     steps: IntArray
     back: IntArray
+    tells_peaks: bool = False
 
     @property
     def n_points(self) -> int:  # type: ignore[override]
@@ -207,6 +226,17 @@ class CurveQuestion(Question):
             beyond = np.maximum(area / self.range.last_area, self.range.first_area / area)
         return np.asarray(np.sqrt(np.maximum(beyond, 1.0) * self._size_factor()))
 
+    def unlike(self) -> FloatArray:
+        doublings = 0.0 if self.tells_peaks else float(np.log2(self._peak_factor()))
+        return np.full(self.n_points, ERROR_OF_PEAK * doublings)
+
+    def _peak_factor(self) -> float:
+        """Return how many times the peak learning rate lies outside the fitted ones, or from the nearest one."""
+        peak, fitted = self.run.schedule.peak_lr, np.array(self.range.peak_lrs)
+        if self.tells_peaks:
+            return max(1.0, peak / fitted[-1], fitted[0] / peak)
+        return float(np.min(np.maximum(peak / fitted, fitted / peak)))
+
     def _size_factor(self) -> float:
         size, fitted = self.run.n_params, self.range.n_params
         if size is None or not fitted:
@@ -218,12 +248,13 @@ class CurveQuestion(Question):
             "area_factor": max(1.0, float(self.run.schedule.area(self.steps).max()) / self.range.last_area),
             "steps_factor": max(1.0, float(self.steps.max()) / self.range.last_step),
             "n_params_factor": self._size_factor(),
+            "peak_lr_factor": self._peak_factor(),
         }
         early = bool(self.steps.min() < self.range.first_step)
         return {
             **factors,
             "before_first_point": early,
-            "is_extrapolation": early or max(factors.values()) > 1,
+            "is_extrapolation": early or max(factors.values()) > 1 + SAME_PEAK,
             "warnings": [*self._beyond(factors), *self._unlike()],
         }
 
@@ -245,11 +276,18 @@ class CurveQuestion(Question):
         lowest, peak = float(schedule.lr(self.steps).min()), schedule.peak_lr
         if lowest < range_.lowest_lr * (1 - SAME_PEAK):
             yield f"the learning rate falls to {lowest:.3g}, below the lowest fitted one, {range_.lowest_lr:.3g}"
-        known = any(abs(peak - one) <= SAME_PEAK * one for one in range_.peak_lrs)
-        inside = range_.carries_over_peaks and range_.peak_lrs[0] <= peak <= range_.peak_lrs[-1]
+        known = self._peak_factor() <= 1 + SAME_PEAK
         if not known and not range_.carries_over_peaks:
-            yield f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks"
-        elif not known and not inside:
+            yield (
+                f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks: "
+                f"an error of {ERROR_OF_PEAK:.0%} for each doubling is assumed"
+            )
+        elif not known and not self.tells_peaks:
+            yield (
+                f"the fitted runs do not show how the loss depends on the peak learning rate, and {peak:.3g} is "
+                f"another one: the answer rests on priors, and an error of {ERROR_OF_PEAK:.0%} for each doubling"
+            )
+        elif not known:
             yield f"the peak learning rate {peak:.3g} lies outside the fitted ones"
         decay = self.run.weight_decay
         if (
@@ -292,6 +330,9 @@ class CurveQuestions(Question):
     def reach(self) -> FloatArray:
         return np.concatenate([one.reach() for one in self.each])
 
+    def unlike(self) -> FloatArray:
+        return np.concatenate([one.unlike() for one in self.each])
+
     def describe(self) -> dict[str, Any]:
         said = [one.describe() for one in self.each]
         worst = {name: max(one[name] for one in said) for name in said[0] if name != "warnings"}
@@ -307,19 +348,26 @@ class TableRange(FittedRange):
     columns: Mapping[str, tuple[float, float]]
     scale: tuple[float, float]
     n_params_kind: str | None
+    unread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, columns: Mapping[str, FloatArray], scale: FloatArray, n_params_kind: str | None
+        cls,
+        columns: Mapping[str, FloatArray],
+        scale: FloatArray,
+        n_params_kind: str | None,
+        unread: Mapping[str, FloatArray],
     ) -> TableRange:
-        ends = {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
-        return cls(ends, (float(scale.min()), float(scale.max())), n_params_kind)
+        """Return the range of runs by their columns; `unread` are those that matter and the law does not read."""
+        ends = (float(scale.min()), float(scale.max()))
+        return cls(_ends(columns), ends, n_params_kind, _ends(unread))
 
     def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> TableQuestion:  # noqa: ARG002
         assert isinstance(law, TableLaw)
         for word in ("schedule", "steps"):
             if asked.get(word) is not None:
                 raise InvalidInput(field=word, reason=f"the law {law.name} knows no {word}")
+        self._refuse_unread(law.name, asked)
         given = {name: self._asked(name, asked) for name in law.columns}
         for name, values in given.items():
             if values is None:
@@ -327,11 +375,37 @@ class TableRange(FittedRange):
         columns = dict(zip(given, _together(list(map(_positive_column, given.items()))), strict=True))
         return TableQuestion(self, columns, law.scale(columns))
 
+    def _refuse_unread(self, law: str, asked: Mapping[str, Any]) -> None:
+        """Raise Unidentified for a size that the law does not read, unless it is that of all fitted runs."""
+        for name, (low, high) in self.unread.items():
+            values = self._asked(name, asked)
+            if values is None:
+                continue
+            given = _positive_column((name, values))
+            if low * BARELY < high or not np.allclose(given, low, rtol=BARELY - 1):
+                said = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+                reason = (
+                    f"{law} does not read {name}: it holds for runs like the fitted ones, of {said}; leave it out, "
+                    "or fit a law that reads it"
+                )
+                raise Unidentified(reason=reason)
+
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
         if name == "n_params":
             return _count(asked, self.n_params_kind)
         own = asked.get(name)
-        return own if own is not None else (asked.get("config") or {}).get(name)
+        own = own if own is not None else (asked.get("config") or {}).get(name)
+        if own is None and name == "compute_flops":
+            return self._compute(asked)
+        return own
+
+    def _compute(self, asked: Mapping[str, Any]) -> Any:
+        """Return 6 N D of what is asked for, None where that says no size or no data."""
+        parts = [(name, self._asked(name, asked)) for name in ("n_params", "n_tokens")]
+        if any(values is None for _, values in parts):
+            return None
+        size, data = _together([_positive_column(part) for part in parts])
+        return 6 * size * data
 
 
 @dataclass(frozen=True)
@@ -355,6 +429,9 @@ class TableQuestion(Question):
 
     def in_order(self, values: FloatArray) -> FloatArray:
         return values
+
+    def unlike(self) -> FloatArray:
+        return np.zeros(self.n_points)
 
     def reach(self) -> FloatArray:
         """Return 1 plus how far beyond the fitted scales each run lies, in units of their own spread.
@@ -384,6 +461,10 @@ class TableQuestion(Question):
         low, high = self.range.columns[name]
         values = self.columns[name]
         return max(1.0, float(values.max()) / high, low / float(values.min()))
+
+
+def _ends(columns: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
+    return {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
 
 
 def _positive_column(given: tuple[str, Any]) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.covariance import distance_from_priors
+from isoloss.fitting.contradictions import contradicted
 from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
 from isoloss.fitting.identifiability import Identifiability, identifiability
@@ -15,6 +15,7 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import score_runs
 from isoloss.fitting.task import Task
+from isoloss.fitting.variances import distance_from_priors
 from isoloss.fitting.verdicts import Evidence, judge
 
 FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
@@ -44,8 +45,9 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         profiles=estimate.profiles,
         trade_offs=told_apart.in_words(task),
         misfit=float(np.median(np.abs(residuals))),
-        prior_shares=_named(task, estimate.spread.prior_share),
-        far_from_priors=_named(task, distance_from_priors(task, estimate.theta, estimate.spread)),
+        contradicted=contradicted(task, estimate.theta, estimate.objective),
+        prior_shares=_named(task, estimate.variances.prior_share),
+        far_from_priors=_named(task, distance_from_priors(task, estimate.theta, estimate.variances)),
     )
     verdict, reasons = judge(evidence)
     return Fit(
@@ -63,7 +65,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         provenance=provenance(task.data, task.options),
         theta=estimate.theta,
         samples=estimate.samples,
-        inflation=estimate.resampling.inflation(task.n_varied, task.options.level),
+        inflation=estimate.inflation(task.options.level),
         spread=estimate.validation.spread,
         fitted_range=evidence.fitted_range,
         missing=task.missing,
@@ -97,7 +99,7 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     value = float(estimate.theta[index])
     if parameter.name in task.options.fix:
         return ParameterEstimate(*about, value, None, None, at_bound=False)
-    wider = estimate.resampling.inflation(task.n_varied, task.options.level)
+    wider = estimate.inflation(task.options.level)
     std_error, interval = _resampled(estimate.samples[:, index], task.options.level, value, wider)
     low, high = task.problem.lower[index], task.problem.upper[index]
     if interval is not None:  # widened around the estimate, it may have left the law's bounds
@@ -118,7 +120,7 @@ def _named(task: Task, values: FloatArray) -> dict[str, float]:
 def _derived(task: Task, estimate: Estimate) -> list[Derived]:
     found = task.data.derived(task.law, estimate.theta[None])
     resampled = task.data.derived(task.law, estimate.samples)
-    wider = estimate.resampling.inflation(task.n_varied, task.options.level)
+    wider = estimate.inflation(task.options.level)
     derived = []
     for name, (unit, value, needs) in found.items():
         if any(one in task.missing for one in needs):
@@ -186,6 +188,7 @@ def _resampled(
     if len(values) < 2:
         return None, None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    ends = float(centre + wider * (low - centre)), float(centre + wider * (high - centre))
+    # Few resampled runs may all lie on one side of the estimate, which its interval holds all the same.
+    ends = float(centre - wider * max(0.0, centre - low)), float(centre + wider * max(0.0, high - centre))
     error = float(np.std(values, ddof=1))
     return (error, ends) if np.all(np.isfinite([error, *ends])) else (None, None)

@@ -71,7 +71,7 @@ class Resampling:
             "spread does not show how one run differs from the next"
         )
 
-    def inflation(self, n_free: int, level: float) -> float:
+    def inflation(self, n_free: float, level: float) -> float:
         """Return by how much the spread of resamples is too narrow for few units and `n_free` parameters.
 
         Resampled residuals are smaller than errors by the parameters that were fitted to them, and the normal

@@ -21,6 +21,11 @@ from isoloss.schedules import Schedule
 Verdict = Literal["sound", "weak", "unidentified"]
 IntervalKind = Literal["mean", "new_run"]
 
+RESAMPLES_BEYOND = 2
+"""Resamples that must lie outside of an interval, or its ends are those of the few that were drawn."""
+
+ROUNDED = 1e-9
+
 CHUNK_VALUES = 4_000_000
 """Resamples times terms that are predicted at once; bounds the memory of a prediction."""
 
@@ -163,7 +168,7 @@ class Fit:
             upper=np.exp(np.minimum(above, LARGEST)),
             level=level,
             interval=interval,
-            extrapolation=self._extrapolation(question),
+            extrapolation=self._extrapolation(question, level),
         )
 
     def ask(self, asked: Mapping[str, Any]) -> Question:
@@ -185,26 +190,41 @@ class Fit:
     def _own_interval(
         self, question: Question, level: float, *, new_run: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        reach = question.reach()
+        reach, unlike = question.reach(), question.unlike()
         n_chunks = max(1, -(-question.n_points * (len(self.samples) + 1) // CHUNK_VALUES))
         parts = []
         for part in np.array_split(np.arange(question.n_points), n_chunks):
             within = slice(int(part[0]), int(part[-1]) + 1)
-            parts.append(self._log_interval(question, within, reach[within], level, new_run=new_run))
+            ends = self._log_interval(question, within, reach[within], unlike[within], level, new_run=new_run)
+            parts.append(ends)
         centre, below, above = (
             question.in_order(np.concatenate(column)) for column in zip(*parts, strict=True)
         )
         return centre, below, above
 
     def _log_interval(
-        self, question: Question, part: slice, reach: FloatArray, level: float, *, new_run: bool
+        self,
+        question: Question,
+        part: slice,
+        reach: FloatArray,
+        unlike: FloatArray,
+        level: float,
+        *,
+        new_run: bool,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         features = question.features(self.law, part)
         with np.errstate(divide="ignore", invalid="ignore"):
             centre = np.log(self.law.predict(self.theta[None], features)[0])
             members = np.log(self._members(features))
         ends = interval_around(
-            centre, members, self.spread, reach, level, inflation=self.inflation, new_run=new_run
+            centre,
+            members,
+            self.spread,
+            reach,
+            level,
+            unlike=unlike,
+            inflation=self.inflation,
+            new_run=new_run,
         )
         return centre, *ends
 
@@ -217,10 +237,11 @@ class Fit:
         ]
         return np.concatenate(parts) if parts else np.empty((0, features.n_points))
 
-    def _extrapolation(self, question: Question) -> dict[str, Any]:
+    def _extrapolation(self, question: Question, level: float) -> dict[str, Any]:
         """Return how far the question reaches, and what the interval lacks."""
         said = question.describe()
-        return {**said, "warnings": [*said["warnings"], *_missing_parts(self.spread, len(self.samples))]}
+        lacking = _missing_parts(self.spread, len(self.samples), level)
+        return {**said, "warnings": [*said["warnings"], *lacking]}
 
     def _require_identified(self) -> None:
         if self.verdict == "unidentified":
@@ -333,9 +354,11 @@ def _paired(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {**estimate, **{name: None if pair is None else tuple(pair) for name, pair in pairs.items()}}
 
 
-def _missing_parts(spread: Spread, resamples: int) -> Iterator[str]:
+def _missing_parts(spread: Spread, resamples: int, level: float) -> Iterator[str]:
     """Say what an interval lacks."""
     if spread.discrepancy is None:
         yield "too few schedules: the error on another one was not measured and is not in the interval"
     if not resamples:
         yield "no resamples were drawn: how noise moves the law is not in the interval"
+    elif resamples * (1 - level) < RESAMPLES_BEYOND * (1 - ROUNDED):
+        yield f"{resamples} resamples are too few for an interval of level {level:g}: it may be too narrow"

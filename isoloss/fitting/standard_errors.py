@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import BoolArray, FloatArray
 
 
 def standard_errors(jacobian: FloatArray, residual_sum_of_squares: float) -> FloatArray:
@@ -31,8 +31,27 @@ def standard_errors(jacobian: FloatArray, residual_sum_of_squares: float) -> Flo
 def _unit_errors(scaled: FloatArray) -> FloatArray:
     """Return the square roots of the diagonal of (A'A)^-1 for A (points, columns) with columns of length 1."""
     _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
-    lost = singular <= singular[0] * max(scaled.shape) * np.finfo(np.float64).eps
+    lost = _lost(scaled, singular)
     shares = np.abs(directions) / np.where(lost, 1.0, singular)[:, None]
     # A lost direction leaves alone the parameters that it does not contain.
     contained = lost[:, None] & (np.abs(directions) > np.sqrt(np.finfo(np.float64).eps))
     return np.asarray(np.where(contained.any(axis=0), np.inf, np.sqrt(np.sum(shares**2, axis=0))))
+
+
+def inverse_square(rows: FloatArray) -> FloatArray:
+    """Return (A'A)^-1 for A (rows, columns), (columns, columns), without the directions that A does not show.
+
+    By the same decomposition as `standard_errors`: columns of any scale keep their digits.
+    """
+    if not rows.shape[1]:
+        return np.zeros((0, 0))
+    length = np.linalg.norm(rows, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    scaled = rows / length
+    _, singular, directions = np.linalg.svd(scaled, full_matrices=False)
+    shares = directions[~_lost(scaled, singular)] / singular[~_lost(scaled, singular), None] / length
+    return np.asarray(shares.T @ shares)
+
+
+def _lost(scaled: FloatArray, singular: FloatArray) -> BoolArray:
+    return np.asarray(singular <= singular[0] * max(scaled.shape) * np.finfo(np.float64).eps)

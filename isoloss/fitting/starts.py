@@ -66,6 +66,8 @@ def _alternating(places: FloatArray, count: int) -> IntArray:
 def _projected(problem: Problem, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return theta (members, parameters) with its linear parameters solved for, and the objective there."""
     linear = np.array([parameter.enters_linearly for parameter in problem.law.parameters])
+    if not linear.any():
+        return theta, problem.objective(theta)
     signed = np.array([parameter.lower < 0 for parameter in problem.law.parameters])[linear]
     observed = np.exp(problem.log_observed)
     basis = problem.law.basis(theta, problem.features)

@@ -26,7 +26,7 @@ from isoloss.observations.tables import SUMMARY_FIELDS
 def screen_table(
     table: RunTable, law: TableLaw[Any], unread: Sequence[dict[str, str]] = ()
 ) -> tuple[RunTable, LeftOut]:
-    """Return the rows that have all that the law needs, in the order of their names, and the others with why.
+    """Return the rows that have all that the law needs, in the order of their numbers, and the others with why.
 
     Raises InvalidInput for two rows of one run, UnusableData where none is left.
     """
@@ -42,9 +42,8 @@ def screen_table(
             if reason is not None
         ),
     ]
-    kept = sorted(
-        (row for row, reason in enumerate(reasons) if reason is None), key=table.run_ids.__getitem__
-    )
+    columns = (*(table.column(name) for name in law.columns), table.outcome)
+    kept = [row for row in np.lexsort(columns[::-1]) if reasons[row] is None]
     if not kept:
         why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")

@@ -8,6 +8,7 @@ import numpy as np
 
 from isoloss.arrays import BoolArray, FloatArray
 from isoloss.errors import InvalidInput
+from isoloss.fitting.constrained import directions
 from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.objective import Problem
 from isoloss.fitting.options import Constraints, FitOptions
@@ -75,6 +76,10 @@ class Task:
         names = [parameter.name for parameter in self.law.parameters]
         given = np.array([name in self.constraints.expressions for name in names])
         return np.asarray(self.problem.free & ~given)
+
+    def directions(self, theta: FloatArray) -> FloatArray:
+        """Return how the parameters move with the varied ones at theta (parameters,): (parameters, varied)."""
+        return directions(self.problem, theta, self.constraints.expressions)
 
     @property
     def n_varied(self) -> int:

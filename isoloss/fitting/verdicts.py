@@ -9,9 +9,9 @@ import numpy as np
 
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
-from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange
+from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
 from isoloss.fitting.resampling import Resampling
-from isoloss.fitting.result import ParameterEstimate, Verdict
+from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict
 
 AGREEING = 2
 """Starts that must reach the best objective, or it may not be the best."""
@@ -28,11 +28,11 @@ LARGE_DISCREPANCY = 0.02
 MISFIT, LARGE_MISFIT = 0.02, 0.2
 """Median error, in log loss, of the fitted runs that is worth a word, and above which the law is not theirs."""
 
+SAME_SIZE = 0.01
+"""Sizes and batches within this relative distance count as one: what is counted differs a little."""
+
 MOST_NAMED = 5
 """Runs far from the law that are named one by one."""
-
-RESAMPLES_BEYOND = 2
-"""Resamples that must lie outside of an interval, or its ends are those of the few that were drawn."""
 
 RESTING = 0.5
 """Share of a parameter's variance that comes from priors above which it rests on them."""
@@ -64,6 +64,7 @@ class Evidence:
     profiles: dict[str, Profile]
     trade_offs: Sequence[str]
     misfit: float
+    contradicted: dict[str, float]
     prior_shares: dict[str, float]
     far_from_priors: dict[str, float]
 
@@ -90,6 +91,7 @@ def judge(evidence: Evidence) -> tuple[Verdict, list[str]]:
         )
     if evidence.misfit > LARGE_MISFIT:
         unidentified.append(_misfit(evidence))
+    unidentified += _several_sizes(evidence.fitted_range)
     weak = [*_weak_parameters(evidence), *_weak_search(evidence), *_weak_predictions(evidence)]
     said = [*unidentified, *weak, *_on_priors(evidence), evidence.statement]
     if not evidence.resamples:  # which the statement says
@@ -125,6 +127,10 @@ def _weak_parameters(evidence: Evidence) -> list[str]:
         for name, far in evidence.far_from_priors.items()
         if far > DISAGREEING
     ]
+    reasons += [
+        f"{name} was given; left free, the data put it at {value:.4g} and fit better than noise explains"
+        for name, value in evidence.contradicted.items()
+    ]
     return [*reasons, *(evidence.trade_offs if reasons else ())]
 
 
@@ -148,12 +154,13 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
         yield f"only {evidence.starts_agree} of {evidence.starts} starts reached the best objective"
     if evidence.failed_resamples > FAILED_SHARE:
         yield f"{evidence.failed_resamples:.0%} of the resamples found no optimum"
-    if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND:
+    if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND * (1 - ROUNDED):
         yield f"{evidence.resamples} resamples are too few for an interval of level {evidence.level:g}"
 
 
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
     yield from _several_peaks(evidence.fitted_range)
+    yield from _unread(evidence.fitted_range)
     if MISFIT < evidence.misfit <= LARGE_MISFIT:
         yield _misfit(evidence)
     spread = evidence.spread
@@ -168,6 +175,30 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
         yield f"run {run_id!r} lies far from the law, by a median of {np.expm1(median):.1%}"
     if (others := len(evidence.outliers) - MOST_NAMED) > 0:
         yield f"other runs far from the law: {others}; leave out or mark those that diverged"
+
+
+def _several_sizes(fitted: FittedRange) -> Iterator[str]:
+    if isinstance(fitted, CurveRange) and not fitted.knows_sizes and _several(fitted.n_params):
+        sizes = f"{fitted.n_params[0]:g} to {fitted.n_params[-1]:g}"
+        yield f"the runs have model sizes from {sizes}, and this law has no term for it: fit each size alone"
+
+
+def _unread(fitted: FittedRange) -> Iterator[str]:
+    """Name what differs between the runs and matters, but not to this law."""
+    if isinstance(fitted, CurveRange) and _several(fitted.batches):
+        batches = f"{fitted.batches[0]:g} to {fitted.batches[-1]:g} tokens"
+        yield f"the runs have batches from {batches}; this law does not carry over between them"
+    if isinstance(fitted, TableRange):
+        for name, ends in fitted.unread.items():
+            if _several(ends):
+                yield (
+                    f"the runs differ in {name}, from {ends[0]:g} to {ends[1]:g}, which this law does not read: it "
+                    "holds only where that goes with the rest as it does in these runs"
+                )
+
+
+def _several(values: Sequence[float]) -> bool:
+    return len(values) > 1 and values[-1] > values[0] * (1 + SAME_SIZE)
 
 
 def _several_peaks(fitted: FittedRange) -> Iterator[str]:

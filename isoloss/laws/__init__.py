@@ -2,17 +2,32 @@
 
 from typing import Any
 
+from isoloss.laws.broken_power_law import BrokenPowerLaw
 from isoloss.laws.chinchilla import Chinchilla
 from isoloss.laws.concave_memory import ConcaveMemory
 from isoloss.laws.effective_lr import EffectiveLR
+from isoloss.laws.kaplan import Kaplan
 from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
 from isoloss.laws.lr_annealing import LRAnnealing
 from isoloss.laws.multi_power import MultiPower
 from isoloss.laws.power_law import PowerLaw
+from isoloss.laws.power_law_compute import PowerLawCompute
+from isoloss.laws.three_term import ThreeTerm
 
 LAWS: dict[str, Law[Any]] = {
     law.name: law
-    for law in (LRAnnealing(), MultiPower(), ConcaveMemory(), EffectiveLR(), PowerLaw(), Chinchilla())
+    for law in (
+        LRAnnealing(),
+        MultiPower(),
+        ConcaveMemory(),
+        EffectiveLR(),
+        PowerLaw(),
+        Chinchilla(),
+        Kaplan(),
+        PowerLawCompute(),
+        BrokenPowerLaw(),
+        ThreeTerm(),
+    )
 }
 
 __all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "TableLaw"]

@@ -173,6 +173,9 @@ class CurveLaw(Law[F]):
     carries_over_peaks: ClassVar[bool] = False
     """Whether runs of different peak learning rates may be fitted together."""
 
+    knows_sizes: ClassVar[bool] = False
+    """Whether runs of different model sizes may be fitted together."""
+
     most_points: ClassVar[int] = 100_000
     """The most points that a fit takes in all; longer runs are thinned."""
 

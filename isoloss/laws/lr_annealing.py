@@ -58,6 +58,7 @@ class LRAnnealing(CurveLaw[Areas]):
     reference = "Tissue, Wang, Wang 2024, 'Scaling Law with Learning Rate Annealing', arXiv:2408.11029"
     quantity = "loss"
     unit = "nats/token"
+    knows_sizes = True
     optional = ("B", "beta")
     remedy = "add runs whose schedules differ more"
     remedies: ClassVar = {

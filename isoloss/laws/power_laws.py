@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -14,6 +13,9 @@ from isoloss.laws.law import Features, FloatArray
 
 EXPONENTS = (0.05, 1.5)
 """Exponents of published scaling laws lie well inside of these; the grid of starts covers them."""
+
+ON_ONE_LINE = 1e-3
+"""Distance from a line, in logarithms, within which runs lie on it."""
 
 SAME_LOG = 1e-9
 """Values whose logarithms differ by no more are one."""
@@ -48,9 +50,16 @@ def exponent_grid(count: int, n_exponents: int) -> FloatArray:
     return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
 
 
-def n_distinct(names: Sequence[str], features: LogColumns) -> dict[str, int]:
-    """Return how many different values each column has."""
-    return {
-        name: 1 + int(np.sum(np.diff(np.sort(log)) > SAME_LOG))
-        for name, log in zip(names, features.logs, strict=True)
-    }
+def n_distinct(features: LogColumns) -> list[int]:
+    """Return how many different values each variable has."""
+    return [1 + int(np.sum(np.diff(np.sort(log)) > SAME_LOG)) for log in features.logs]
+
+
+def on_one_line(features: LogColumns) -> bool:
+    """Return whether some product of powers of the variables is one in all runs, as D is that trains 20 tokens for
+    each parameter."""
+    if len(features.logs) == 1:
+        return False
+    centred = features.logs - features.logs.mean(axis=1, keepdims=True)
+    direction = np.linalg.svd(centred, full_matrices=False)[0][:, -1]
+    return bool(np.abs(direction @ centred).max() < ON_ONE_LINE)

@@ -21,6 +21,7 @@ MOST_NAMED = 8
 DIVERGED = "diverged"
 UNFINISHED = ("running", "failed", "preempted")
 """Statuses of runs whose summary is of the moment at which they stood still, or stand: no outcome."""
+COMPUTE = "compute_flops"
 
 SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": "reward"}
 """Where the summary of a finished run has what a fit is asked to target."""
@@ -60,8 +61,12 @@ class RunTable:
         return len(self.run_ids)
 
     def column(self, name: str) -> FloatArray:
-        """Return a column, NaN throughout where no run has it."""
-        return self.columns.get(name, np.full(self.n_runs, np.nan))
+        """Return a column, NaN where a run does not have it; compute is 6 N D where a run does not state it."""
+        values = self.columns.get(name, np.full(self.n_runs, np.nan))
+        if name != COMPUTE:
+            return values
+        usual = 6 * self.column("n_params") * self.column("n_tokens")
+        return np.where(np.isnan(values), usual, values)
 
     def only(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> RunTable:
         """Return the table of these rows, in their order."""

@@ -32,6 +32,10 @@ TRUTHS: dict[str, dict[str, float]] = {
     },
     "power_law": {"E": 1.8, "coefficient": 900.0, "exponent": -0.31},
     "chinchilla": {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 900.0, "beta": 0.31},
+    "kaplan": {"N_c": 8.8e13, "alpha_N": 0.076, "D_c": 5.4e13, "alpha_D": 0.095},
+    "power_law_compute": {"E": 1.7, "coefficient": 200.0, "exponent": -0.12},
+    "broken_power_law": {"E": 1.5, "A": 200.0, "a": 0.12, "C_b": 5e18, "b": 0.25, "f": 0.5},
+    "three_term": {"E": 1.6, "A": 400.0, "alpha": 0.34, "B": 40.0, "beta": 0.5, "C": 20.0, "gamma": 0.3},
 }
 # fmt: on
 
@@ -44,6 +48,7 @@ SCHEDULES: tuple[dict[str, Any], ...] = (
 )
 PEAKS = (5e-4, 1e-3, 2e-3)
 SIZES = (2e7, 6e7, 2e8)
+BATCHES = np.array([2.0**16, 2.0**18, 2.0**20])
 UNSEEN = {"kind": "linear", "total_steps": 11_000} | WARMED
 AT = [700, 5_000, 11_000]
 
@@ -86,16 +91,23 @@ def blank_curves(name: str) -> list[Curve]:
 
 
 def blank_table() -> RunTable:
-    """Runs over two decades of sizes and of tokens."""
+    """Runs over two decades of sizes and of tokens, with three batches among them."""
     size, data = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e7, 1e9, 6), np.geomspace(1e9, 1e11, 6)))
-    names = tuple(f"run-{row:02}" for row in range(size.size))
-    return RunTable(names, {"n_params": size, "n_tokens": data}, np.ones(size.size), n_params_kind="total")
+    row = np.arange(size.size)
+    columns = {"n_params": size, "n_tokens": data, "batch_tokens": BATCHES[(row + row // 6) % 3]}
+    return RunTable(tuple(f"run-{one:02}" for one in row), columns, np.ones(size.size), n_params_kind="total")
+
+
+def columns_of(name: str, table: RunTable) -> dict[str, np.ndarray]:
+    law = LAWS[name]
+    assert isinstance(law, TableLaw)
+    return {column: table.column(column) for column in law.columns}
 
 
 def features_of(name: str) -> Features:
     law = LAWS[name]
     if isinstance(law, TableLaw):
-        return law.prepare(blank_table().columns)
+        return law.prepare(columns_of(name, blank_table()))
     return law.prepare(blank_curves(name))
 
 
@@ -103,7 +115,8 @@ def observed(name: str) -> list[Curve] | RunTable:
     """Noiseless observations that follow the law exactly."""
     law = LAWS[name]
     if isinstance(law, TableLaw):
-        return dataclasses.replace(blank_table(), outcome=law.predict(theta_of(name), features_of(name))[0])
+        outcome = law.predict(theta_of(name), features_of(name))[0]
+        return dataclasses.replace(blank_table(), columns=columns_of(name, blank_table()), outcome=outcome)
     blank = blank_curves(name)
     losses = [law.predict(theta_of(name), law.prepare([run]))[0] for run in blank]
     return [dataclasses.replace(run, loss_nats=loss) for run, loss in zip(blank, losses, strict=True)]
@@ -188,7 +201,7 @@ def test_members_are_independent(name: str) -> None:
         np.testing.assert_allclose(jacobians[member], jacobian[0], rtol=1e-9, atol=1e-12)
 
 
-@every_law
+@pytest.mark.parametrize("name", sorted(set(LAWS) - {"kaplan"}))  # where nothing enters linearly
 def test_the_basis_times_the_linear_parameters_is_the_prediction(name: str) -> None:
     """Variable projection solves the law itself."""
     law, theta = LAWS[name], theta_of(name)
@@ -303,13 +316,15 @@ def test_loss_falls_with_size_and_tends_to_a_floor(name: str) -> None:
 
 @every_table_law
 def test_loss_falls_with_every_column_and_tends_to_a_floor(name: str) -> None:
-    """More of anything never raises the predicted loss, and it stays above E."""
+    """More of everything never raises the predicted loss, and it stays above E, where there is one."""
     law, theta = LAWS[name], theta_of(name)
     assert isinstance(law, TableLaw)
-    grown = {column: np.geomspace(1e6, 1e30, 40) for column in law.columns}
+    more = np.geomspace(1e6, 1e60, 40)
+    grown = {column: more**2 if column == "n_tokens" else more for column in law.columns}
     losses = law.predict(theta, law.prepare(grown))[0]
-    assert np.all(np.diff(losses) < 0)
-    assert losses[-1] == pytest.approx(TRUTHS[name]["E"], rel=1e-2)
+    assert np.all(np.diff(losses) <= 0)
+    assert np.all(np.diff(losses[:10]) < 0)
+    assert losses[-1] == pytest.approx(TRUTHS[name].get("E", 0.0), rel=1e-2, abs=1e-2)
 
 
 @every_table_law
@@ -317,9 +332,10 @@ def test_predictions_do_not_depend_on_the_unit_of_a_count(name: str) -> None:
     """Counts in thousands change no predicted outcome."""
     table = noisy(name)
     assert isinstance(table, RunTable)
-    thousands = dataclasses.replace(table, columns={key: value / 1e3 for key, value in table.columns.items()})
+    columns = {key: value / 1e3 for key, value in columns_of(name, table).items()}
+    thousands = dataclasses.replace(table, columns=columns)
     one, other = (fit(name, data, bootstrap=0) for data in (table, thousands))
-    config = {"n_params": 1e10, "n_tokens": 1e12}
+    config = {"n_params": 1e10, "n_tokens": 1e12, "batch_tokens": 1e6, "compute_flops": 6e22}
     asked = {key: config[key] for key in LAWS[name].columns}  # type: ignore[attr-defined]
     scaled = {key: value / 1e3 for key, value in asked.items()}
     value: Fit = one

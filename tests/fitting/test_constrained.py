@@ -142,7 +142,8 @@ def test_the_derivatives_given_to_lmfit_are_those_of_its_residuals(name: str) ->
     """Of points within the Huber threshold and beyond, of priors, and of a parameter that an expression gives."""
     law = LAWS[name]
     first, second = (parameter.name for parameter in law.parameters[:2])
-    task = Task(law, dataset(name), FitOptions(expr={second: f"{first} * 0.25"}, huber_delta=1e-3))
+    ratio = TRUTHS[name][second] / TRUTHS[name][first]
+    task = Task(law, dataset(name), FitOptions(expr={second: f"{first} * {ratio!r}"}, huber_delta=1e-3))
     at = theta_of(name)[0] * 1.01
     weight = np.linspace(0.5, 2.0, task.features.n_points)
     target = _Target(task.problem, weight, task.problem.prior[0])

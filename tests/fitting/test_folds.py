@@ -11,6 +11,7 @@ import pytest
 from isoloss.fitting import fit
 from isoloss.fitting.datasets import STAGES, CurveDataset, TableDataset
 from isoloss.fitting.folds import MOST_FOLDS
+from isoloss.fitting.one_law import _content
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import Curve
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WARMED, WSD, curve, three_runs
@@ -127,7 +128,7 @@ def test_no_more_folds_are_predicted_than_the_most() -> None:
     ]
     held = fit("lr_annealing", runs, bootstrap=0).holdout
     assert held is not None
-    folds = [fold.what for fold in CurveDataset(runs).folds(ANNEALING)]
+    folds = [fold.what for fold in CurveDataset(sorted(runs, key=_content)).folds(ANNEALING)]
     said = [held["predicted"], *(one["predicted"] for one in held["others"])]
     assert len(folds) == 30
     assert MOST_FOLDS / 2 < len(said) <= MOST_FOLDS

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
@@ -21,9 +24,16 @@ REACH = np.array([1.0, 1.0, 2.0])
 QUIET = Spread(None, 0, noise_quantiles(np.zeros(10)))
 
 
-def width(spread: Spread, *, new_run: bool = False, members: np.ndarray | None = None) -> np.ndarray:
+def width(
+    spread: Spread,
+    *,
+    new_run: bool = False,
+    members: np.ndarray | None = None,
+    unlike: Sequence[float] = (0.0, 0.0, 0.0),
+) -> np.ndarray:
     members = np.zeros((5, 3)) if members is None else members
-    low, high = interval_around(CENTRE, members, spread, REACH, 0.9, inflation=1.0, new_run=new_run)
+    options: dict[str, Any] = {"unlike": np.array(unlike), "inflation": 1.0, "new_run": new_run}
+    low, high = interval_around(CENTRE, members, spread, REACH, 0.9, **options)
     np.testing.assert_allclose(-low, high, atol=1e-12)
     return high - low
 
@@ -187,3 +197,10 @@ def test_a_new_run_has_the_noise_of_single_points_however_long_the_curves(n_poin
     observed = curves[2].loss_nats
     inside = (answer.lower <= observed) & (observed <= answer.upper)
     assert np.mean(inside) == pytest.approx(0.9, abs=0.05)
+
+
+def test_what_no_fitted_run_has_shown_adds_its_own_error() -> None:
+    """An error in log loss, as one standard deviation, point by point."""
+    np.testing.assert_allclose(
+        width(QUIET, unlike=[0.0, 0.02, 0.04]), 2 * 1.6449 * np.array([0, 0.02, 0.04]), rtol=1e-4
+    )

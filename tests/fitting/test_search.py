@@ -14,7 +14,7 @@ from isoloss.fitting.starts import data_starts
 from isoloss.fitting.task import Task
 from isoloss.fitting.verdicts import AGREEING
 from isoloss.laws import LAWS
-from isoloss.laws.power_law import EXPONENT, PowerLaw
+from isoloss.laws.power_law import PowerLaw
 from isoloss.observations import RunTable
 from tests.fitting.synthetic_tables import table
 
@@ -144,7 +144,7 @@ def test_starts_on_a_plateau_are_given_the_time_to_leave_it(monkeypatch: pytest.
 
     def grid(self: PowerLaw, features: object, count: int) -> np.ndarray:
         theta = np.zeros((3, 3))
-        theta[:, EXPONENT] = [-0.31, -2.99, -2.98]
+        theta[:, PowerLaw().index("exponent")] = [-0.31, -2.99, -2.98]
         return theta
 
     monkeypatch.setattr(PowerLaw, "grid", grid)

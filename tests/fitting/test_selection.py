@@ -54,6 +54,9 @@ def test_the_law_that_made_the_curves_wins(name: str) -> None:
     found = compare(noisy(name))
     assert found.best == name
     assert found.weights == {name: 1.0}
+    if name == "lr_annealing":  # which alone knows the three sizes of its runs
+        assert list(found.scores) == [name]
+        return
     first, second = list(found.scores.values())[:2]
     assert found.margin == pytest.approx(1 - first / second)
     assert found.margin is not None

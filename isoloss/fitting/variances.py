@@ -13,19 +13,22 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.fitting.curvature import mean_curvature
 from isoloss.fitting.resampling import correlation_time
+from isoloss.fitting.standard_errors import inverse_square
 from isoloss.fitting.task import Task
 
 
 @dataclass(frozen=True)
-class Covariance:
-    """Variances in the solver's coordinates, (parameters,) each; NaN for parameters that the fit does not move.
+class Variances:
+    """Variances in the solver's coordinates, (parameters,) each; 0 for parameters that the fit does not move.
 
     `noise` is by the noise of the data and `prior` by the priors' centres. `usual` is what the curvature of the
     objective gives for points of variance `scale`: equal to `noise` without priors. `apart` is that of the
-    distance between the estimate and the centres, if truths were drawn from the priors.
+    distance between the estimate and the centres, if truths were drawn from the priors. `n_known` is how many
+    parameters the data determine, each counted as far as no prior does.
     """
 
     scale: float
+    n_known: float
     noise: FloatArray
     prior: FloatArray
     usual: FloatArray
@@ -41,36 +44,41 @@ class Covariance:
         return np.where(self.total > 0, self.prior / np.where(self.total > 0, self.total, 1.0), 0.0)
 
 
-def covariance(task: Task, theta: FloatArray, residuals: FloatArray) -> Covariance:
+def variances(task: Task, theta: FloatArray, residuals: FloatArray) -> Variances:
     """Return the variances at the optimum theta (parameters,) with its residuals (points,)."""
-    free = task.varied
-    jacobian = task.problem.relative_jacobian(theta[None])[0][:, free]
-    known = jacobian.T @ jacobian * mean_curvature(residuals, task.problem.delta, task.n_varied)
-    precision = task.problem.prior[1][free]
-    inverse = np.linalg.pinv(known + np.diag(precision), hermitian=True)
-    scale = _variance_of_points(task, residuals)
-    weight = task.problem.priors.strength**2
-    prior = np.where(precision > 0, weight / np.where(precision > 0, precision, 1.0), 0.0)
+    moves = task.directions(theta)
+    inside = mean_curvature(residuals, task.problem.delta, task.n_varied)
+    rows = np.sqrt(inside) * task.problem.relative_jacobian(theta[None])[0] @ moves
+    rows = np.where(np.isfinite(rows), rows, 0.0)  # where the law has no value, points show nothing
+    drawn = np.sqrt(task.problem.prior[1])[:, None] * moves
+    inverse = inverse_square(np.concatenate([rows, drawn]))
+    known, precision = rows.T @ rows, drawn.T @ drawn
+    scale, weight = _variance_of_points(task, residuals, inside), task.problem.priors.strength**2
     noise, kept = scale * inverse @ known @ inverse, inverse @ known
-    found = (noise, weight * inverse * precision @ inverse, scale * inverse, kept * prior @ kept.T + noise)
-    columns = np.full((len(found), theta.size), np.nan)
-    columns[:, free] = [np.diag(one) for one in found]
-    return Covariance(scale, *columns)
+    truths = weight * inverse_square(drawn)
+    found = (
+        noise,
+        weight * inverse @ precision @ inverse,
+        scale * inverse,
+        kept @ truths @ kept.T + noise,
+    )
+    columns = [np.einsum("pv,vw,pw->p", moves, one, moves) for one in found]
+    n_known = float(np.trace(kept))
+    return Variances(scale, n_known if np.isfinite(n_known) else float(task.n_varied), *columns)
 
 
-def distance_from_priors(task: Task, theta: FloatArray, spread: Covariance) -> FloatArray:
+def distance_from_priors(task: Task, theta: FloatArray, found: Variances) -> FloatArray:
     """Return how far parameters lie from their priors' centres, over what is usual: (parameters,), or 0."""
     centre, precision = task.problem.prior
     away = np.abs(task.problem.coordinates(theta[None])[0] - centre)
-    told = (precision > 0) & (spread.apart > 0)
-    return np.where(told, away / np.sqrt(np.where(told, spread.apart, 1.0)), 0.0)
+    told = (precision > 0) & (found.apart > 0)
+    return np.where(told, away / np.sqrt(np.where(told, found.apart, 1.0)), 0.0)
 
 
-def _variance_of_points(task: Task, residuals: FloatArray) -> float:
+def _variance_of_points(task: Task, residuals: FloatArray, inside: float) -> float:
     """Return the variance of a point's score, times its correlation with its neighbours, over the curvature."""
     push = np.clip(residuals, -task.problem.delta, task.problem.delta)
     left = max(1, residuals.size - task.n_varied)
     times = [correlation_time(residuals[run]) for run in task.data.slices if run.stop - run.start > 1]
     together = float(np.mean(times)) if times else 1.0
-    inside = mean_curvature(residuals, task.problem.delta, task.n_varied)
     return float(np.sum(push**2) / left) * together / inside
