@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from app.schemas import Count, Document, Label, Name, NotNegative, Number, Positive, Step, Text, Time
+from isoloss.observations.curves import HIGHEST_WEIGHT_DECAY
 from store.runs import Specification
 from store.tables import Run
 
@@ -65,7 +66,7 @@ class Config(Free):
     optimizer: Label | None = Field(None, description="The optimiser's name.")
     peak_lr: Positive | None = Field(None, description="Highest learning rate that hidden matrices see.")
     weight_decay: NotNegative | None = Field(
-        None, description="Weight decay, of the kind `weight_decay_kind`."
+        None, le=HIGHEST_WEIGHT_DECAY, description="Weight decay, of the kind `weight_decay_kind`."
     )
     weight_decay_kind: Literal["lr_scaled", "independent", "l2"] | None = Field(
         None,

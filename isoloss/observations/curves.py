@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 WEIGHT_DECAY_KINDS = ("lr_scaled", "independent", "l2")
+HIGHEST_WEIGHT_DECAY = 10.0
+"""Beyond any that was ever trained with: a larger one is a slip of the pen, or of the unit."""
 
 
 class Trained(Protocol):
@@ -47,6 +49,10 @@ class PlannedRun:
     n_params: float | None = None
     batch_tokens: float | None = None
     weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        batch_tokens_of(self.batch_tokens)
+        _checked_decay(self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -141,7 +147,7 @@ class Curve:
             history,
             n_params=count,
             n_params_kind=kind,
-            batch_tokens=number_of(config.get("batch_tokens"), "batch_tokens"),
+            batch_tokens=batch_tokens_of(config.get("batch_tokens")),
             weight_decay=weight_decay_of(config),
             target=target,
             notes=tuple(note for note in (*notes, disagreement, *dropped) if note),
@@ -162,8 +168,17 @@ def _check_parts(curve: Curve) -> None:
             raise InvalidInput(
                 field=name, reason=f"must be a name, not {type(getattr(curve, name)).__name__}"
             )
-    for name in ("n_params", "batch_tokens", "weight_decay"):
-        number_of(getattr(curve, name), name)
+    number_of(curve.n_params, "n_params")
+    batch_tokens_of(curve.batch_tokens)
+    _checked_decay(curve.weight_decay)
+
+
+def batch_tokens_of(said: object) -> float | None:
+    """Return the tokens of a step, None where a run states none; raises InvalidInput where that is no count."""
+    tokens = number_of(said, "batch_tokens")
+    if tokens is not None and not 0 < tokens < np.inf:
+        raise InvalidInput(field="batch_tokens", reason=f"must be finite and above 0, not {tokens:g}")
+    return tokens
 
 
 def weight_decay_of(config: Mapping[str, Any]) -> float | None:
@@ -172,8 +187,16 @@ def weight_decay_of(config: Mapping[str, Any]) -> float | None:
     if kind is not None and not (isinstance(kind, str) and kind in WEIGHT_DECAY_KINDS):
         reason = f"{kind!r} is not one of {', '.join(WEIGHT_DECAY_KINDS)}"
         raise InvalidInput(field="weight_decay_kind", reason=reason)
-    decay = number_of(config.get("weight_decay"), "weight_decay")
+    decay = _checked_decay(config.get("weight_decay"))
     return decay if kind in (None, "lr_scaled") else None
+
+
+def _checked_decay(said: object) -> float | None:
+    decay = number_of(said, "weight_decay")
+    if decay is not None and not 0 <= decay <= HIGHEST_WEIGHT_DECAY:
+        reason = f"must lie between 0 and {HIGHEST_WEIGHT_DECAY:g}, not {decay:g}"
+        raise InvalidInput(field="weight_decay", reason=reason)
+    return decay
 
 
 def learning_rates(

@@ -84,6 +84,7 @@ def test_a_name_is_all_that_a_run_needs(client: httpx.Client, project: str) -> N
         ({"config": {"peak_lr": 0}}, "config.peak_lr"),
         ({"config": {"n_params_kind": "some"}}, "config.n_params_kind"),
         ({"config": {"weight_decay": -0.1}}, "config.weight_decay"),
+        ({"config": {"weight_decay": 10.5}}, "config.weight_decay"),
         ({"config": {"seed": 1.5}}, "config.seed"),
         ({"summary": {"final_loss": "low"}}, "summary.final_loss"),
         ({"summary": {"target_loss": 0}}, "summary.target_loss"),

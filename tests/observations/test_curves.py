@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
-from isoloss.observations import Curve, RunTable, branch_learning_rates, n_params_of
+from isoloss.observations import Curve, PlannedRun, RunTable, branch_learning_rates, n_params_of
 from isoloss.schedules import schedule_from_spec
 
 SPEC = {"kind": "constant", "total_steps": 400, "peak_lr": 1e-3, "warmup_steps": 100}
@@ -206,3 +206,24 @@ def test_a_kind_of_weight_decay_that_there_is_not_is_refused() -> None:
         Curve.from_columns(
             "r", {"step": [10], "loss": [3.0]}, schedule=DECLARED, config={"weight_decay": "x"}
         )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("weight_decay", odd) for odd in (-0.1, 10.1, np.nan)),
+        *(("batch_tokens", odd) for odd in (0, -1, np.nan)),
+    ],
+)
+def test_a_decay_or_a_batch_that_cannot_be_is_refused(field: str, value: float) -> None:
+    """Of a curve and of a planned run, with the field and what it may be."""
+    one: dict[str, Any] = {field: value}
+    acts: list[Callable[[], object]] = [
+        lambda: Curve.from_columns("r", {"step": [10], "loss": [3.0]}, schedule=DECLARED, config=one),
+        lambda: Curve("r", np.array([10]), np.array([3.0]), DECLARED, **one),
+        lambda: PlannedRun(np.array([10]), DECLARED, **one),
+    ]
+    for act in acts:
+        with pytest.raises(InvalidInput, match="must ") as refused:
+            act()
+        assert refused.value.fields["field"] == field
