@@ -11,7 +11,7 @@ import numpy as np
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
-from isoloss.importers.plans import ImportPlan, SkippedFile, plan_imports
+from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
 
 NON_FINITE_ALLOWED = frozenset({"loss", "val_loss"})
 
@@ -101,7 +101,7 @@ def import_curves(
     plans, skipped = plan_imports([Path(path) for path in paths], runs_file, run_ids, schedule)
     created = bool(plans) and create_project(service, project)
     imported: list[ImportedRun] = []
-    for done, plan in enumerate(plans):
+    for done, plan in enumerate(parents_first(plans)):
         if on_progress is not None:
             on_progress(done, len(plans), plan.path.name)
         try:

@@ -15,7 +15,7 @@ from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.curves import sendable_columns
 from isoloss.importers.fields import checked_map
 from isoloss.importers.paths import Paths, expand
-from isoloss.importers.plans import ImportPlan, plan_imports
+from isoloss.importers.plans import ImportPlan, parents_first, plan_imports
 from isoloss.observations import Curve, IntArray, branch_learning_rates, learning_rates
 from isoloss.observations.counts import mapping_of
 from isoloss.schedules import Schedule, schedule_from_spec
@@ -32,7 +32,7 @@ def read_curves(
     target: str = "loss",
     config: Mapping[str, Any] | None = None,
 ) -> list[Curve]:
-    """The curves in CSV files, one a file, ready for `isoloss.fit`.
+    """The curves in CSV files, one a file and in their order, ready for `isoloss.fit`.
 
     `paths` is a file, a pattern such as `"curves/*.csv"`, or several of them; a run is called after its file.
     `schedule` and `config` hold for all files; `runs_file`, a JSON list as for `isoloss import csv --runs`,
@@ -49,14 +49,14 @@ def read_curves(
     if refused:
         raise InvalidInput(field=str(refused[0].path), reason=refused[0].reason)
     runs: dict[str, _Run] = {}
-    curves = []
-    for plan in plans:  # parents come first
+    curves: dict[str, Curve] = {}
+    for plan in parents_first(plans):
         try:
             runs[plan.run_id] = run = _read(plan, map, target, config, runs)
-            curves.append(run.curve(target))
+            curves[plan.run_id] = run.curve(target)
         except InvalidInput as error:
             raise InvalidInput(field=str(plan.path), reason=str(error)) from error
-    return curves
+    return [curves[plan.run_id] for plan in plans]
 
 
 @dataclass(frozen=True)

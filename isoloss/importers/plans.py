@@ -41,7 +41,7 @@ def plan_imports(
     run_ids: Sequence[str] | None,
     schedule: Mapping[str, Any] | None,
 ) -> tuple[list[ImportPlan], list[SkippedFile]]:
-    """Which files become which runs, parents first, and the files that cannot; raises InvalidInput."""
+    """Which files become which runs, in their order, and the files that cannot; raises InvalidInput."""
     if schedule is not None and not isinstance(schedule, Mapping):
         reason = f"must be a declaration, a mapping with a kind, not {type(schedule).__name__}"
         raise InvalidInput(field="schedule", reason=reason)
@@ -62,7 +62,7 @@ def plan_imports(
         else:
             plans.append(_plan_one(path, entry, run_id, schedule))
     kept, doubles = _without_doubles(plans)
-    return _parents_first(kept), unnamed + doubles
+    return kept, unnamed + doubles
 
 
 def _entry_of(path: Path, entries: Mapping[Path, dict[str, Any]]) -> dict[str, Any] | None:
@@ -115,7 +115,8 @@ def _without_doubles(plans: Sequence[ImportPlan]) -> tuple[list[ImportPlan], lis
     return kept, doubles
 
 
-def _parents_first(plans: Sequence[ImportPlan]) -> list[ImportPlan]:
+def parents_first(plans: Sequence[ImportPlan]) -> list[ImportPlan]:
+    """The plans in an order in which no branch comes before its parent, else as they stand."""
     # A branch is refused while its parent is not there; a circle of parents is left to the service to refuse.
     waiting, ordered = list(plans), []
     while waiting:

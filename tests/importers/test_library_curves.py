@@ -143,8 +143,8 @@ def test_a_branch_has_its_parents_points_and_rates(tmp_path) -> None:
     (tmp_path / "trunk.csv").write_text("step,loss\n20,4\n40,3.5\n60,3.3\n80,3.2\n")
     (tmp_path / "branch.csv").write_text("step,loss\n70,3.1\n90,2.9\n")
     files = [tmp_path / "branch.csv", tmp_path / "trunk.csv"]
-    curves = {curve.run_id: curve for curve in read_curves(files, runs_file=tmp_path / "runs.json")}
-    branch = curves["branch"]
+    branch, trunk = read_curves(files, runs_file=tmp_path / "runs.json")
+    assert (branch.run_id, trunk.run_id) == ("branch", "trunk"), "in the order of the files"
     assert branch.step.tolist() == [20, 40, 70, 90]
     assert branch.loss_nats.tolist() == [4, 3.5, 3.1, 2.9]
     assert branch.schedule.lr([50, 80, 100]).tolist() == pytest.approx([1e-3, 5e-4, 0])
