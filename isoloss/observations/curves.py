@@ -91,6 +91,13 @@ class Curve:
             reason = f"points reach step {self.step[-1]}, the schedule ends at {self.schedule.total_steps}"
             raise InvalidInput(field="step", reason=reason)
 
+    def __repr__(self) -> str:
+        """Return what the curve is in a line, and not its numbers."""
+        reach = f", steps {self.step[0]} to {self.step[-1]}" if self.n_points else ""
+        size = "" if self.n_params is None else f", n_params {self.n_params:g}"
+        kind = f" ({self.n_params_kind})" if size and self.n_params_kind else ""
+        return f"Curve({self.run_id!r}: {self.n_points} points of {self.target}{reach}{size}{kind})"
+
     @property
     def n_points(self) -> int:
         return len(self.step)

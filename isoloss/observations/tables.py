@@ -56,6 +56,15 @@ class RunTable:
             if values.shape != (self.n_runs,):
                 raise InvalidInput(field=name, reason=f"has {values.size} values for {self.n_runs} runs")
 
+    def __repr__(self) -> str:
+        """Return what the table is in a line, and not its numbers."""
+        known = int(np.isfinite(self.outcome).sum())
+        outcomes = f"{SUMMARY_FIELDS[self.target]} of {known if known < self.n_runs else 'all'}"
+        columns = ", ".join([*self.columns][:MOST_NAMED])
+        more = f" and {len(self.columns) - MOST_NAMED} more" if len(self.columns) > MOST_NAMED else ""
+        runs = "1 run" if self.n_runs == 1 else f"{self.n_runs} runs"
+        return f"RunTable({runs}: {outcomes}, columns {columns or 'none'}{more})"
+
     @property
     def n_runs(self) -> int:
         return len(self.run_ids)

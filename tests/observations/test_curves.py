@@ -227,3 +227,14 @@ def test_a_decay_or_a_batch_that_cannot_be_is_refused(field: str, value: float) 
         with pytest.raises(InvalidInput, match="must ") as refused:
             act()
         assert refused.value.fields["field"] == field
+
+
+def test_a_curve_and_a_table_are_shown_in_a_line_each() -> None:
+    """What it is, and not its numbers."""
+    curve = Curve.from_columns("a", {"step": STEP, "loss": LOSS}, schedule=SPEC, config={"n_params": 7e6})
+    assert repr(curve) == "Curve('a': 8 points of loss, steps 50 to 400, n_params 7e+06)"
+    row = {"run_id": "a", "config": {"n_params": 1e6, "n_tokens": 1e9}, "summary": {"final_loss": 3.0}}
+    table = RunTable.from_runs([row, {"run_id": "b"}])
+    assert repr(table) == "RunTable(2 runs: final_loss of 1, columns n_params, n_tokens)"
+    assert repr(table.only([0])) == "RunTable(1 run: final_loss of all, columns n_params, n_tokens)"
+    assert repr(table.only([])) == "RunTable(0 runs: final_loss of all, columns n_params, n_tokens)"
