@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from isoloss.errors import InvalidInput, UnusableData
+from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
 from isoloss.observations.counts import check_kind, mapping_of, n_params_of, number_of
 from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
@@ -20,6 +20,9 @@ BoolArray = npt.NDArray[np.bool_]
 WEIGHT_DECAY_KINDS = ("lr_scaled", "independent", "l2")
 HIGHEST_WEIGHT_DECAY = 10.0
 """Beyond any that was ever trained with: a larger one is a slip of the pen, or of the unit."""
+
+MOST_APART = 10.0
+"""Factor between a declared and a logged learning rate beyond which they are not of one run."""
 
 
 class Trained(Protocol):
@@ -209,13 +212,38 @@ def _checked_decay(said: object) -> float | None:
 def learning_rates(
     run_id: str, step: IntArray, lr: FloatArray, declared: Schedule | None
 ) -> tuple[Schedule, str | None]:
-    """Return the schedule of a run from its logged rates (NaN where none) and its declaration, and a note."""
+    """Return the schedule of a run from its logged rates (NaN where none) and its declaration, and a note.
+
+    Raises InvalidSchedule where the two are so far apart that one of them is no rate of this run.
+    """
     logged = np.isfinite(lr) & (step >= 1)
     if logged.any():
+        if declared is not None:
+            _refuse_contradiction(run_id, step[logged], lr[logged], declared)
         return from_log(step[logged], lr[logged], declared)
     if declared is None:
         raise UnusableData(reason=f"run {run_id!r} has no learning rate: declare its schedule or log its lr")
     return declared, None
+
+
+def _refuse_contradiction(run_id: str, step: IntArray, lr: FloatArray, declared: Schedule) -> None:
+    """Refuse a declaration that the first logged rate belies: it would be taken for the steps before.
+
+    Rates of 0 are passed over: logs that count from 0 have one where the warm-up begins.
+    """
+    inside = (step <= declared.total_steps) & (lr > 0)
+    expected = declared.lr(step[inside])
+    told = np.flatnonzero(expected > 0)
+    if step[0] == 1 or not told.size:
+        return
+    at, said, shown = step[inside][told[0]], expected[told[0]], lr[inside][told[0]]
+    if max(said, shown) > MOST_APART * min(said, shown):
+        times = f"{said / shown:,.0f} times" if said > shown else f"one {shown / said:,.0f}th of"
+        reason = (
+            f"run {run_id!r}: at step {at} the declared learning rate, {said:.6g}, is {times} the logged one, "
+            f"{shown:.6g}"
+        )
+        raise InvalidSchedule(field="lr", reason=reason)
 
 
 def branch_learning_rates(
@@ -234,8 +262,10 @@ def branch_learning_rates(
     if declared is not None or not np.isfinite(lr[own]).any():
         later, note = learning_rates(run_id, step[own], lr[own], declared)
         return branch(parent, branch_step, later), note
-    # Without a declaration the parent's schedule fills the steps before the branch's first log.
-    later, _ = learning_rates(run_id, step[own], lr[own], parent)
+    # Without a declaration the parent's schedule fills the steps before the branch's first log, and may end in
+    # a jump to any other rate.
+    logged = own & np.isfinite(lr)
+    later, _ = from_log(step[logged], lr[logged], parent)
     return branch(parent, branch_step, later), None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -238,3 +239,23 @@ def test_a_curve_and_a_table_are_shown_in_a_line_each() -> None:
     assert repr(table) == "RunTable(2 runs: final_loss of 1, columns n_params, n_tokens)"
     assert repr(table.only([0])) == "RunTable(1 run: final_loss of all, columns n_params, n_tokens)"
     assert repr(table.only([])) == "RunTable(0 runs: final_loss of all, columns n_params, n_tokens)"
+
+
+def test_a_declaration_that_the_log_belies_is_refused() -> None:
+    """It would be taken for the steps before the first log; the error names run, step and both rates."""
+    for peak, words in ((10.0, "10,000 times"), (1e-7, "one 10,000th of")):
+        spec = {"kind": "constant", "total_steps": 400, "peak_lr": peak}
+        columns = {"step": STEP[1:], "loss": LOSS[1:], "lr": np.full(STEP.size - 1, 1e-3)}
+        reason = f"run 'r': at step 50 the declared learning rate, {peak:g}, is {words} the logged one, 0.001"
+        with pytest.raises(InvalidSchedule, match=re.escape(reason)):
+            Curve.from_columns("r", columns, schedule=spec)
+        from_one = {"step": [1, 2], "loss": [4.0, 3.0], "lr": [1e-3, 1e-3]}
+        assert Curve.from_columns("r", from_one, schedule=spec).schedule.peak_lr == 1e-3
+    from_zero = {"step": STEP[1:], "loss": LOSS[1:], "lr": np.where(STEP[1:] == 50, 0, DECLARED.lr(STEP[1:]))}
+    assert "the logged lr is 0" in Curve.from_columns("r", from_zero, schedule=SPEC).notes[0]
+
+
+def test_a_branch_may_begin_at_any_rate() -> None:
+    """Its parent's schedule is no declaration of its own."""
+    schedule, _ = branch_learning_rates("b", DECLARED, 300, np.array([310]), np.array([1e-5]), None)
+    assert schedule.lr([305, 310]).tolist() == [1e-3, 1e-5]
