@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput
-from isoloss.importers.fields import POINT_FIELDS, FieldMap, checked_map, map_columns
+from isoloss.importers.fields import POINT_FIELDS, FieldMap, bare_name, checked_map, map_columns
 from isoloss.importers.paths import checked_path
 
 DELIMITERS = ",;\t"
 MAX_STEP = 2**53
+RUN_COLUMNS = frozenset({"run_id", "run"})
+"""What the column of a file of many runs is called."""
 
 MaskedColumn = np.ma.MaskedArray[Any, Any]
 
@@ -48,6 +50,7 @@ def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveT
     """What `read_columns` reads, with the columns' mapping and the reason for each that was left out."""
     path, map = checked_path(path, "path"), checked_map(map)
     header, rows, lines = read_rows(path)
+    _refuse_many_runs(header, rows, map, path)
     field_map = map_columns(header, map, file=str(path))
     columns: dict[str, MaskedColumn] = {}
     for index, column in enumerate(header):
@@ -61,6 +64,19 @@ def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveT
         place = _Place(path, column, lines)
         columns[name] = _steps(cells, place) if name == "step" else _floats(cells, place)
     return CurveTable(path, columns, field_map)
+
+
+def _refuse_many_runs(
+    header: Sequence[str], rows: Sequence[Sequence[str]], map: Mapping[str, str], path: Path
+) -> None:
+    """Refuse a file in which a column says that its rows are of several runs: their points would be mixed."""
+    for index, column in enumerate(header):
+        if bare_name(column) in RUN_COLUMNS and column not in map.values():
+            runs = {row[index].strip() for row in rows} - {""}
+            if len(runs) > 1:
+                raise InvalidInput(
+                    field=str(path), reason=f"column {column} holds {len(runs)} runs: one file a run"
+                )
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ import numpy as np
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
+from isoloss.importers.fields import lacking
 from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
 
+TARGETS = frozenset({"loss", "val_loss", "reward"})
 NON_FINITE_ALLOWED = frozenset({"loss", "val_loss"})
 
 Progress = Callable[[int, int, str], None]
@@ -134,6 +136,8 @@ def _import_one(
     _put_specification(service, project, plan)
     answer = service.points.append(project, plan.run_id, columns, on_conflict=on_conflict)
     fields = {column: name for column, name in table.field_map.fields.items() if name in columns}
+    if not TARGETS & columns.keys():
+        notes.append(lacking("loss", [*table.field_map.fields, *table.field_map.ignored]))
     return ImportedRun(plan.path, plan.run_id, answer["accepted"], answer["duplicates"], fields, tuple(notes))
 
 

@@ -84,10 +84,16 @@ def map_columns(header: Sequence[str], chosen: Mapping[str, str] | None = None, 
             if column is not None:
                 fields[column] = known
     if "step" not in fields.values():
-        raise InvalidInput(
-            field=file, reason=f"no column is called step; name the one that is (it has {', '.join(header)})"
-        )
+        raise InvalidInput(field=file, reason=lacking("step", header))
     return _name_others(header, fields)
+
+
+def lacking(field_name: str, header: Sequence[str]) -> str:
+    """Say that no column is a field, which there are, and how to name the one that is."""
+    return (
+        f"no column is the {field_name}; name the one that is, as map={{'{field_name}': 'column'}} or "
+        f"--map column={field_name} (it has {', '.join(header)})"
+    )
 
 
 def choose_fields(header: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.curves import sendable_columns
-from isoloss.importers.fields import checked_map
+from isoloss.importers.fields import checked_map, lacking
 from isoloss.importers.paths import Paths, expand
 from isoloss.importers.plans import ImportPlan, parents_first, plan_imports
 from isoloss.observations import Curve, IntArray, branch_learning_rates, learning_rates
@@ -55,6 +55,8 @@ def read_curves(
             runs[plan.run_id] = run = _read(plan, map, target, config, runs)
             curves[plan.run_id] = run.curve(target)
         except InvalidInput as error:
+            if str(error).startswith(str(plan.path)):
+                raise
             raise InvalidInput(field=str(plan.path), reason=str(error)) from error
     return [curves[plan.run_id] for plan in plans]
 
@@ -92,7 +94,7 @@ def _read(
     table = read_table(plan.path, map)
     masked, _ = sendable_columns(table)
     if target not in masked:
-        raise UnusableData(reason=f"run {plan.run_id!r} has no {target}")
+        raise UnusableData(reason=f"run {plan.run_id!r} has no {target}: {_why_not(table, target)}")
     step = np.asarray(masked["step"], dtype=np.int64)
     losses = masked[target]
     lr = masked["lr"].filled(math.nan) if "lr" in masked else np.full(step.size, math.nan)
@@ -109,6 +111,12 @@ def _read(
     steps = np.append(trunk.step[early], step[own])
     both: MaskedColumn = np.ma.concatenate([trunk.losses[early], losses[own]])  # type: ignore[no-untyped-call]
     return _Run(plan.run_id, steps, both, schedule, said, (*_notes(table), *_said(note)))
+
+
+def _why_not(table: CurveTable, target: str) -> str:
+    """Say why a target cannot be read: its column is empty, or there is none."""
+    header = [*table.field_map.fields, *table.field_map.ignored]
+    return "its column is empty" if target in table.columns else lacking(target, header)
 
 
 def _said(note: str | None) -> tuple[str, ...]:

@@ -62,6 +62,7 @@ def map_run_columns(
     columns become fields of the configuration under their own names, made lower case. A column without a name
     that a field can have is passed over. Raises InvalidInput for a chosen column that is not there.
     """
+    _refuse_reversed(header, chosen or {}, file)
     fields = choose_fields(header, chosen or {}, file)
     for known, names in RUN_FIELDS.items():
         if known not in fields.values():
@@ -74,6 +75,13 @@ def map_run_columns(
         if column not in fields and FREE_NAME.fullmatch(name) and name not in fields.values():
             fields[column] = name
     return {column: fields[column] for column in header if column in fields}
+
+
+def _refuse_reversed(header: Sequence[str], chosen: Mapping[str, str], file: str) -> None:
+    for field, column in chosen.items():
+        if column not in header and field in header and column in KNOWN:
+            reason = f"there is no column {column!r}; a map is FIELD=COLUMN; did you mean {column}={field}?"
+            raise InvalidInput(field=file, reason=reason)
 
 
 def unread_columns(header: Sequence[str], fields: Mapping[str, str]) -> tuple[str, ...]:

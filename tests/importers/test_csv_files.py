@@ -91,7 +91,7 @@ def test_steps_written_as_floats_are_whole_numbers(tmp_path):
         ("", "a.csv: the file is empty"),
         ("1,2\n2,3\n", "line 1: these are numbers"),
         ("step,loss,loss\n1,2,3\n", "two columns are called 'loss'"),
-        ("loss,lr\n1,2\n", "no column is called step"),
+        ("loss,lr\n1,2\n", "no column is the step"),
         ("step,loss\n1,2\n2,3,4\n", "line 3: 3 cells under a header of 2"),
         ("step,loss\n1,2\n2,oops\n", "line 3, column 'loss': 'oops' is no number"),
         ("step;loss\n1;2,5\n", r"line 2, column 'loss': '2,5' is no number \(write a decimal point"),

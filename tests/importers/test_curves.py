@@ -167,6 +167,13 @@ def test_rows_of_one_step_complete_each_other_in_the_order_of_the_steps(tmp_path
     assert notes == []
 
 
+def test_a_file_without_anything_to_fit_says_which_columns_there_are(service, tmp_path):
+    report = import_curves(service, "p", [curve(tmp_path / "a.csv", "iter,nll\n1,9\n2,8\n")])
+    assert any(
+        "no column is the loss" in note and "it has iter, nll" in note for note in report.runs[0].notes
+    )
+
+
 def test_rows_of_one_step_that_disagree_are_refused(tmp_path):
     with pytest.raises(InvalidInput, match="step 1 has two values of loss"):
         sendable_columns(read_table(curve(tmp_path / "a.csv", "step,loss\n1,9\n1,8\n")))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -156,3 +157,34 @@ def test_a_file_that_the_runs_file_does_not_name_is_refused(folder):
     (folder / "runs.json").write_text(json.dumps([{"file": "a.csv", "schedule": CONSTANT}]))
     with pytest.raises(InvalidInput, match=r"no entry of runs\.json names b\.csv"):
         read_curves(str(folder / "*.csv"), runs_file=folder / "runs.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty; it needs a header and rows"),
+        ("epoch,nll\n1,9\n", r"no column is the step; .*map={'step': 'column'} .*\(it has epoch, nll\)"),
+        ("run_id,step,loss\na,1,9\nb,1,8\n", "column run_id holds 2 runs: one file a run"),
+        ("step,loss\n1,-9\n", "loss: a loss in nats per token is above 0"),
+    ],
+)
+def test_a_file_that_is_no_curve_is_named_once(folder, text, message):
+    path = folder / "odd.csv"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=rf"^{re.escape(str(path))}: {message}") as refused:
+        read_curves(path, schedule=CONSTANT)
+    assert str(refused.value).count("odd.csv") == 1
+
+
+def test_a_file_that_is_not_there_is_named_once():
+    with pytest.raises(InvalidInput, match=r"^nofile: there is no such file$"):
+        read_curves("nofile")
+
+
+def test_a_target_that_no_column_holds_is_said_with_the_columns_that_there_are(folder):
+    (folder / "odd.csv").write_text("iter,nll\n1,9\n2,8\n")
+    with pytest.raises(UnusableData, match=r"no loss: .*map={'loss': 'column'} .*\(it has iter, nll\)"):
+        read_curves(folder / "odd.csv", schedule=CONSTANT)
+    (folder / "odd.csv").write_text("iter,loss\n1,\n2,\n")
+    with pytest.raises(UnusableData, match="no loss: its column is empty"):
+        read_curves(folder / "odd.csv", schedule=CONSTANT)

@@ -258,3 +258,9 @@ def test_nothing_is_sent_of_a_table_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="row 2"):
         import_table(service, "p", write(tmp_path, "N,D,loss\n5,1,1\n5,1,x\n"))
     assert not service.projects.made
+
+
+def test_a_map_the_wrong_way_round_is_told(tmp_path: Path) -> None:
+    """Field to column, not column to field: the refusal says how it was meant."""
+    with pytest.raises(InvalidInput, match=r"a map is FIELD=COLUMN; did you mean n_params=N\?"):
+        isoloss.read_runs(write(tmp_path, ROWS), {"N": "n_params"})
