@@ -235,7 +235,7 @@ class TableDataset(Dataset):
     def fitted_range(self, law: Law[Any]) -> TableRange:
         assert isinstance(law, TableLaw)
         size = self.table.column("n_params")
-        unread = {} if {"n_params", COMPUTE} & {*law.columns} or np.isnan(size).any() else {"n_params": size}
+        unread = None if "n_params" in law.columns or np.isnan(size).any() else size
         return TableRange.of(self.columns, law.scale(self.columns), self.table.n_params_kind, unread)
 
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:

@@ -100,7 +100,12 @@ class HeldRows(Held):
     def scored(self, found: Fit) -> Fit:
         if not self.table.n_runs or found.verdict == "unidentified":
             return replace(found, holdout=None) if self.table.n_runs else found
-        ends = _log_ends(found, self._asked(found))
+        try:
+            ends = _log_ends(found, self._asked(found))
+        except (InvalidInput, Unidentified) as error:
+            reason = f"held out, not scored: {error}"
+            unscored = [{"run_id": name, "reason": reason} for name in self.table.run_ids]
+            return replace(found, holdout=None, left_out=[*found.left_out, *unscored])
         ratios = _ratios(ends, self.table.outcome)
         columns = zip(self.table.run_ids, self.table.outcome, np.exp(ends[0]), ratios, strict=True)
         runs = {
@@ -110,14 +115,16 @@ class HeldRows(Held):
         return _with_scores(found, runs)
 
     def _asked(self, found: Fit) -> dict[str, FloatArray]:
-        assert isinstance(found.law, TableLaw)
-        return {name: self.table.column(name) for name in found.law.columns}
+        """Return the columns that the fit's law and its equals read."""
+        laws = [one.law for one in (found, *(equal for _, equal in found.equals))]
+        names = {name for law in laws if isinstance(law, TableLaw) for name in law.columns}
+        return {name: self.table.column(name) for name in sorted(names)}
 
     def sha256(self) -> str | None:
         return TableDataset(self.table, tuple(self.table.columns)).sha256() if self.table.n_runs else None
 
     def conformity(self, found: Fit) -> FloatArray:
-        if not self.table.n_runs:
+        if not self.table.n_runs or found.holdout is None:
             return np.empty(0)
         return _ratios(_log_ends(found, self._asked(found)), self.table.outcome)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +20,9 @@ from isoloss.schedules import Schedule, schedule_from_spec
 SAME_PEAK = 1e-3
 """Peaks of the learning rate within this relative distance count as one."""
 
+OFF_PATH = 0.05
+"""How far off the path of the fitted runs, in logarithms, a size may lie that a law does not read."""
+
 BARELY = 1.001
 """Factors below this are a matter of rounding."""
 
@@ -29,6 +32,9 @@ ones where a law does not carry over between them: on public runs it is 1 to 5 p
 
 PREDICTED_STEPS = 200
 """Points of a predicted curve where the caller asks for no steps."""
+
+
+Ask = Callable[[Mapping[str, Any]], "Question"]
 
 
 class Question(ABC):
@@ -56,6 +62,10 @@ class Question(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return how far the prediction reaches, as factors and in `warnings`."""
+
+    @abstractmethod
+    def again(self, ask: Ask) -> Question:
+        """Return the same question as another fit understands it, by what it makes of the caller's words."""
 
 
 class FittedRange(ABC):
@@ -162,7 +172,7 @@ class CurveRange(FittedRange):
         decay = weight_decay_of(config)
         run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
         tells_peaks = self.carries_over_peaks and not missing
-        return CurveQuestion(self, run, steps, back, tells_peaks)
+        return CurveQuestion(self, asked, run, steps, back, tells_peaks)
 
     def _weight_decay(self, asked: float | None) -> float | None:
         return asked if asked is not None else next(iter(self.weight_decays), None)
@@ -198,6 +208,7 @@ class CurveQuestion(Question):
     """
 
     range: CurveRange
+    asked: Mapping[str, Any]
     run: PlannedRun
     steps: IntArray
     back: IntArray
@@ -214,6 +225,9 @@ class CurveQuestion(Question):
 
     def in_order(self, values: FloatArray) -> FloatArray:
         return values[self.back]
+
+    def again(self, ask: Ask) -> Question:
+        return ask(self.asked)
 
     def reach(self) -> FloatArray:
         """Return how far beyond the fitted runs each step lies, at least 1, as the square root of the factors.
@@ -330,6 +344,10 @@ class CurveQuestions(Question):
     def reach(self) -> FloatArray:
         return np.concatenate([one.reach() for one in self.each])
 
+    def again(self, ask: Ask) -> Question:
+        each = [one.again(ask) for one in self.each]
+        return CurveQuestions(tuple(one for one in each if isinstance(one, CurveQuestion)))
+
     def unlike(self) -> FloatArray:
         return np.concatenate([one.unlike() for one in self.each])
 
@@ -341,14 +359,19 @@ class CurveQuestions(Question):
 
 @dataclass(frozen=True)
 class TableRange(FittedRange):
-    """The lowest and highest value of each column, and of the scale, of the runs that a fit has seen."""
+    """The lowest and highest value of each column, and of the scale, of the runs that a fit has seen.
+
+    Of a law that does not read the model size: `sizes` are the least and the largest of the runs, and `path` how
+    they go with the scale, ln N = path[0] + path[1] ln(scale) within path[2]. The law holds along that path.
+    """
 
     kind: ClassVar[str] = "table"
 
     columns: Mapping[str, tuple[float, float]]
     scale: tuple[float, float]
     n_params_kind: str | None
-    unread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    path: tuple[float, float, float] | None = None
+    sizes: tuple[float, float] | None = None
 
     @classmethod
     def of(
@@ -356,39 +379,47 @@ class TableRange(FittedRange):
         columns: Mapping[str, FloatArray],
         scale: FloatArray,
         n_params_kind: str | None,
-        unread: Mapping[str, FloatArray],
+        unread_size: FloatArray | None,
     ) -> TableRange:
-        """Return the range of runs by their columns; `unread` are those that matter and the law does not read."""
-        ends = (float(scale.min()), float(scale.max()))
-        return cls(_ends(columns), ends, n_params_kind, _ends(unread))
+        """Return the range of runs by their columns; `unread_size` (runs,) where the law does not read the size."""
+        ends = {name: _ends(values) for name, values in columns.items()}
+        if unread_size is None:
+            return cls(ends, _ends(scale), n_params_kind)
+        path = _path(np.log(scale), np.log(unread_size))
+        return cls(ends, _ends(scale), n_params_kind, path, _ends(unread_size))
 
     def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> TableQuestion:  # noqa: ARG002
         assert isinstance(law, TableLaw)
         for word in ("schedule", "steps"):
             if asked.get(word) is not None:
                 raise InvalidInput(field=word, reason=f"the law {law.name} knows no {word}")
-        self._refuse_unread(law.name, asked)
         given = {name: self._asked(name, asked) for name in law.columns}
         for name, values in given.items():
             if values is None:
                 raise InvalidInput(field=f"config.{name}", reason=f"the law {law.name} predicts from it")
         columns = dict(zip(given, _together(list(map(_positive_column, given.items()))), strict=True))
-        return TableQuestion(self, columns, law.scale(columns))
+        self._refuse_other_sizes(law, asked, columns)
+        return TableQuestion(self, asked, columns, law.scale(columns))
 
-    def _refuse_unread(self, law: str, asked: Mapping[str, Any]) -> None:
-        """Raise Unidentified for a size that the law does not read, unless it is that of all fitted runs."""
-        for name, (low, high) in self.unread.items():
-            values = self._asked(name, asked)
-            if values is None:
-                continue
-            given = _positive_column((name, values))
-            if low * BARELY < high or not np.allclose(given, low, rtol=BARELY - 1):
-                said = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-                reason = (
-                    f"{law} does not read {name}: it holds for runs like the fitted ones, of {said}; leave it out, "
-                    "or fit a law that reads it"
-                )
-                raise Unidentified(reason=reason)
+    def _refuse_other_sizes(
+        self, law: TableLaw[Any], asked: Mapping[str, Any], columns: Mapping[str, FloatArray]
+    ) -> None:
+        """Raise Unidentified for a size, which the law does not read, that lies off the path of the fitted runs."""
+        values = None if self.path is None else self._asked("n_params", asked)
+        if values is None:
+            return
+        assert self.path is not None
+        assert self.sizes is not None
+        size, scale = _together([_positive_column(("n_params", values)), law.scale(columns)])
+        begin, slope, spread = self.path
+        if np.all(np.abs(np.log(size) - begin - slope * np.log(scale)) <= spread + OFF_PATH):
+            return
+        said = f"{self.sizes[0]:g}" if slope == 0 else f"{self.sizes[0]:g} to {self.sizes[1]:g}"
+        reason = (
+            f"{law.name} does not read n_params: it holds for runs like the fitted ones, of {said}, and not for "
+            "this size; fit a law that reads it"
+        )
+        raise Unidentified(reason=reason)
 
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
         if name == "n_params":
@@ -413,6 +444,7 @@ class TableQuestion(Question):
     """The outcomes of runs with these columns (n,)."""
 
     range: TableRange
+    asked: Mapping[str, Any]
     columns: Mapping[str, FloatArray]
     scale: FloatArray
 
@@ -429,6 +461,9 @@ class TableQuestion(Question):
 
     def in_order(self, values: FloatArray) -> FloatArray:
         return values
+
+    def again(self, ask: Ask) -> Question:
+        return ask(self.asked)
 
     def unlike(self) -> FloatArray:
         return np.zeros(self.n_points)
@@ -463,8 +498,15 @@ class TableQuestion(Question):
         return max(1.0, float(values.max()) / high, low / float(values.min()))
 
 
-def _ends(columns: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
-    return {name: (float(values.min()), float(values.max())) for name, values in columns.items()}
+def _ends(values: FloatArray) -> tuple[float, float]:
+    return float(values.min()), float(values.max())
+
+
+def _path(log_scale: FloatArray, log_size: FloatArray) -> tuple[float, float, float]:
+    """Return where sizes begin, how they grow with the scale, and how far they lie off that line, in logarithms."""
+    varied = np.ptp(log_scale) > 0 and np.ptp(log_size) > 0
+    slope, begin = np.polyfit(log_scale, log_size, 1) if varied else (0.0, float(log_size.mean()))
+    return float(begin), float(slope), float(np.abs(log_size - begin - slope * log_scale).max())
 
 
 def _positive_column(given: tuple[str, Any]) -> FloatArray:

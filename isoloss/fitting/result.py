@@ -183,7 +183,8 @@ class Fit:
         if not self.equals:
             return own
         others = [
-            (weight, fit._own_interval(question, level, new_run=new_run)) for weight, fit in self.equals
+            (weight, fit._own_interval(question.again(fit.ask), level, new_run=new_run))
+            for weight, fit in self.equals
         ]
         return averaged([(1 - sum(weight for weight, _ in others), own), *others])
 

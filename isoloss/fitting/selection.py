@@ -122,7 +122,8 @@ def choose(
         member = of_one(name, progress=_part(progress, low, high), previous=before)
         members.append((compared.weights[name], member))
     first, others = members[0][1], tuple(members[1:])
-    said = [_statement(compared), *first.reasons]
+    others_said = [f"{name} was not compared: {why}" for name, why in compared.not_compared.items()]
+    said = [_statement(compared), *first.reasons, *others_said]
     chosen = replace(first, selection=compared.as_dict(), equals=others, reasons=said)
     return rescored(chosen, *about, given=given, left_out=left_out) if others else chosen
 

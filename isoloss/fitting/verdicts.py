@@ -188,13 +188,12 @@ def _unread(fitted: FittedRange) -> Iterator[str]:
     if isinstance(fitted, CurveRange) and _several(fitted.batches):
         batches = f"{fitted.batches[0]:g} to {fitted.batches[-1]:g} tokens"
         yield f"the runs have batches from {batches}; this law does not carry over between them"
-    if isinstance(fitted, TableRange):
-        for name, ends in fitted.unread.items():
-            if _several(ends):
-                yield (
-                    f"the runs differ in {name}, from {ends[0]:g} to {ends[1]:g}, which this law does not read: it "
-                    "holds only where that goes with the rest as it does in these runs"
-                )
+    if isinstance(fitted, TableRange) and fitted.sizes is not None and _several(fitted.sizes):
+        sizes = f"{fitted.sizes[0]:g} to {fitted.sizes[1]:g}"
+        yield (
+            f"the runs have n_params from {sizes}, which this law does not read: it holds only for runs whose size "
+            "goes with the rest as in these"
+        )
 
 
 def _several(values: Sequence[float]) -> bool:
