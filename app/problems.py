@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import psycopg
 import sqlalchemy.exc
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from isoloss.errors import (
@@ -135,24 +137,58 @@ def _kind(error: IsolossError) -> str:
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
 
 
-def _validation(request: Request, error: Exception) -> Response:  # noqa: ARG001
+def _validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = error.errors()
     for one in found:
         if one["type"] == "json_invalid":
             where = f"{one['ctx']['error']} (at character {one['loc'][-1]})"
             return problem(400, f"The body is not JSON: {where}", kind="malformed")
-    errors = _reasons(found)[:MAX_ERRORS]
+    errors = _reasons([_suggesting(one, request) for one in found])[:MAX_ERRORS]
     detail = "; ".join(f"{one['field']}: {one['reason']}" for one in errors[:3])
     return problem(422, detail, kind="invalid-input", errors=errors)
 
 
 def _reasons(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A reason for each field; of the types that a number may have, the last one tells it best."""
+    """A reason for each field; of the types that it may have, the last one tells it best, but for numbers."""
     by_field: dict[str, str] = {}
+    kinds: dict[str, set[str]] = {}
     for one in found:
-        by_field[_field(one["loc"])] = str(one["msg"]).removeprefix("Value error, ")
+        field = _field(one["loc"])
+        kinds.setdefault(field, set()).add(one["type"])
+        by_field[field] = str(one["msg"]).removeprefix("Value error, ")
+    for field, tried in kinds.items():
+        if (
+            "float_type" in tried
+        ):  # the words of the last type would be about the strings for NaN and infinity
+            by_field[field] = "must be a number"
     return [{"field": field, "reason": reason} for field, reason in by_field.items()]
+
+
+def _suggesting(one: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
+    """An error, of a field that is unknown with the one that was probably meant."""
+    if one["type"] != "extra_forbidden":
+        return one
+    name = str(one["loc"][-1])
+    meant = get_close_matches(name, _siblings(request, one["loc"]), n=1)
+    return {**one, "msg": f"unknown; did you mean {meant[0]}?"} if meant else one
+
+
+def _siblings(request: Request, location: Sequence[str | int]) -> list[str]:
+    """The fields that the object at a place in the body may have."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    model = None if body is None else _model_in(body.field_info.annotation)
+    for part in location[1:-1]:
+        field = None if model is None else model.model_fields.get(str(part))
+        model = model if isinstance(part, int) else None if field is None else _model_in(field.annotation)
+    return [] if model is None else list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation is about: `Options | None` is about `Options`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)
 
 
 _TYPES = frozenset({"int", "float", "str", "constrained-int", "constrained-float", "constrained-str"})

@@ -225,3 +225,19 @@ def test_a_diverged_run_stays_so_while_it_has_such_points(client: httpx.Client, 
     client.put(run, json={"name": "r", "status": "diverged"})  # what the user says without such points
     client.post(f"{run}/rewind", json={"step": 0})
     assert client.get(run).json()["status"] == "diverged"
+
+
+def test_an_unknown_field_and_a_number_in_quotes_are_told_in_words(
+    client: httpx.Client, project: str
+) -> None:
+    """The field that was probably meant, at its place in the body; that a number is wanted, whatever it may be."""
+    run = {"name": "r", "shedule": {}, "summary": {"final_loss": "2.2"}, "parent": {"run": "x", "zz": 1}}
+    errors = problem(client.put(f"{project}/runs/r", json=run), 422)["errors"]
+    told = {error["field"]: error["reason"] for error in errors}
+    assert told["shedule"] == "unknown; did you mean schedule?"
+    assert told["parent.run"] == "unknown; did you mean run_id?"
+    assert told["parent.zz"] == "Extra inputs are not permitted"
+    assert told["summary.final_loss"] == "must be a number"
+    fit = {"select": {"all": True}, "options": {"bootstap": 5}}
+    (error,) = problem(client.post(f"{project}/fits", json=fit), 422)["errors"]
+    assert error == {"field": "options.bootstap", "reason": "unknown; did you mean bootstrap?"}
