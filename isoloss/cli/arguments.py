@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import typer
+
 from isoloss.errors import InvalidInput
 
 Value = TypeVar("Value")
@@ -35,6 +37,13 @@ def pairs(option: str, entries: Sequence[str] | None, read: Callable[[str], Valu
         except ValueError as error:
             raise BadArgument(field=option, reason=f"{entry!r}: {error}") from error
     return named
+
+
+def given_fit(fit_id: str) -> str:
+    """A fit's id as it was typed; a shell's variable that is not set leaves an empty one, which is none."""
+    if not fit_id.strip():
+        raise typer.BadParameter("no fit id given")
+    return fit_id
 
 
 def bounds(text: str) -> list[float | None]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from isoloss.cli.output import Output, interval, moment, number
+from isoloss.notes import grouped
 
 if TYPE_CHECKING:
     from isoloss.client.documents import Fit, LeftOut, Parameter
@@ -52,7 +53,10 @@ def _fitted(fit: Fit, shown: int = SHOWN_RUNS) -> str:
         return f"{target} of {', '.join(runs[:shown])}{more}"
     if chosen.get("all"):
         return f"{target} of all runs"
-    words = [f"{name} {', '.join(said) if isinstance(said, list) else said}" for name, said in chosen.items()]
+    words = [
+        f"{said}" if name == "where" else f"{name} {', '.join(said) if isinstance(said, list) else said}"
+        for name, said in chosen.items()
+    ]
     return f"{target} of the runs with {'; '.join(words)}" if words else target
 
 
@@ -146,7 +150,7 @@ def _show_verdict(output: Output, fit: Fit) -> None:
     text, style = VERDICTS.get(fit.get("verdict") or "", ("", ""))
     if text:
         output.line(text, style=style)
-    for reason in fit.get("reasons") or []:
+    for reason in grouped(fit.get("reasons") or []):
         output.line(f"  {reason}")
     output.line()
 

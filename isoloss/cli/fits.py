@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import BadArgument, bounds, pairs, prior
+from isoloss.cli.arguments import BadArgument, bounds, given_fit, pairs, prior
 from isoloss.cli.fit_view import show_fit, show_fits
 from isoloss.cli.session import Project, Session, command
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="fit", help="Fits of laws to runs.", no_args_is_help=True)
 
-FitId = Annotated[str, typer.Argument(help="The fit's id.")]
+FitId = Annotated[str, typer.Argument(help="The fit's id.", callback=given_fit)]
 
 
 @command(app, "create")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import MissingArgument, json_object, pairs, scalar
+from isoloss.cli.arguments import MissingArgument, given_fit, json_object, pairs, scalar
 from isoloss.cli.arguments import steps as read_steps
 from isoloss.cli.output import Output, interval, number
 from isoloss.cli.session import Project, Session, command
@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     session: Session,
-    fit_id: Annotated[str, typer.Argument(help="The fit's id.")],
+    fit_id: Annotated[str, typer.Argument(help="The fit's id.", callback=given_fit)],
     project: Project,
     schedule: Annotated[str | None, typer.Option(help="The schedule to predict: JSON or @file.")] = None,
     steps: Annotated[str | None, typer.Option(help="100,200 or start:stop:count")] = None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from isoloss.notes import grouped
+
 if TYPE_CHECKING:
     from isoloss.fitting.result import Fit, ParameterEstimate
 
@@ -36,9 +38,10 @@ def _parameter(one: ParameterEstimate) -> str:
 
 
 def _reasons(reasons: Sequence[str]) -> Iterator[str]:
-    yield from (f"- {reason}" for reason in reasons[:MOST_REASONS])
-    if len(reasons) > MOST_REASONS:
-        yield f"- ... and {len(reasons) - MOST_REASONS} more in fit.reasons"
+    told = grouped(reasons)
+    yield from (f"- {reason}" for reason in told[:MOST_REASONS])
+    if len(told) > MOST_REASONS:
+        yield f"- ... and {len(told) - MOST_REASONS} more in fit.reasons"
 
 
 def _held_out(holdout: Mapping[str, Any] | None, unit: str) -> Iterator[str]:

@@ -254,6 +254,24 @@ def test_an_unidentified_fit_is_no_error_but_loud(invoke):
     assert "not determined" in result.stdout
 
 
+def test_notes_of_many_runs_are_told_once_and_conditions_as_they_are(invoke):
+    notes = [f"run r{one}: {one} points outside steps 1..400 were left out" for one in range(1, 123)]
+    fit = {**UNIDENTIFIED, "reasons": ["the cause", *notes], "select": {"where": "config.width = 32"}}
+    result = invoke("fit", "show", "f1", "-p", "p", routes={"GET /v1/projects/p/fits/f1": fit})
+    assert "of the runs with config.width = 32" in " ".join(result.stdout.split())
+    assert "run r1: 1 points outside steps 1..400 were left out (and so of 121 more runs)" in " ".join(
+        result.stdout.split()
+    )
+    assert "r2" not in result.stdout
+
+
+@pytest.mark.parametrize("command", [["predict", ""], ["fit", "show", " "], ["fit", "unfollow", ""]])
+def test_an_empty_fit_id_is_told(invoke, command):
+    result = invoke(*command, "-p", "p")
+    assert result.exit_code == 2
+    assert "no fit id given" in result.stderr
+
+
 def test_a_fit_that_failed_is_an_error(invoke):
     job = {"id": "j1", "status": "failed", "message": "no run has a learning rate"}
     result = invoke(

@@ -1,0 +1,17 @@
+"""Notes on many runs leave the causes in sight."""
+
+from __future__ import annotations
+
+from isoloss.notes import grouped
+
+
+def test_notes_that_differ_in_runs_and_numbers_alone_are_one() -> None:
+    """The first stands for all; what is said of no run, or otherwise, stays as it is and where it is."""
+    notes = [f"run a.{one}-b: its {one}73 points were fitted as 20" for one in range(1, 4)]
+    told = grouped(["A = 1 is loose", "A = 2 is loose", *notes, "run c: diverged?"])
+    assert told == [
+        "A = 1 is loose",
+        "A = 2 is loose",
+        "run a.1-b: its 173 points were fitted as 20 (and so of 2 more runs)",
+        "run c: diverged?",
+    ]
