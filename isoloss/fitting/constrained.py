@@ -7,14 +7,12 @@ from collections.abc import Mapping
 
 import lmfit
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed
 from isoloss.fitting.expressions import identifier
 from isoloss.fitting.objective import Problem, stretch
 from isoloss.fitting.solver import Solution, huber
-
-FloatArray = npt.NDArray[np.float64]
 
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""

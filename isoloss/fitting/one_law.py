@@ -18,7 +18,7 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.report import describe
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import LeftOut, screen, screen_held, split
-from isoloss.fitting.table_screening import screen_table, split_table
+from isoloss.fitting.table_screening import screen_table, split_table, without_twins
 from isoloss.fitting.task import Task
 from isoloss.laws import LAWS, CurveLaw, Law, TableLaw
 from isoloss.observations import Curve, RunTable
@@ -160,7 +160,8 @@ def _prepare_table(
 ) -> Prepared:
     screened, dropped = screen_table(table, law, unread)
     fitted, held = split_table(screened, law, asked, dropped)
-    return Prepared(TableDataset(fitted, law.columns), HeldRows(held), dropped)
+    held, twins = without_twins(held, fitted)
+    return Prepared(TableDataset(fitted, law.columns), HeldRows(held), [*dropped, *twins])
 
 
 def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str, Any]) -> FitOptions:

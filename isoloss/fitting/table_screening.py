@@ -77,3 +77,22 @@ def split_table(
     held = held_names(table.run_ids, [float(one) for one in scale], options.holdout, unread)
     inside = np.array([name in held for name in table.run_ids])
     return table.only(np.flatnonzero(~inside)), table.only(np.flatnonzero(inside))
+
+
+def without_twins(held: RunTable, fitted: RunTable) -> tuple[RunTable, LeftOut]:
+    """Return the held-out rows but those that are, number by number, fitted ones, and these with the reason."""
+    seen = dict(zip(_contents(fitted), fitted.run_ids, strict=True))
+    twins = {row: seen[content] for row, content in enumerate(_contents(held)) if content in seen}
+    left_out = [
+        {
+            "run_id": held.run_ids[row],
+            "reason": f"held out, not scored: its numbers are those of run {twin!r}",
+        }
+        for row, twin in twins.items()
+    ]
+    return held.only([row for row in range(held.n_runs) if row not in twins]), left_out
+
+
+def _contents(table: RunTable) -> list[bytes]:
+    columns = [table.column(name) for name in sorted(table.columns)]
+    return [row.tobytes() for row in np.column_stack([*columns, table.outcome])]

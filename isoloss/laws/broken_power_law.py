@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from isoloss.arrays import namespace
-from isoloss.laws.law import Derived, FloatArray, Parameter, Priors, TableLaw
+from isoloss.arrays import FloatArray, namespace
+from isoloss.laws.law import Derived, Parameter, Priors, TableLaw
 from isoloss.laws.power_laws import LogColumns, blank_jacobian, exponent_grid, log_columns, n_distinct
 from isoloss.laws.power_sum import coefficient, falling, floor
 

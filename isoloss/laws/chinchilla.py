@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from isoloss.laws.law import Derived, FloatArray
+from isoloss.arrays import FloatArray
+from isoloss.laws.law import Derived
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
 
 SIZE = Term("n_params", "A", "alpha", "have one model size", "model sizes")

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
+from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput
 from isoloss.observations import Trained
-
-FloatArray = npt.NDArray[np.float64]
 
 Scale = Literal["linear", "log", "log_complement"]
 """The coordinate that the solver moves in: the value, its logarithm, or log(1 - value)."""

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from isoloss.arrays import as_numpy, float64_like, namespace
+from isoloss.arrays import FloatArray, as_numpy, float64_like, namespace
 from isoloss.laws.drops import LEAST_FALL, largest_fall
-from isoloss.laws.law import CurveLaw, Derived, Features, FloatArray, Parameter, Priors
+from isoloss.laws.law import CurveLaw, Derived, Features, Parameter, Priors
 from isoloss.laws.power_laws import blank_jacobian, powers
 from isoloss.observations import Trained
 from isoloss.schedules import AnnealingAreas

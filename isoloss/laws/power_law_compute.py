@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from isoloss.laws.law import Derived, FloatArray, Parameter
+from isoloss.arrays import FloatArray
+from isoloss.laws.law import Derived, Parameter
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, floor
 
 

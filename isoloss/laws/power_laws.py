@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import namespace
-from isoloss.laws.law import Features, FloatArray
+from isoloss.arrays import FloatArray, namespace
+from isoloss.laws.law import Features
 
 EXPONENTS = (0.05, 1.5)
 """Exponents of published scaling laws lie well inside of these; the grid of starts covers them."""

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from isoloss.arrays import namespace
-from isoloss.laws.law import FloatArray, Parameter, Priors, TableLaw
+from isoloss.arrays import FloatArray, namespace
+from isoloss.laws.law import Parameter, Priors, TableLaw
 from isoloss.laws.power_laws import (
     LogColumns,
     blank_jacobian,

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from isoloss.arrays import FloatArray
 from isoloss.laws.chinchilla import SIZE
-from isoloss.laws.law import Derived, FloatArray
+from isoloss.laws.law import Derived
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
 
 _, _, ALPHA, B, BETA, C, GAMMA = range(7)

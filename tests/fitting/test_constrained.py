@@ -162,3 +162,34 @@ def test_the_derivatives_given_to_lmfit_are_those_of_its_residuals(name: str) ->
         expected = (ends[0] - ends[1]) / (2 * step)
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-3, atol=1e-5 * scale)
+
+
+def test_either_direction_of_a_tie_says_the_same() -> None:
+    """alpha = beta and beta = alpha are one problem: its priors, conditions and doubts are those of both."""
+    asked: dict[str, Any] = {"bootstrap": 20, "priors": {"beta": (0.2, 0.005)}, "prior_strength": 0.01}
+    one, other = (
+        fit("chinchilla", table(noise=2e-3), **asked, expr=tie)
+        for tie in ({"alpha": "beta"}, {"beta": "alpha"})
+    )
+    assert one.objective == pytest.approx(other.objective, rel=1e-6)
+    assert one.verdict == other.verdict == "weak"
+    for found in (one, other):
+        assert any(reason.startswith("beta lies") for reason in found.reasons)
+    shares = [found.diagnostics["prior_shares"] for found in (one, other)]
+    assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+    conditions = [found.diagnostics["condition_number"] for found in (one, other)]
+    assert conditions[0] == pytest.approx(conditions[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("given", [{"fix": {"lambda": 0.9}}, {"expr": {"A": "2 * C"}}])
+def test_what_was_given_against_the_data_is_said(given: dict[str, Any]) -> None:
+    """Left free, the data would have it otherwise: never sound. What the data have too is no contradiction."""
+    curves = noisy("lr_annealing")
+    told = fit("lr_annealing", curves, bootstrap=20, profile=False, **given)
+    assert told.verdict == "weak"
+    assert any("left free, the data put it at" in reason for reason in told.reasons)
+    free = fit("lr_annealing", curves, bootstrap=20, profile=False)
+    met = fit(
+        "lr_annealing", curves, bootstrap=20, profile=False, fix={"alpha": free.parameters["alpha"].value}
+    )
+    assert not any("left free" in reason for reason in met.reasons)

@@ -632,3 +632,11 @@ def test_a_run_of_a_million_points_is_thinned_and_it_is_said() -> None:
     assert fitted.diagnostics["n_points"] < 6_000
     assert any("its 1,000,000 points were fitted as" in reason for reason in fitted.reasons)
     assert fitted.parameters["alpha"].value == pytest.approx(TRUTH["alpha"], rel=0.02)
+
+
+def test_an_interval_holds_its_own_estimate_where_few_runs_are_drawn() -> None:
+    """Three curves drawn whole may all move a parameter one way: its interval still begins at the estimate."""
+    found = fit("lr_annealing", three_runs(), bootstrap=50, resample="runs", profile=False)
+    for one in found.parameters.values():
+        if one.interval is not None and one.value is not None:
+            assert one.interval[0] <= one.value <= one.interval[1]

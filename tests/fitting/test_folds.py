@@ -188,3 +188,24 @@ def test_runs_without_which_the_law_is_not_determined_are_not_left_out() -> None
     assert fitted.holdout is not None
     assert set(fitted.holdout["runs"]) == {"long", "short"}
     assert fitted.holdout["others"] == []
+
+
+def test_no_number_hangs_on_the_names_of_runs() -> None:
+    """Rows and curves under other names: the same optimum, folds, scores and intervals, to the last bit."""
+    few = table().only(np.linspace(0, 35, 12).round().astype(int))
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(12)
+        named = dataclasses.replace(few, run_ids=tuple(f"r{one:02}" for one in order))
+        one, other = (fit("chinchilla", data, bootstrap=10, profile=False) for data in (few, named))
+        assert one.objective == other.objective
+        assert [(said["n_fitted"], said["score"]) for said in one.holdout["others"]] == [  # type: ignore[index]
+            (said["n_fitted"], said["score"])
+            for said in other.holdout["others"]  # type: ignore[index]
+        ]
+        assert np.array_equal(one.samples, other.samples)
+        assert all(said["n_fitted"] > 5 for said in one.holdout["others"])  # type: ignore[index]
+    runs = three_runs()
+    renamed = [dataclasses.replace(run, run_id=name) for run, name in zip(runs, "zya", strict=True)]
+    first, second = (fit("lr_annealing", data, bootstrap=10, profile=False) for data in (runs, renamed))
+    assert np.array_equal(first.samples, second.samples)
+    assert first.spread.discrepancy == second.spread.discrepancy

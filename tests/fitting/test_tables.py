@@ -329,3 +329,19 @@ def test_many_runs_far_from_the_law_are_counted() -> None:
     found = fit("chinchilla", dataclasses.replace(whole, outcome=outcome), bootstrap=0)
     assert sum("lies far from the law" in reason for reason in found.reasons) == 5
     assert any(reason.startswith("other runs far from the law: ") for reason in found.reasons)
+
+
+def test_a_fitted_row_under_another_name_is_not_scored_as_held_out() -> None:
+    """Its numbers were fitted: what it would show is not prediction."""
+    whole = table()
+    names = (*whole.run_ids, "twin", "new")
+    columns = {
+        name: np.append(values, [values[7], values[3] * 1.1]) for name, values in whole.columns.items()
+    }
+    more = RunTable(names, columns, np.append(whole.outcome, [whole.outcome[7], 2.9]), n_params_kind="total")
+    found = fit("chinchilla", more, bootstrap=10, profile=False, holdout={"run_ids": ["twin", "new"]})
+    assert found.holdout is not None
+    assert list(found.holdout["runs"]) == ["new"]
+    assert found.left_out == [
+        {"run_id": "twin", "reason": "held out, not scored: its numbers are those of run 'run-007'"}
+    ]
