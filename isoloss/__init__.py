@@ -16,6 +16,7 @@ from isoloss.version import __version__
 _ROOMS = {
     "ApiError": "isoloss.client",
     "Client": "isoloss.client",
+    "Comparison": "isoloss.fitting",
     "Curve": "isoloss.observations",
     "Fit": "isoloss.fitting",
     "IsolossError": "isoloss.errors",
@@ -23,6 +24,7 @@ _ROOMS = {
     "Prediction": "isoloss.fitting",
     "RunTable": "isoloss.observations",
     "Schedule": "isoloss.schedules",
+    "compare": "isoloss.fitting",
     "fit": "isoloss.fitting",
     "read_curves": "isoloss.importers",
     "read_runs": "isoloss.importers",
@@ -33,6 +35,7 @@ __all__ = [
     "LAWS",
     "ApiError",
     "Client",
+    "Comparison",
     "Curve",
     "Fit",
     "IsolossError",
@@ -40,6 +43,7 @@ __all__ = [
     "RunTable",
     "Schedule",
     "__version__",
+    "compare",
     "fit",
     "read_curves",
     "read_runs",
@@ -49,7 +53,7 @@ __all__ = [
 if TYPE_CHECKING:
     from isoloss.client import ApiError, Client
     from isoloss.errors import IsolossError
-    from isoloss.fitting import Fit, Prediction, fit
+    from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
     from isoloss.importers import read_curves, read_runs
     from isoloss.laws import LAWS
     from isoloss.observations import Curve, RunTable

@@ -24,6 +24,13 @@ def test_every_public_name_is_there(name: str) -> None:
     assert getattr(isoloss, name) is not None
 
 
+def test_laws_are_compared_by_a_public_name() -> None:
+    """What docs/how-to/fit-a-law.md calls is the fitting room's own."""
+    from isoloss.fitting import Comparison, compare
+
+    assert (isoloss.compare, isoloss.Comparison) == (compare, Comparison)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """Nothing is made up."""
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
