@@ -171,7 +171,7 @@ def _suggesting(one: Mapping[str, Any], request: Request) -> Mapping[str, Any]:
         return one
     name = str(one["loc"][-1])
     meant = get_close_matches(name, _siblings(request, one["loc"]), n=1)
-    return {**one, "msg": f"unknown; did you mean {meant[0]}?"} if meant else one
+    return {**one, "msg": f"unknown; did you mean {meant[0]}?" if meant else "unknown"}
 
 
 def _siblings(request: Request, location: Sequence[str | int]) -> list[str]:
