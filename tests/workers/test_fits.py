@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import UnusableData
 from isoloss.schedules import schedule_from_spec
-from store import fits, jobs, points, projects, runs
+from store import curves, fits, jobs, points, projects, runs
 from store.columns import Column, Points
 from workers import fits as fit_work
 from workers.compact import compact_all
@@ -73,6 +73,28 @@ def test_a_fit_reads_computes_and_stores(session: Session) -> None:
         (a.loss_nats == b.loss_nats).all()
         for a, b in zip(inputs["observations"], again["observations"], strict=True)
     )
+
+
+def test_losses_that_were_logged_as_nan_are_told_and_those_not_logged_are_not(session: Session) -> None:
+    """The store keeps the two apart, and so do the notes of a curve."""
+    project = projects.create(session, "p")
+    for name in ("silent", "diverged"):
+        said = runs.Specification(name=name, schedule={"kind": "constant", "total_steps": 9, "peak_lr": 0.1})
+        runs.put(session, project.id, name, said)
+        logged = [True, name == "diverged", name == "diverged"]
+        column = Column.of([3.0, np.nan, np.nan], logged)
+        step = np.array([1, 2, 3])
+        held = points.hold(session, project.id, name)
+        points.append(session, held, Points(step, {"loss": column, "wall_time_s": Column.of(step)}))
+    read, left_out = curves.load_curves(session, project.id, {"all": True}, {})
+    assert left_out == []
+    assert {curve.run_id: curve.notes for curve in read} == {
+        "silent": (),
+        "diverged": (
+            "2 points whose loss is not finite were left out",
+            "the loss is NaN from step 2 on: diverged?",
+        ),
+    }
 
 
 def test_a_fit_of_nothing_says_so(session: Session) -> None:
