@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, aliased
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
+from isoloss.observations.tables import SUMMARY_FIELDS
 from isoloss.schedules import schedule_from_spec
 from store import points
 from store.pages import Asked, Page
@@ -35,7 +36,10 @@ BRANCHING_LOCK = 7_461_003
 
 @dataclass(frozen=True)
 class Specification:
-    """What a client says of a run; `status` None keeps what it is, or makes a new run `running`."""
+    """What a client says of a run.
+
+    `status` None keeps what it is, or makes a new run `running`; a final outcome in its summary has it `finished`.
+    """
 
     name: str
     status: str | None = None
@@ -68,7 +72,7 @@ def put(session: Session, project_id: int, run_id: str, said: Specification) -> 
     parent = _parent(session, run, said.parent)
     _refuse_to_end_before_branches(session, run, said.schedule)
     run.name, run.recipe, run.notes = said.name, said.recipe, said.notes
-    run.status = _status(session, run, said.status)
+    run.status = _status(session, run, said)
     run.tags, run.config, run.summary = list(said.tags), dict(said.config), dict(said.summary)
     run.schedule = None if said.schedule is None else dict(said.schedule)
     run.parent_id = None if parent is None else parent.id
@@ -202,10 +206,16 @@ def _refuse_to_end_before_branches(session: Session, run: Run, schedule: Mapping
         raise Conflict(reason=reason)
 
 
-def _status(session: Session, run: Run, said: str | None) -> str:
-    if run.status == "diverged" and said in ("running", "finished") and points.non_finite(session, run):
+def _status(session: Session, run: Run, said: Specification) -> str:
+    if (
+        run.status == "diverged"
+        and said.status in ("running", "finished")
+        and points.non_finite(session, run)
+    ):
         return run.status
-    return said or run.status
+    if said.status is None and run.status == "running" and {*SUMMARY_FIELDS.values()} & {*said.summary}:
+        return "finished"
+    return said.status or run.status
 
 
 def _end(run: Run, schedule: Mapping[str, Any] | None) -> int | None:

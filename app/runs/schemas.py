@@ -108,7 +108,9 @@ class RunIn(Document):
 
     name: Label = Field(description="What people call the run.", examples=["WSD, 124M, seed 1"])
     status: RunStatus | None = Field(
-        None, description="`running` for a new run. A point that is not finite makes it `diverged`."
+        None,
+        description="`running` for a new run, `finished` once its summary has a final outcome. A point that is not "
+        "finite makes it `diverged`.",
     )
     recipe: Label | None = Field(None, description="What the run is an instance of.", examples=["adamw-wsd"])
     tags: Annotated[list[Label], Field(max_length=100)] = Field(

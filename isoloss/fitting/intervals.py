@@ -79,12 +79,12 @@ def interval_around(
     level: float,
     *,
     unlike: FloatArray,
-    inflation: float,
+    inflation: FloatArray,
     new_run: bool,
 ) -> tuple[FloatArray, FloatArray]:
     """Return the ends (points,) of an interval of `level` around log predictions `centre` (points,).
 
-    `members` (resamples, points) are the resamples' log predictions, whose spread is widened by `inflation`;
+    `members` (resamples, points) are the resamples' log predictions; `inflation` (points,) widens their spread;
     `reach` (points,) at least 1 is by what factor the discrepancy has grown at a point beyond the data, `unlike`
     (points,) an error that no fitted run has shown; both are read as one standard deviation. Independent parts add
     in quadrature.
@@ -106,6 +106,11 @@ def interval_around(
         extra += spread.of_new_run(level) ** 2
     wider = spread.widening if new_run else 1.0
     return centre - wider * np.sqrt(below**2 + extra), centre + wider * np.sqrt(above**2 + extra)
+
+
+def widened(inflation: float, prior_share: FloatArray) -> FloatArray:
+    """Return the factor of a spread of whose variance a share is the priors', and only the rest is too narrow."""
+    return np.asarray(np.sqrt(inflation**2 * (1 - prior_share) + prior_share))
 
 
 Ends = tuple[FloatArray, FloatArray, FloatArray]

@@ -11,6 +11,7 @@ from isoloss.fitting.contradictions import contradicted
 from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
 from isoloss.fitting.identifiability import Identifiability, identifiability
+from isoloss.fitting.intervals import widened
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import score_runs
@@ -66,6 +67,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         theta=estimate.theta,
         samples=estimate.samples,
         inflation=estimate.inflation(task.options.level),
+        covariances=estimate.variances.parts,
         spread=estimate.validation.spread,
         fitted_range=evidence.fitted_range,
         missing=task.missing,
@@ -99,7 +101,8 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     value = float(estimate.theta[index])
     if parameter.name in task.options.fix:
         return ParameterEstimate(*about, value, None, None, at_bound=False)
-    wider = estimate.inflation(task.options.level)
+    share = estimate.variances.prior_share[index]
+    wider = float(widened(estimate.inflation(task.options.level), share))
     std_error, interval = _resampled(estimate.samples[:, index], task.options.level, value, wider)
     low, high = task.problem.lower[index], task.problem.upper[index]
     if interval is not None:  # widened around the estimate, it may have left the law's bounds

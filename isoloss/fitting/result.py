@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
-from isoloss.fitting.intervals import Spread, averaged, interval_around
+from isoloss.fitting.intervals import Spread, averaged, interval_around, widened
+from isoloss.fitting.objective import stretch
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
 from isoloss.fitting.summary import summary
 from isoloss.laws import LAWS, Features, Law
@@ -90,7 +91,8 @@ class Fit:
     """The outcome of a fit. `public` is what the API shows; the rest is what predictions are made from.
 
     `theta` (parameters,) the optimum and `samples` (resamples, parameters) its resamples, in the law's order;
-    `inflation` by how much few resampled units make their spread too narrow, `spread` what resampling cannot
+    `inflation` by how much few resampled units make their spread too narrow, `covariances` (parameters, parameters)
+    what of it comes from noise and what from priors, where there are some; `spread` what resampling cannot
     show; `fitted_range` where the data lay. `selection` says how the law was chosen, where it was; `equals` are
     fits of other laws, with their weights, that predict as well: then a prediction is their average.
     """
@@ -112,6 +114,7 @@ class Fit:
     inflation: float
     spread: Spread
     fitted_range: FittedRange
+    covariances: tuple[FloatArray, FloatArray] | None = None
     missing: dict[str, str] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
     equals: tuple[tuple[float, Fit], ...] = ()
@@ -224,10 +227,27 @@ class Fit:
             reach,
             level,
             unlike=unlike,
-            inflation=self.inflation,
+            inflation=self._inflation_at(features),
             new_run=new_run,
         )
         return centre, *ends
+
+    def _inflation_at(self, features: Features) -> FloatArray:
+        """Return by how much the spread of resamples is too narrow at each point, (points,).
+
+        Few units are too few for the noise; how uncertain a prior's centre is does not hang on them.
+        """
+        if self.covariances is None:
+            return np.full(features.n_points, self.inflation)
+        predicted, jacobian = self.law.jacobian(self.theta[None], features)
+        slopes = zip(self.law.parameters, self.theta, strict=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            gradient = jacobian[0] / predicted[0][:, None] * [stretch(one, at) for one, at in slopes]
+            by_noise, by_prior = (
+                np.einsum("np,pq,nq->n", gradient, one, gradient) for one in self.covariances
+            )
+            share = by_prior / (by_noise + by_prior)
+        return widened(self.inflation, np.where(np.isfinite(share), share, 0.0))
 
     def _members(self, features: Features) -> FloatArray:
         """Return the resamples' predictions, (resamples, points)."""
@@ -285,6 +305,7 @@ class Fit:
             "samples": self.samples.tolist(),
             "spread": self.spread.as_dict(),
             "inflation": self.inflation,
+            "covariances": None if self.covariances is None else [one.tolist() for one in self.covariances],
             "fitted_range": self.fitted_range.as_dict(),
             "missing": self.missing,
             "equals": [[weight, fit.as_document()] for weight, fit in self.equals],
@@ -311,6 +332,7 @@ class Fit:
             theta=np.array(private["theta"]),
             samples=np.array(private["samples"]).reshape(-1, len(private["theta"])),
             inflation=private.get("inflation", 1.0),
+            covariances=_arrays(private.get("covariances")),
             spread=Spread.from_dict(private["spread"]),
             fitted_range=range_from_dict(private["fitted_range"]),
             missing=private["missing"],
@@ -318,6 +340,10 @@ class Fit:
             equals=tuple((weight, cls._from_document(one)) for weight, one in private.get("equals", ())),
             **shown,
         )
+
+
+def _arrays(covariances: Any) -> tuple[FloatArray, FloatArray] | None:
+    return None if covariances is None else (np.array(covariances[0]), np.array(covariances[1]))
 
 
 _SHOWN = (

@@ -21,18 +21,32 @@ from isoloss.fitting.task import Task
 class Variances:
     """Variances in the solver's coordinates, (parameters,) each; 0 for parameters that the fit does not move.
 
-    `noise` is by the noise of the data and `prior` by the priors' centres. `usual` is what the curvature of the
-    objective gives for points of variance `scale`: equal to `noise` without priors. `apart` is that of the
-    distance between the estimate and the centres, if truths were drawn from the priors. `n_known` is how many
-    parameters the data determine, each counted as far as no prior does.
+    `by_noise` and `by_prior` are covariances (parameters, parameters): by the noise of the data, and by the priors'
+    centres. `usual` is what the curvature of the objective gives for points of variance `scale`: equal to `noise`
+    without priors. `apart` is that of the distance between the estimate and the centres, if truths were drawn from
+    the priors. `n_known` is how many parameters the data determine, each counted as far as no prior does.
     """
 
     scale: float
     n_known: float
-    noise: FloatArray
-    prior: FloatArray
+    by_noise: FloatArray
+    by_prior: FloatArray
     usual: FloatArray
     apart: FloatArray
+
+    @property
+    def parts(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return both covariances where priors have a part in them."""
+        finite = np.all(np.isfinite(self.by_noise)) and np.all(np.isfinite(self.by_prior))
+        return (self.by_noise, self.by_prior) if finite and np.any(self.prior > 0) else None
+
+    @property
+    def noise(self) -> FloatArray:
+        return np.diag(self.by_noise)
+
+    @property
+    def prior(self) -> FloatArray:
+        return np.diag(self.by_prior)
 
     @property
     def total(self) -> FloatArray:
@@ -62,9 +76,10 @@ def variances(task: Task, theta: FloatArray, residuals: FloatArray) -> Variances
         scale * inverse,
         kept @ truths @ kept.T + noise,
     )
-    columns = [np.einsum("pv,vw,pw->p", moves, one, moves) for one in found]
+    by_noise, by_prior, usual, apart = (moves @ one @ moves.T for one in found)
     n_known = float(np.trace(kept))
-    return Variances(scale, n_known if np.isfinite(n_known) else float(task.n_varied), *columns)
+    n_known = n_known if np.isfinite(n_known) else float(task.n_varied)
+    return Variances(scale, n_known, by_noise, by_prior, np.diag(usual), np.diag(apart))
 
 
 def distance_from_priors(task: Task, theta: FloatArray, found: Variances) -> FloatArray:

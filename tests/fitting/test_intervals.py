@@ -32,7 +32,7 @@ def width(
     unlike: Sequence[float] = (0.0, 0.0, 0.0),
 ) -> np.ndarray:
     members = np.zeros((5, 3)) if members is None else members
-    options: dict[str, Any] = {"unlike": np.array(unlike), "inflation": 1.0, "new_run": new_run}
+    options: dict[str, Any] = {"unlike": np.array(unlike), "inflation": np.ones(3), "new_run": new_run}
     low, high = interval_around(CENTRE, members, spread, REACH, 0.9, **options)
     np.testing.assert_allclose(-low, high, atol=1e-12)
     return high - low

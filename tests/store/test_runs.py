@@ -120,3 +120,23 @@ def test_a_choice_of_no_runs_is_refused(session: Session, project: Project, sele
     """No choice, two choices, and choices that mean nothing are invalid input."""
     with pytest.raises(InvalidInput, match="select"):
         runs.chosen(session, project.id, select)
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        ({"summary": {"final_loss": 2.5}}, "finished"),
+        ({"summary": {"final_loss": 2.5}, "status": "running"}, "running"),
+        ({"summary": {"target_loss": 2.5}}, "running"),
+        ({}, "running"),
+    ],
+)
+def test_a_final_outcome_without_a_status_finishes_a_run(
+    session: Session, project: Project, said: dict[str, Any], then: str
+) -> None:
+    """Whoever says what came of a run need not say that it has finished; a status that is said counts."""
+    run, _ = runs.put(session, project.id, "r", runs.Specification(name="r", **said))
+    assert run.status == then
+    again, _ = runs.put(session, project.id, "d", runs.Specification(name="d", status="diverged"))
+    again, _ = runs.put(session, project.id, "d", runs.Specification(name="d", **said))
+    assert again.status == said.get("status", "diverged")
