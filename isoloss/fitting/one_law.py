@@ -149,10 +149,17 @@ def _prepare_curves(
 
 
 def _content(curve: Curve) -> tuple[float, ...]:
-    """Return what orders curves by what they are: no number may hang on their names or on their order."""
-    loss = curve.loss_nats
-    ends = (curve.step[0], curve.step[-1], loss[0], loss[-1]) if loss.size else ()
-    return (curve.schedule.peak_lr, loss.size, *map(float, ends), float(loss.sum()))
+    """Return what orders curves by what they are: no number may hang on their names or on their order.
+
+    The one whose learning rate stays highest comes first. It keeps the points that branches share with it: what is
+    left of those is where they are annealed, and that is then what is predicted when one is left out.
+    """
+    step, loss, schedule = curve.step, curve.loss_nats, curve.schedule
+    if not loss.size:
+        return ()
+    mean = float(schedule.area(step[-1:])[0]) / (schedule.peak_lr * float(step[-1]))
+    ends = (step[0], step[-1], loss[0], loss[-1], loss.sum())
+    return (-mean, schedule.peak_lr, loss.size, *map(float, ends))
 
 
 def _prepare_table(
