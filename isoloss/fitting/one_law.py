@@ -157,7 +157,8 @@ def _content(curve: Curve) -> tuple[float, ...]:
     step, loss, schedule = curve.step, curve.loss_nats, curve.schedule
     if not loss.size:
         return ()
-    mean = float(schedule.area(step[-1:])[0]) / (schedule.peak_lr * float(step[-1]))
+    highest = schedule.peak_lr * float(step[-1])
+    mean = float(schedule.area(step[-1:])[0]) / highest if highest else 0.0
     ends = (step[0], step[-1], loss[0], loss[-1], loss.sum())
     return (-mean, schedule.peak_lr, loss.size, *map(float, ends))
 
