@@ -80,9 +80,7 @@ class Validation:
 def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
     """Predict runs from others, as the dataset says; folds whose runs the law needs are passed over."""
     residuals = task.problem.residuals(theta[None])[0]
-    # Residuals are smaller than errors by the parameters that were fitted to them.
-    smaller = np.sqrt(residuals.size / max(1, residuals.size - task.n_varied))
-    single = noise_quantiles(smaller * residuals - task.data.scatter)
+    single = noise_quantiles(_errors_like(task, residuals) - task.data.scatter)
     spread = Spread(None, 0, single, run_noise=_run_noise(task, residuals))
     folds = _determined(task, _some(task.data.folds(task.law)))
     if not folds:
@@ -100,6 +98,11 @@ def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:
     if len(folds) < task.data.folds_needed:
         return Validation(tuple(folds), parts, spread)
     return Validation(tuple(folds), parts, _discrepancy(task, theta, residuals, folds, parts, spread))
+
+
+def _errors_like(task: Task, residuals: FloatArray) -> FloatArray:
+    """Return residuals as large as errors are: they are smaller by the parameters that were fitted to them."""
+    return np.asarray(residuals * np.sqrt(residuals.size / max(1, residuals.size - task.n_varied)))
 
 
 def _some(folds: list[Fold]) -> list[Fold]:
@@ -224,7 +227,7 @@ def _noise_errors(
     moves = task.directions(theta)
     jacobian = task.problem.relative_jacobian(theta[None])[0] @ moves
     drawn = np.sqrt(task.problem.prior[1])[:, None] * moves
-    scaled = residuals * np.sqrt(residuals.size / max(1, residuals.size - task.n_varied))
+    scaled = _errors_like(task, residuals)
     responses = [_response(task, residuals, jacobian, drawn, fold) for fold in folds]
     random = np.random.default_rng(task.options.seed)
     batch = max(1, NOISE_VALUES // residuals.size)

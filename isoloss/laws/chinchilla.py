@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from isoloss.arrays import FloatArray
 from isoloss.laws.law import Derived
+from isoloss.laws.power_laws import training_compute
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
 
-SIZE = Term("n_params", "A", "alpha", "have one model size", "model sizes")
-DATA = Term("n_tokens", "B", "beta", "trained on equally many tokens", "numbers of tokens")
+SIZE = Term("A", "alpha", "have one model size", "model sizes")
+DATA = Term("B", "beta", "trained on equally many tokens", "numbers of tokens")
 
 _, _, ALPHA, _, BETA = range(5)
 
@@ -49,8 +50,7 @@ class Chinchilla(PowerSum):
         return [columns["n_params"], columns["n_tokens"]]
 
     def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray:
-        """Return the training compute 6 N D in FLOPs."""
-        return 6 * columns["n_params"] * columns["n_tokens"]
+        return training_compute(columns)
 
     def derived(self, theta: FloatArray) -> Derived:
         """Return the exponents of the compute-optimal model size and data: N ~ C^a, D ~ C^b, a + b = 1."""

@@ -16,6 +16,7 @@ from isoloss.laws.power_laws import (
     log_columns,
     n_distinct,
     on_one_line,
+    training_compute,
 )
 
 N_C, ALPHA_N, D_C, ALPHA_D = range(4)
@@ -57,8 +58,7 @@ class Kaplan(TableLaw[LogColumns]):
         return log_columns(columns["n_params"], columns["n_tokens"])
 
     def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray:
-        """Return the training compute 6 N D in FLOPs."""
-        return 6 * columns["n_params"] * columns["n_tokens"]
+        return training_compute(columns)
 
     def basis(self, theta: FloatArray, features: LogColumns) -> FloatArray:
         """Return no columns: no parameter enters linearly."""

@@ -27,7 +27,6 @@ class PowerLaw(PowerSum):
     columns = ("n_tokens",)
     terms = (
         Term(
-            "n_tokens",
             "coefficient",
             "exponent",
             "trained on equally many tokens",

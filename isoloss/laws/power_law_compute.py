@@ -29,7 +29,6 @@ class PowerLawCompute(PowerSum):
     columns = ("compute_flops",)
     terms = (
         Term(
-            "compute_flops",
             "coefficient",
             "exponent",
             "took the same compute",

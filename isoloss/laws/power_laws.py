@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -31,6 +32,11 @@ class LogColumns(Features):
 def log_columns(*columns: FloatArray) -> LogColumns:
     logs = np.log(np.stack(columns))
     return LogColumns(n_points=logs.shape[1], n_terms=logs.size, logs=logs)
+
+
+def training_compute(columns: Mapping[str, FloatArray]) -> FloatArray:
+    """Return the usual count of a training's floating-point operations, 6 N D, (runs,)."""
+    return 6 * columns["n_params"] * columns["n_tokens"]
 
 
 def powers(exponents: FloatArray, logs: FloatArray) -> FloatArray:

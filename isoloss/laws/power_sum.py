@@ -34,7 +34,6 @@ class Term:
     `same` says in words that all runs have one x, `two` that they have two.
     """
 
-    variable: str
     coefficient: str
     exponent: str
     same: str

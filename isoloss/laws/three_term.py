@@ -10,6 +10,7 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.laws.chinchilla import SIZE
 from isoloss.laws.law import Derived
+from isoloss.laws.power_laws import training_compute
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
 
 _, _, ALPHA, B, BETA, C, GAMMA = range(7)
@@ -32,8 +33,8 @@ class ThreeTerm(PowerSum):
     columns = ("n_params", "n_tokens", "batch_tokens")
     terms = (
         SIZE,
-        Term("steps", "B", "beta", "took equally many steps", "numbers of steps"),
-        Term("batch_tokens", "C", "gamma", "have one batch", "batches"),
+        Term("B", "beta", "took equally many steps", "numbers of steps"),
+        Term("C", "gamma", "have one batch", "batches"),
     )
     together = "size, steps and batch grow together in all runs: what each of them does cannot be told apart"
     remedy = "add runs of a wider range of sizes, steps and batches"
@@ -58,8 +59,7 @@ class ThreeTerm(PowerSum):
         return [columns["n_params"], columns["n_tokens"] / batch, batch]
 
     def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray:
-        """Return the training compute 6 N D in FLOPs."""
-        return 6 * columns["n_params"] * columns["n_tokens"]
+        return training_compute(columns)
 
     def derived(self, theta: FloatArray) -> Derived:
         """Return the best batch in tokens as a power of the training tokens D: coefficient * D^exponent."""
