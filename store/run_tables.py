@@ -8,17 +8,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from isoloss.observations import RunTable
-from isoloss.observations.tables import DIVERGED, SUMMARY_FIELDS, UNFINISHED
+from isoloss.observations.tables import SUMMARY_FIELDS
 from store import runs
 from store.tables import Run
 
 LeftOut = list[dict[str, str]]
-
-WHY_LEFT_OUT = {
-    DIVERGED: "it diverged",
-    **{status: f"it has not finished: its status is {status}" for status in UNFINISHED},
-}
-"""By the status of a run, why no law of finished runs is fitted to it."""
 
 
 def are_table(chosen: Sequence[Run], options: Mapping[str, Any]) -> bool:
@@ -34,28 +28,28 @@ def are_table(chosen: Sequence[Run], options: Mapping[str, Any]) -> bool:
 def load_table(
     session: Session, project_id: int, select: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[RunTable, LeftOut]:
-    """Return the table of the chosen runs, and those that diverged or have not finished with the reason.
+    """Return the table of the chosen runs, and those that could not be read as rows: none.
 
     `options` may name the `target` and the `n_params_kind`. Raises InvalidInput where `select` means no run, and
     where runs count their parameters in several kinds.
     """
-    return table_of(runs.chosen(session, project_id, select), options)
+    return table_of(runs.chosen(session, project_id, select), options), []
 
 
-def table_of(chosen: Sequence[Run], options: Mapping[str, Any]) -> tuple[RunTable, LeftOut]:
+def table_of(chosen: Sequence[Run], options: Mapping[str, Any]) -> RunTable:
     """Return the same of runs that have been chosen."""
-    table = RunTable.from_runs(
-        [_specification(run) for run in chosen if run.status not in WHY_LEFT_OUT],
+    return RunTable.from_runs(
+        [_specification(run) for run in chosen],
         target=options.get("target") or "loss",
         n_params_kind=options.get("n_params_kind"),
     )
-    left_out = [
-        {"run_id": run.run_id, "reason": WHY_LEFT_OUT[run.status]}
-        for run in chosen
-        if run.status in WHY_LEFT_OUT
-    ]
-    return table, left_out
 
 
 def _specification(run: Run) -> dict[str, Any]:
-    return {"run_id": run.run_id, "config": run.config, "summary": run.summary, "status": run.status}
+    return {
+        "run_id": run.run_id,
+        "config": run.config,
+        "summary": run.summary,
+        "status": run.status,
+        "recipe": run.recipe,
+    }

@@ -144,11 +144,10 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
     sent = body.options.sent()
     if body.law == AUTO and are_table(chosen, sent):
-        return _rows_of_any_law(options, *table_of(chosen, sent))
+        return _rows_of_any_law(options, table_of(chosen, sent))
     law = LAWS.get(body.law)
     if isinstance(law, TableLaw):
-        table, unread = table_of(chosen, sent)
-        return set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
+        return set(screen_table(table_of(chosen, sent), law.under(options.convention))[0].run_ids)
     usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:
         reason = "no learning rate is known of any of these runs: declare a schedule or log lr"
@@ -158,14 +157,14 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
     return usable
 
 
-def _rows_of_any_law(options: FitOptions, table: RunTable, unread: Sequence[dict[str, str]]) -> set[str]:
+def _rows_of_any_law(options: FitOptions, table: RunTable) -> set[str]:
     """The rows that have all that some law of tables needs. Raises UnusableData where none has."""
     usable: set[str] = set()
     lacking = []
     for law in LAWS.values():
-        if isinstance(law, TableLaw):
+        if isinstance(law, TableLaw) and law.predicts_outcomes:
             try:
-                usable |= set(screen_table(table, law.under(options.convention), unread)[0].run_ids)
+                usable |= set(screen_table(table, law.under(options.convention))[0].run_ids)
             except UnusableData as error:
                 lacking.append(f"{law.name}: {error}")
     if not usable:

@@ -108,7 +108,7 @@ def _task(
     if not isinstance(law, str) or law not in LAWS:
         raise InvalidInput(field="law", reason=f"{law!r} is not one of {', '.join(LAWS)}")
     read = LAWS[law].under(asked.convention)
-    asked = _of_these(asked, observations, given)
+    asked = options_for(asked, observations, given)
     prepared = _prepare(read, observations, asked, left_out)
     return Task(read, prepared.data, asked), prepared
 
@@ -172,7 +172,7 @@ def _prepare_table(
     return Prepared(TableDataset(fitted, law.columns), HeldRows(held), [*dropped, *twins])
 
 
-def _of_these(asked: FitOptions, observations: Observations, given: Mapping[str, Any]) -> FitOptions:
+def options_for(asked: FitOptions, observations: Observations, given: Mapping[str, Any]) -> FitOptions:
     """Return the options as they hold for these observations, read with a target and a kind of count."""
     several = [observations] if isinstance(observations, RunTable) else list(observations)
     targets = sorted({one.target for one in several})

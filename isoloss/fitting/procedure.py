@@ -12,6 +12,8 @@ from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.fitting.selection import Comparison, choose
 from isoloss.fitting.selection import compare as compare_laws
+from isoloss.fitting.sweeps import fit_sweeps
+from isoloss.laws import LAWS, SweepLaw
 from isoloss.observations import Curve, RunTable
 
 AUTO = "auto"
@@ -44,9 +46,11 @@ def fit(
     told = progress or _silent
     if law == AUTO:
         return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
-    return fit_law(
-        law, observations, asked, given=options, progress=told, left_out=left_out, previous=previous
-    )
+    about: dict[str, Any] = {"given": options, "progress": told, "left_out": left_out, "previous": previous}
+    read = LAWS.get(law) if isinstance(law, str) else None
+    if isinstance(read, SweepLaw):
+        return fit_sweeps(read, observations, asked, **about)
+    return fit_law(law, observations, asked, **about)
 
 
 def compare(observations: Observations, laws: Sequence[str] | None = None, **options: Any) -> Comparison:

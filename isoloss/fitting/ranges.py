@@ -388,7 +388,7 @@ class TableRange(FittedRange):
         path = _path(np.log(scale), np.log(unread_size))
         return cls(ends, _ends(scale), n_params_kind, path, _ends(unread_size))
 
-    def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> TableQuestion:  # noqa: ARG002
+    def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> TableQuestion:
         assert isinstance(law, TableLaw)
         for word in ("schedule", "steps"):
             if asked.get(word) is not None:
@@ -399,6 +399,7 @@ class TableRange(FittedRange):
                 raise InvalidInput(field=f"config.{name}", reason=f"the law {law.name} predicts from it")
         columns = dict(zip(given, _together(list(map(_positive_column, given.items()))), strict=True))
         self._refuse_other_sizes(law, asked, columns)
+        self._refuse_undetermined(columns, missing)
         return TableQuestion(self, asked, columns, law.scale(columns))
 
     def _refuse_other_sizes(
@@ -420,6 +421,14 @@ class TableRange(FittedRange):
             "this size; fit a law that reads it"
         )
         raise Unidentified(reason=reason)
+
+    def _refuse_undetermined(self, columns: Mapping[str, FloatArray], missing: Mapping[str, str]) -> None:
+        """Raise Unidentified for another value of a column that all runs have one of: its exponent is missing."""
+        for name, values in columns.items():
+            low, high = self.columns[name]
+            known = np.all((values >= low / (1 + OFF_PATH)) & (values <= high * (1 + OFF_PATH)))
+            if f"exponent_{name}" in missing and not known:
+                raise Unidentified(reason=f"the fit has seen runs with {name} of {low:g} alone")
 
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
         if name == "n_params":

@@ -103,7 +103,7 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
         return ParameterEstimate(*about, value, None, None, at_bound=False)
     share = estimate.variances.prior_share[index]
     wider = float(widened(estimate.inflation(task.options.level), share))
-    std_error, interval = _resampled(estimate.samples[:, index], task.options.level, value, wider)
+    std_error, interval = resampled(estimate.samples[:, index], task.options.level, value, wider)
     low, high = task.problem.lower[index], task.problem.upper[index]
     if interval is not None:  # widened around the estimate, it may have left the law's bounds
         interval = max(interval[0], parameter.lower), min(interval[1], parameter.upper)
@@ -122,14 +122,14 @@ def _named(task: Task, values: FloatArray) -> dict[str, float]:
 
 def _derived(task: Task, estimate: Estimate) -> list[Derived]:
     found = task.data.derived(task.law, estimate.theta[None])
-    resampled = task.data.derived(task.law, estimate.samples)
+    members = task.data.derived(task.law, estimate.samples)
     wider = estimate.inflation(task.options.level)
     derived = []
     for name, (unit, value, needs) in found.items():
         if any(one in task.missing for one in needs):
             derived.append(Derived(name, unit, None, None))
         else:
-            at, values = float(value[0]), resampled[name][1]
+            at, values = float(value[0]), members[name][1]
             derived.append(Derived(name, unit, at, _interval_of(values, task.options.level, at, wider)))
     return derived
 
@@ -137,8 +137,8 @@ def _derived(task: Task, estimate: Estimate) -> list[Derived]:
 def _interval_of(values: FloatArray, level: float, at: float, wider: float) -> tuple[float, float] | None:
     """Return the interval of what follows from parameters; in logarithms where it can only be above 0."""
     if at <= 0 or not np.all(values > 0):
-        return _resampled(values, level, at, wider)[1]
-    ends = _resampled(np.log(values), level, float(np.log(at)), wider)[1]
+        return resampled(values, level, at, wider)[1]
+    ends = resampled(np.log(values), level, float(np.log(at)), wider)[1]
     return None if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
 
 
@@ -184,7 +184,7 @@ def _near(value: float, low: float, high: float) -> bool:
     )
 
 
-def _resampled(
+def resampled(
     values: FloatArray, level: float, centre: float, wider: float
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Return the standard error and the interval that resampled values (resamples,) show around the estimate."""

@@ -125,7 +125,8 @@ class Fit:
 
     @property
     def law(self) -> Law[Any]:
-        return LAWS[self.law_name].under(self.provenance["options"].get("convention"))
+        chosen = self.provenance.get("convention") or self.provenance["options"].get("convention")
+        return LAWS[self.law_name].under(chosen)
 
     @np.errstate(over="ignore", invalid="ignore", divide="ignore")
     def predict(

@@ -147,7 +147,11 @@ def _of_all(observations: Observations, names: Sequence[str]) -> tuple[Observati
 
 def _of_kind(observations: Observations) -> list[str]:
     kind = TableLaw if isinstance(observations, RunTable) else CurveLaw
-    return [name for name, law in LAWS.items() if isinstance(law, kind)]
+    return [
+        name
+        for name, law in LAWS.items()
+        if isinstance(law, kind) and not (isinstance(law, TableLaw) and not law.predicts_outcomes)
+    ]
 
 
 def _ranked(fits: Mapping[str, Fit], not_compared: dict[str, str]) -> Comparison:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from isoloss.fitting.screening import (
 from isoloss.laws import TableLaw
 from isoloss.observations import RunTable
 from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT
-from isoloss.observations.tables import SUMMARY_FIELDS
+from isoloss.observations.tables import SUMMARY_FIELDS, WHY_LEFT_OUT
 
 
 def screen_table(
@@ -33,7 +33,12 @@ def screen_table(
     for name, times in Counter(table.run_ids).items():
         if times > 1:
             raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
-    reasons = [_lacking(table, law, row) for row in range(table.n_runs)]
+    reasons = [
+        of_columns or of_outcome
+        for of_columns, of_outcome in zip(
+            lacking_columns(table, law.run_columns), lacking_outcomes(table), strict=True
+        )
+    ]
     left_out = [
         *unread,
         *(
@@ -42,7 +47,7 @@ def screen_table(
             if reason is not None
         ),
     ]
-    columns = (*(table.column(name) for name in law.columns), table.outcome)
+    columns = (*(table.column(name) for name in law.run_columns), table.outcome)
     kept = [row for row in np.lexsort(columns[::-1]) if reasons[row] is None]
     if not kept:
         why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
@@ -50,21 +55,32 @@ def screen_table(
     return table.only(kept), left_out
 
 
-def _lacking(table: RunTable, law: TableLaw[Any], row: int) -> str | None:
-    """Return what keeps a run out, None where nothing does."""
-    for name in law.columns:
+def lacking_columns(table: RunTable, names: Sequence[str]) -> list[str | None]:
+    """Return what keeps each run out for want of a column, None where nothing does."""
+    return [next(_lacking(table, names, row), None) for row in range(table.n_runs)]
+
+
+def _lacking(table: RunTable, names: Sequence[str], row: int) -> Iterator[str]:
+    for name in names:
         value = table.column(name)[row]
         if np.isnan(value):
-            return f"it has no config.{name}"
-        if not LOWEST_COUNT <= value <= HIGHEST_COUNT:
+            yield f"it has no config.{name}"
+        elif not LOWEST_COUNT <= value <= HIGHEST_COUNT:
             limits = f"must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}"
-            return f"its config.{name} is {value:g}, and {limits}"
-    outcome, field = table.outcome[row], SUMMARY_FIELDS[table.target]
-    if np.isnan(outcome):
-        return f"it has no summary.{field}, or diverged"
-    if not LOWEST_LOSS <= outcome <= HIGHEST_LOSS:
-        return f"its summary.{field} is {outcome:.3g}: this is no number of nats per token"
-    return None
+            yield f"its config.{name} is {value:g}, and {limits}"
+
+
+def lacking_outcomes(table: RunTable) -> list[str | None]:
+    """Return why each run has no outcome that a law is fitted to, None where it has one."""
+    field, reasons = SUMMARY_FIELDS[table.target], []
+    for outcome, status in zip(table.outcome, table.label("status"), strict=True):
+        why = None
+        if np.isnan(outcome):
+            why = WHY_LEFT_OUT.get(status or "", f"it has no summary.{field}")
+        elif not LOWEST_LOSS <= outcome <= HIGHEST_LOSS:
+            why = f"its summary.{field} is {outcome:.3g}: this is no number of nats per token"
+        reasons.append(why)
+    return reasons
 
 
 def split_table(

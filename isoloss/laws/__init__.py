@@ -10,9 +10,13 @@ from isoloss.laws.kaplan import Kaplan
 from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
 from isoloss.laws.lr_annealing import LRAnnealing
 from isoloss.laws.multi_power import MultiPower
+from isoloss.laws.optimal_batch import OptimalBatch
+from isoloss.laws.optimal_lr import OptimalLR
 from isoloss.laws.power_law import PowerLaw
 from isoloss.laws.power_law_compute import PowerLawCompute
+from isoloss.laws.sweep_law import SweepLaw
 from isoloss.laws.three_term import ThreeTerm
+from isoloss.laws.timescale import Timescale
 
 LAWS: dict[str, Law[Any]] = {
     law.name: law
@@ -27,7 +31,10 @@ LAWS: dict[str, Law[Any]] = {
         PowerLawCompute(),
         BrokenPowerLaw(),
         ThreeTerm(),
+        Timescale(),
+        OptimalBatch(),
+        OptimalLR(),
     )
 }
 
-__all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "TableLaw"]
+__all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "SweepLaw", "TableLaw"]

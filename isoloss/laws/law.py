@@ -190,10 +190,18 @@ class CurveLaw(Law[F]):
 
 
 class TableLaw(Law[F]):
-    """A law of the final losses of finished runs, by what they were: a row a run."""
+    """A law of finished runs, by what they were: a row a run."""
 
     columns: ClassVar[tuple[str, ...]]
-    """The columns that every run must have."""
+    """The columns that the law predicts from."""
+
+    predicts_outcomes: ClassVar[bool] = True
+    """Whether it predicts what came of a run, its final loss; otherwise how a run is best set."""
+
+    @property
+    def run_columns(self) -> tuple[str, ...]:
+        """The columns that every run must have that is fitted."""
+        return self.columns
 
     @abstractmethod
     def prepare(self, columns: Mapping[str, FloatArray]) -> F:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,20 @@ MOST_NAMED = 8
 DIVERGED = "diverged"
 UNFINISHED = ("running", "failed", "preempted")
 """Statuses of runs whose summary is of the moment at which they stood still, or stand: no outcome."""
+
+WHY_LEFT_OUT = {
+    DIVERGED: "it diverged",
+    **{status: f"it has not finished: its status is {status}" for status in UNFINISHED},
+}
+"""By the status of a run, why no law of finished runs is fitted to it."""
+
 COMPUTE = "compute_flops"
+
+FOLLOWING: Mapping[str, tuple[float, tuple[str, ...]]] = {
+    COMPUTE: (6.0, ("n_params", "n_tokens")),
+    "batch_tokens": (1.0, ("batch_sequences", "sequence_length")),
+}
+"""Columns that follow from others where a run does not state them: a factor, and what it multiplies."""
 
 SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": "reward"}
 """Where the summary of a finished run has what a fit is asked to target."""
@@ -34,7 +47,8 @@ class RunTable:
     `columns` maps fields of a run's configuration (n_params, n_tokens, batch_tokens, peak_lr, ...) to (runs,)
     values, NaN where a run does not say. `outcome` is what the runs' summaries say of the `target`, NaN where a
     run says nothing; losses in nats per token. `n_params` counts parameters of the kind `n_params_kind`. `notes`
-    say in words what was changed or left out when the table was made.
+    say in words what was changed or left out when the table was made. `labels` maps fields that are text (the
+    runs' `status`, `recipe`, `dataset`, `weight_decay_kind`, ...) to a value for each run, None where it has none.
     """
 
     run_ids: tuple[str, ...]
@@ -43,6 +57,7 @@ class RunTable:
     target: str = "loss"
     n_params_kind: str | None = None
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, tuple[str | None, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_kind(self.n_params_kind)
@@ -55,6 +70,9 @@ class RunTable:
                 raise InvalidInput(field=name, reason="must be an array of numbers")
             if values.shape != (self.n_runs,):
                 raise InvalidInput(field=name, reason=f"has {values.size} values for {self.n_runs} runs")
+        for name, said in mapping_of(self.labels, "labels").items():
+            if not isinstance(said, tuple) or len(said) != self.n_runs:
+                raise InvalidInput(field=name, reason=f"must be a tuple of {self.n_runs} words")
 
     def __repr__(self) -> str:
         """Return what the table is in a line, and not its numbers."""
@@ -70,23 +88,30 @@ class RunTable:
         return len(self.run_ids)
 
     def column(self, name: str) -> FloatArray:
-        """Return a column, NaN where a run does not have it; compute is 6 N D where a run does not state it."""
+        """Return a column, NaN where a run does not have it.
+
+        Compute is 6 N D, and a batch its sequences times their length, where a run does not state it.
+        """
         values = self.columns.get(name, np.full(self.n_runs, np.nan))
-        if name != COMPUTE:
+        if name not in FOLLOWING:
             return values
-        usual = 6 * self.column("n_params") * self.column("n_tokens")
+        factor, names = FOLLOWING[name]
+        usual = factor * np.prod([self.column(one) for one in names], axis=0)
         return np.where(np.isnan(values), usual, values)
+
+    def label(self, name: str) -> tuple[str | None, ...]:
+        """Return what each run has in a field that is text, None where it has nothing."""
+        return self.labels.get(name, (None,) * self.n_runs)
 
     def only(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> RunTable:
         """Return the table of these rows, in their order."""
         chosen = np.asarray(rows, dtype=np.int64)
-        return RunTable(
-            tuple(self.run_ids[row] for row in chosen),
-            {name: values[chosen] for name, values in self.columns.items()},
-            self.outcome[chosen],
-            self.target,
-            self.n_params_kind,
-            self.notes,
+        return replace(
+            self,
+            run_ids=tuple(self.run_ids[row] for row in chosen),
+            columns={name: values[chosen] for name, values in self.columns.items()},
+            outcome=self.outcome[chosen],
+            labels={name: tuple(said[row] for row in chosen) for name, said in self.labels.items()},
         )
 
     @classmethod
@@ -99,8 +124,8 @@ class RunTable:
     ) -> RunTable:
         """Return the table of run specifications: `run_id`, `config`, `summary`, `status` as the API has them.
 
-        A run that diverged or has not finished has no outcome, whatever its summary says; the `notes` name those
-        that have not finished. A run without a status has finished. `n_params_kind` asks for another count of
+        A run that diverged or has not finished has no outcome, whatever its summary says. A run without a status
+        has finished. `n_params_kind` asks for another count of
         parameters than the runs' own. Raises InvalidInput where runs count their parameters in several kinds.
         """
         _check_target(target)
@@ -117,7 +142,8 @@ class RunTable:
         }
         outcome = np.array([_outcome(run, target) for run in rows], dtype=np.float64)
         names = tuple(str(run["run_id"]) for run in rows)
-        return cls(names, columns, outcome, target, _kind(counts, n_params_kind), _unfinished(rows))
+        kind = _kind(counts, n_params_kind)
+        return cls(names, columns, outcome, target, kind, labels=_labels(rows))
 
 
 def _check_target(target: object) -> None:
@@ -148,6 +174,20 @@ def numbers(config: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ...]]:
+    """Return the fields of specifications that are text, by their names."""
+    said = [
+        {name: value for name, value in _texts(run) if isinstance(value, str) and value != ""} for run in runs
+    ]
+    names = sorted({name for one in said for name in one})
+    return {name: tuple(one.get(name) for one in said) for name in names}
+
+
+def _texts(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from (run.get("config") or {}).items()
+    yield from ((name, run.get(name)) for name in ("status", "recipe"))
+
+
 def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, float]:
     """Return a configuration whose `n_params` is the count that is meant, and not another one."""
     others = {name: value for name, value in config.items() if name != "n_params"}
@@ -159,20 +199,6 @@ def _outcome(run: Mapping[str, Any], target: str) -> float:
     if value is None or not fits_float(value) or run.get("status") in (DIVERGED, *UNFINISHED):
         return math.nan
     return float(value)
-
-
-def _unfinished(runs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return a note for each status of runs that have not finished."""
-    named = {
-        status: [str(run["run_id"]) for run in runs if run.get("status") == status] for status in UNFINISHED
-    }
-    return tuple(_said_unfinished(status, names) for status, names in named.items() if names)
-
-
-def _said_unfinished(status: str, names: Sequence[str]) -> str:
-    count = "1 run has" if len(names) == 1 else f"{len(names)} runs have"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"{count} not finished (status {status}: {', '.join(names[:MOST_NAMED])}{more})"
 
 
 def _kind(counts: Iterable[tuple[str | None, float | None]], asked: str | None) -> str | None:

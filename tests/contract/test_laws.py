@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import approx_fprime
 
 from isoloss.fitting import Fit, fit
-from isoloss.laws import LAWS, CurveLaw, Features, TableLaw
+from isoloss.laws import LAWS, CurveLaw, Features, SweepLaw, TableLaw
 from isoloss.observations import Curve, PlannedRun, RunTable
 from isoloss.schedules import Schedule, schedule_from_spec
 
@@ -35,6 +35,9 @@ TRUTHS: dict[str, dict[str, float]] = {
     "kaplan": {"N_c": 8.8e13, "alpha_N": 0.076, "D_c": 5.4e13, "alpha_D": 0.095},
     "power_law_compute": {"E": 1.7, "coefficient": 200.0, "exponent": -0.12},
     "broken_power_law": {"E": 1.5, "A": 200.0, "a": 0.12, "C_b": 5e18, "b": 0.25, "f": 0.5},
+    "timescale": {"coefficient": 1.1, "exponent": -0.53},
+    "optimal_batch": {"coefficient": 20.0, "exponent": 0.45, "exponent_n_params": 0.1},
+    "optimal_lr": {"coefficient": 1.8, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25},
     "three_term": {"E": 1.6, "A": 400.0, "alpha": 0.34, "B": 40.0, "beta": 0.5, "C": 20.0, "gamma": 0.3},
 }
 # fmt: on
@@ -60,8 +63,12 @@ every_curve_law = pytest.mark.parametrize(
     "name", sorted(name for name, law in LAWS.items() if isinstance(law, CurveLaw))
 )
 every_table_law = pytest.mark.parametrize(
-    "name", sorted(name for name, law in LAWS.items() if isinstance(law, TableLaw))
+    "name", sorted(name for name, law in LAWS.items() if isinstance(law, TableLaw) and law.predicts_outcomes)
 )
+every_fitted_law = pytest.mark.parametrize(
+    "name", sorted(name for name, law in LAWS.items() if not isinstance(law, SweepLaw))
+)
+"""Laws that are fitted to runs themselves; those whose optima are read off sweeps are tried in test_sweeps.py."""
 
 
 def theta_of(name: str) -> np.ndarray:
@@ -211,7 +218,7 @@ def test_the_basis_times_the_linear_parameters_is_the_prediction(name: str) -> N
     np.testing.assert_allclose(rebuilt, law.predict(theta, features), rtol=1e-12)
 
 
-@every_law
+@every_fitted_law
 def test_torch_gives_the_same_numbers(name: str) -> None:
     """The law and the solver are the same code on tensors: the optimum agrees to 1e-6."""
     pytest.importorskip("torch")
@@ -221,7 +228,7 @@ def test_torch_gives_the_same_numbers(name: str) -> None:
     assert other.objective == pytest.approx(one.objective, rel=1e-9)
 
 
-@every_law
+@every_fitted_law
 def test_a_law_recovers_its_parameters_from_its_own_data(name: str) -> None:
     """Noiseless data give their truth back, with a sound verdict, where priors leave them alone."""
     found = fit(name, observed(name), bootstrap=40, prior_strength=1e-8)
@@ -232,7 +239,7 @@ def test_a_law_recovers_its_parameters_from_its_own_data(name: str) -> None:
     assert found.verdict == "sound", found.reasons
 
 
-@every_law
+@every_fitted_law
 def test_the_score_on_runs_predicted_from_others_is_part_of_every_fit(name: str) -> None:
     """Noiseless data are predicted exactly, and it is said which runs were predicted."""
     found = fit(name, observed(name), bootstrap=0)
@@ -242,7 +249,7 @@ def test_the_score_on_runs_predicted_from_others_is_part_of_every_fit(name: str)
     assert found.holdout["mean"]["mae"] < 1e-4
 
 
-@every_law
+@every_fitted_law
 def test_a_refit_from_an_earlier_fit_is_the_fit(name: str) -> None:
     """The same data give the earlier fit itself back; other data the optimum of a fit from nothing."""
     data = noisy(name)

@@ -256,7 +256,7 @@ def test_what_lacks_in_a_row_is_said_by_name() -> None:
     said = {one["run_id"]: one["reason"] for one in fit("chinchilla", spoiled, bootstrap=0).left_out}
     assert said == {
         "run-003": "it has no config.n_tokens",
-        "run-005": "it has no summary.final_loss, or diverged",
+        "run-005": "it has no summary.final_loss",
     }
     nothing = dataclasses.replace(whole, columns={"n_params": whole.columns["n_params"]})
     with pytest.raises(UnusableData, match=r"it has no config\.n_tokens"):

@@ -12,7 +12,9 @@ import pytest
 
 import isoloss
 from isoloss.errors import Conflict, InvalidInput, Unavailable
+from isoloss.fitting.table_screening import screen_table
 from isoloss.importers import import_table
+from isoloss.laws import LAWS
 
 MAP = {"n_params": "N", "n_tokens": "D", "final_loss": "loss"}
 ROWS = "N,D,loss,note\n1e7,2e8,4.1,a\n3e7,,3.7,b\n1e8,2e9,nan,c\n"
@@ -103,7 +105,7 @@ def test_a_column_diverged_is_the_status(tmp_path: Path) -> None:
 
 
 def test_runs_that_have_not_finished_have_no_outcome_and_are_named(tmp_path: Path) -> None:
-    """A loss on the way is no final loss; the notes, which a fit repeats, say the status."""
+    """A loss on the way is no final loss; a fit says the status of each."""
     rows = [
         "a,1e7,2e8,5,running",
         "b,1e7,2e8,5,running",
@@ -113,10 +115,13 @@ def test_runs_that_have_not_finished_have_no_outcome_and_are_named(tmp_path: Pat
     ]
     table = isoloss.read_runs(write(tmp_path, "\n".join(["run,N,D,loss,status", *rows])))
     np.testing.assert_array_equal(table.outcome, [*[math.nan] * 3, 4.0, 4.0])
-    assert table.notes == (
-        "2 runs have not finished (status running: a, b)",
-        "1 run has not finished (status failed: c)",
-    )
+    screened, left_out = screen_table(table, LAWS["chinchilla"])
+    assert screened.run_ids == ("e", "d")
+    assert {one["run_id"]: one["reason"] for one in left_out} == {
+        "a": "it has not finished: its status is running",
+        "b": "it has not finished: its status is running",
+        "c": "it has not finished: its status is failed",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,52 @@
+"""Laws of the best setting, which is read off sweeps: the same run trained at several values of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from isoloss.arrays import FloatArray
+from isoloss.laws.power_product import PowerProduct
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A setting that runs are swept over, in a column of its own; its best value is a power of each of `of`."""
+
+    column: str
+    symbol: str
+    unit: str
+    of: tuple[str, ...]
+
+
+class SweepLaw(PowerProduct):
+    """The value of the first axis at which the loss is least, as a product of powers of what a run is.
+
+    Runs that agree in the columns `cell` are one sweep: they differ in the axes alone. `site` are those of them
+    that say what is trained; sweeps of one site that differ in the others compete for the least loss.
+    """
+
+    predicts_outcomes = False
+    axes: ClassVar[tuple[Axis, ...]]
+    cell: ClassVar[tuple[str, ...]]
+    site: ClassVar[tuple[str, ...]] = ("n_params", "n_tokens")
+
+    readings: ClassVar[tuple[str, ...]] = ()
+    """Conventions that the usual one chooses from by how they predict sweeps from others, the simplest first."""
+
+    @property
+    def run_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.site, *self.cell, self.main.column)))
+
+    def with_settings(self, columns: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+        """Return the columns (runs,) of runs, and beside them settings that follow from several of them."""
+        return columns
+
+    @property
+    def main(self) -> Axis:
+        return self.axes[0]
+
+    @abstractmethod
+    def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray: ...
