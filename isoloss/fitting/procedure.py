@@ -12,8 +12,9 @@ from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.fitting.selection import Comparison, choose
 from isoloss.fitting.selection import compare as compare_laws
+from isoloss.fitting.staged import fit_staged
 from isoloss.fitting.sweeps import fit_sweeps
-from isoloss.laws import LAWS, SweepLaw
+from isoloss.laws import LAWS, StagedLaw, SweepLaw
 from isoloss.observations import Curve, RunTable
 
 AUTO = "auto"
@@ -50,6 +51,8 @@ def fit(
     read = LAWS.get(law) if isinstance(law, str) else None
     if isinstance(read, SweepLaw):
         return fit_sweeps(read, observations, asked, **about)
+    if isinstance(read, StagedLaw):
+        return fit_staged(read, observations, asked, **about)
     return fit_law(law, observations, asked, **about)
 
 

@@ -20,7 +20,7 @@ from isoloss.fitting.screening import (
 from isoloss.laws import TableLaw
 from isoloss.observations import RunTable
 from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT
-from isoloss.observations.tables import SUMMARY_FIELDS, WHY_LEFT_OUT
+from isoloss.observations.tables import SUMMARY_COLUMNS, SUMMARY_FIELDS, WHY_LEFT_OUT
 
 
 def screen_table(
@@ -33,12 +33,9 @@ def screen_table(
     for name, times in Counter(table.run_ids).items():
         if times > 1:
             raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
-    reasons = [
-        of_columns or of_outcome
-        for of_columns, of_outcome in zip(
-            lacking_columns(table, law.run_columns), lacking_outcomes(table), strict=True
-        )
-    ]
+    of_columns = lacking_columns(table, law.run_columns)
+    of_outcomes = lacking_outcomes(table) if law.needs_outcome else [None] * table.n_runs
+    reasons = [one or other for one, other in zip(of_columns, of_outcomes, strict=True)]
     left_out = [
         *unread,
         *(
@@ -63,11 +60,12 @@ def lacking_columns(table: RunTable, names: Sequence[str]) -> list[str | None]:
 def _lacking(table: RunTable, names: Sequence[str], row: int) -> Iterator[str]:
     for name in names:
         value = table.column(name)[row]
+        where = "summary" if name in SUMMARY_COLUMNS else "config"
         if np.isnan(value):
-            yield f"it has no config.{name}"
+            yield f"it has no {where}.{name}"
         elif not LOWEST_COUNT <= value <= HIGHEST_COUNT:
             limits = f"must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}"
-            yield f"its config.{name} is {value:g}, and {limits}"
+            yield f"its {where}.{name} is {value:g}, and {limits}"
 
 
 def lacking_outcomes(table: RunTable) -> list[str | None]:

@@ -14,6 +14,8 @@ from isoloss.laws.optimal_batch import OptimalBatch
 from isoloss.laws.optimal_lr import OptimalLR
 from isoloss.laws.power_law import PowerLaw
 from isoloss.laws.power_law_compute import PowerLawCompute
+from isoloss.laws.staged_law import StagedLaw
+from isoloss.laws.steps_to_target import StepsToTarget
 from isoloss.laws.sweep_law import SweepLaw
 from isoloss.laws.three_term import ThreeTerm
 from isoloss.laws.timescale import Timescale
@@ -33,8 +35,9 @@ LAWS: dict[str, Law[Any]] = {
         ThreeTerm(),
         Timescale(),
         OptimalBatch(),
+        StepsToTarget(),
         OptimalLR(),
     )
 }
 
-__all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "SweepLaw", "TableLaw"]
+__all__ = ["LAWS", "CurveLaw", "Features", "Law", "Parameter", "Priors", "StagedLaw", "SweepLaw", "TableLaw"]

@@ -198,6 +198,9 @@ class TableLaw(Law[F]):
     predicts_outcomes: ClassVar[bool] = True
     """Whether it predicts what came of a run, its final loss; otherwise how a run is best set."""
 
+    needs_outcome: ClassVar[bool] = True
+    """Whether every run must have the outcome that is the target; otherwise its columns say all."""
+
     @property
     def run_columns(self) -> tuple[str, ...]:
         """The columns that every run must have that is fitted."""

@@ -40,6 +40,10 @@ SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": 
 """Where the summary of a finished run has what a fit is asked to target."""
 
 
+SUMMARY_COLUMNS = ("steps_to_target", "target_loss")
+"""What a summary says beside the outcome: columns of their own."""
+
+
 @dataclass(frozen=True)
 class RunTable:
     """Finished runs, one a row: `columns` of what they were, and the `outcome` (runs,) of each.
@@ -132,7 +136,7 @@ class RunTable:
         rows = _rows(runs)
         counts = [n_params_of(run.get("config") or {}, n_params_kind) for run in rows]
         configs = [
-            _with_count(numbers(run.get("config") or {}), count)
+            _with_count(numbers(run.get("config") or {}), count) | _of_summary(run)
             for run, (_, count) in zip(rows, counts, strict=True)
         ]
         fields = sorted({name for config in configs for name in config})
@@ -172,6 +176,11 @@ def numbers(config: Mapping[str, Any]) -> dict[str, float]:
         for name, value in config.items()
         if isinstance(value, int | float) and fits_float(value) and math.isfinite(value)
     }
+
+
+def _of_summary(run: Mapping[str, Any]) -> dict[str, float]:
+    summary = numbers(run.get("summary") or {})
+    return {name: summary[name] for name in SUMMARY_COLUMNS if name in summary}
 
 
 def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ...]]:

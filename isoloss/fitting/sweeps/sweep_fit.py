@@ -24,7 +24,8 @@ from isoloss.fitting.screening import held_names
 from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, screen_sweeps, sweeps_of
 from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, own_optima
 from isoloss.fitting.sweeps.sweep_report import described, scored
-from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask, Units
+from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
+from isoloss.fitting.units import Units
 from isoloss.laws.power_laws import ON_ONE_LINE, SAME_LOG
 from isoloss.laws.sweep_law import Axis, SweepLaw
 from isoloss.observations import RunTable
