@@ -41,9 +41,3 @@ class Units:
         """Return by how much Student's quantile exceeds the normal one, for `n_known` parameters of these units."""
         left, tail = max(1, self.count - n_known), (1 + level) / 2
         return float(stats.t.ppf(tail, left) / stats.norm.ppf(tail))
-
-
-def leave_one_out(groups: IntArray) -> FloatArray:
-    """Return weights (1 + groups, runs): the runs as they are, then without each group in turn."""
-    without = np.arange(int(groups.max()) + 1)[:, None] != groups[None]
-    return np.concatenate([np.ones((1, groups.size)), without.astype(np.float64)])

@@ -5,6 +5,7 @@ from typing import Any
 from isoloss.laws.broken_power_law import BrokenPowerLaw
 from isoloss.laws.chinchilla import Chinchilla
 from isoloss.laws.concave_memory import ConcaveMemory
+from isoloss.laws.critical_batch import CriticalBatch
 from isoloss.laws.effective_lr import EffectiveLR
 from isoloss.laws.kaplan import Kaplan
 from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
@@ -35,6 +36,7 @@ LAWS: dict[str, Law[Any]] = {
         ThreeTerm(),
         Timescale(),
         OptimalBatch(),
+        CriticalBatch(),
         StepsToTarget(),
         OptimalLR(),
     )

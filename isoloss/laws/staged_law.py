@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from isoloss.laws.law import TableLaw
 
@@ -11,3 +11,5 @@ class StagedLaw(TableLaw[Any]):
     """A law whose parameters come out of several fits, one on what the other found; see `fitting.staged`."""
 
     predicts_outcomes = False
+    reads: ClassVar[str | None] = None
+    """The column that runs are measured by where it is not their outcome."""

@@ -29,7 +29,7 @@ def cbs_20pct(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def b_crit(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return the batch, in tokens, that takes twice the fewest steps and twice the least data: b / a (laws.md 4)."""
+    """Return the batch, in tokens, that takes twice the fewest steps and twice the least data (laws.md 4)."""
     return b / a
 
 
@@ -48,6 +48,7 @@ class StepsToTarget(StagedLaw):
     unit = "steps"
     columns = ("n_params", "batch_tokens")
     needs_outcome = False
+    reads = "steps_to_target"
     remedy = "add runs at more batches, on both sides of b/a, and at more model sizes"
     remedies: ClassVar = {}
     requires = ("config.n_params", "config.batch_tokens", "summary.steps_to_target", "summary.target_loss")

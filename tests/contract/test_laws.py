@@ -38,6 +38,7 @@ TRUTHS: dict[str, dict[str, float]] = {
     "steps_to_target": {
         "a_coefficient": 1.3, "a_exponent_n_params": 0.38, "b_coefficient": 18.0, "b_exponent_n_params": 1.0,
     },
+    "critical_batch": {"coefficient": 4.0, "exponent": 0.46},
     "timescale": {"coefficient": 1.1, "exponent": -0.53},
     "optimal_batch": {"coefficient": 20.0, "exponent": 0.45, "exponent_n_params": 0.1},
     "optimal_lr": {"coefficient": 1.8, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25},

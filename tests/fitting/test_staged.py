@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 import isoloss
 from isoloss.errors import InvalidInput, Unidentified, UnusableData
@@ -32,9 +34,36 @@ def steps(seed: int | None = None, sizes: np.ndarray = SIZES, batches: np.ndarra
     return RunTable(names, columns, np.full(size.size, np.nan), n_params_kind="non_embedding")
 
 
-STAGED = {"steps_to_target": steps}
-FAR = {"steps_to_target": {"n_params": 4e9, "batch_tokens": 2e6}}
-EXACT = {"steps_to_target": 1.3 * 4e9**0.38 + 18 * 4e9 / 2e6}
+def least_data(data: float, batch: float) -> float:
+    """Return D_min of D_min (1 + B / B_crit) = D, with B_crit = 4 D_min^.46."""
+    return float(
+        brentq(lambda log_d: math.exp(log_d) * (1 + batch / (4 * math.exp(log_d * 0.46))) - data, 0, 60)
+    )
+
+
+def batches(seed: int | None = None, sizes: tuple[float, ...] = (1e8, 4e8), levels: int = 7) -> RunTable:
+    """A study as in Power Lines: every batch on five numbers of tokens, losses that depend on D_min alone."""
+    rows = [
+        (size, data, batch)
+        for size in sizes
+        for batch in 4 * (20 * size) ** 0.46 * 2.0 ** (np.arange(levels) - levels // 2)
+        for data in 20 * size * np.array([0.35, 0.7, 1.4, 2.8, 5.6])
+    ]
+    size, data, batch = (np.array(column) for column in zip(*rows, strict=True))
+    least = np.exp([least_data(one, other) for one, other in zip(data, batch, strict=True)])
+    loss = 1.7 + 400 * size**-0.34 + 900 * least**-0.31
+    if seed is not None:
+        loss = loss * np.exp(1e-3 * np.random.default_rng(seed).standard_normal(size.size))
+    names = tuple(f"run-{number:03}" for number in range(size.size))
+    columns = {"n_params": size, "n_tokens": data, "batch_tokens": batch}
+    return RunTable(names, columns, loss, n_params_kind="non_embedding")
+
+
+STAGED = {"steps_to_target": steps, "critical_batch": batches}
+FAR = {"steps_to_target": {"n_params": 4e9, "batch_tokens": 2e6}, "critical_batch": {"n_tokens": 2e11}}
+EXACT = {"steps_to_target": 1.3 * 4e9**0.38 + 18 * 4e9 / 2e6, "critical_batch": 4 * 2e11**0.46}
+TOLERANCE = {"steps_to_target": 1e-5, "critical_batch": 0.02}
+"""The loss of one batch over the data is a power only nearly: Power Lines' own procedure is so much off."""
 every_staged_law = pytest.mark.parametrize("name", sorted(STAGED))
 
 
@@ -47,7 +76,7 @@ def test_every_law_in_stages_is_tried_here() -> None:
 def test_exact_runs_give_their_law_back(name: str) -> None:
     """Noiseless runs determine the law, with a sound verdict, far beyond them too."""
     found = isoloss.fit(name, STAGED[name]())
-    np.testing.assert_allclose(found.predict(config=FAR[name]).value, EXACT[name], rtol=1e-5)
+    np.testing.assert_allclose(found.predict(config=FAR[name]).value, EXACT[name], rtol=TOLERANCE[name])
     assert found.verdict == "sound", found.reasons
 
 

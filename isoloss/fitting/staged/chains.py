@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import FloatArray, IntArray
+from isoloss.fitting.solver import Model, solve
+from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
 Values = Mapping[str, tuple[str, FloatArray]]
@@ -24,31 +26,95 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Points:
+    """What the law predicts, as earlier stages found it: `columns` and `outcome` (n,), `rows` the runs of each."""
+
+    names: Sequence[str]
+    columns: Mapping[str, FloatArray]
+    outcome: FloatArray
+    rows: Sequence[Sequence[int]]
+
+    def only(self, chosen: Sequence[int] | IntArray) -> Points:
+        return Points(
+            [self.names[one] for one in chosen],
+            {name: values[list(chosen)] for name, values in self.columns.items()},
+            self.outcome[list(chosen)],
+            [self.rows[one] for one in chosen],
+        )
+
+
+@dataclass(frozen=True)
 class Found:
     """The outcome of a chain for every member: `theta` (members, parameters), by groups, and what follows.
 
+    `points` are those of the first member, which has the runs as they are. `noise` is the standard deviation of the
+    logarithm of what runs showed about the fits of the first stage, which have `n_fitted` parameters in all.
     `missing` are parameters that the runs cannot determine, with why; `weak` and `notes` are reasons in words,
     those that speak against the law and others. `left_out` has runs that no stage could use.
     """
 
     theta: FloatArray
+    points: Points
     groups: Sequence[Group]
     derived: Values
+    noise: float
+    n_fitted: int
     missing: Mapping[str, str] = field(default_factory=dict)
     weak: Sequence[str] = ()
     notes: Sequence[str] = ()
     left_out: Sequence[dict[str, str]] = ()
 
-    def columns(self) -> Iterator[FloatArray]:
-        """Yield everything that was found, (members,) each, in one order."""
-        yield from self.theta.T
-        for group in self.groups:
-            yield from (values for _, values in group.values.values())
-        yield from (values for _, values in self.derived.values())
+
+def nothing(law: StagedLaw, members: int, why: str, left_out: Sequence[dict[str, str]]) -> Found:
+    """Return what is found where the first stage has nothing to work on."""
+    names = [parameter.name for parameter in law.parameters]
+    points = Points([], {name: np.empty(0) for name in (*law.columns, "n_params")}, np.empty(0), [])
+    theta = np.full((members, len(names)), np.nan)
+    return Found(theta, points, [], {}, 0.0, 0, dict.fromkeys(names, why), left_out=left_out)
 
 
 Chain = Callable[[RunTable, FloatArray], Found]
-"""Runs that all have what the law needs, and weights (members, runs) of each: what is found for every member."""
+"""Runs that all have what the law needs, and the logarithms (members, runs) of what they showed: what is found for
+every member. The first has them as they are."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a search begins and how far it goes, (parameters,) each."""
+
+    start: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+def solve_each(model: Model, logs: FloatArray, limits: Limits, delta: float = np.inf) -> FloatArray:
+    """Return the parameters (members, parameters) whose logarithms of predictions are nearest to logs (members, n).
+
+    `model` maps parameters to such logarithms and their derivatives. What each member saw rides along in the
+    solver as parameters that are held: it knows one model for all.
+    """
+    count = limits.start.size
+
+    def residuals(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        told, slopes = model(theta[:, :count])
+        held = np.zeros((*told.shape, told.shape[1]))
+        return told - theta[:, count:], np.concatenate([slopes, held], axis=2)
+
+    starts, low, high = (
+        np.concatenate([np.repeat(one[None], len(logs), axis=0), logs], axis=1)
+        for one in (limits.start, limits.lower, limits.upper)
+    )
+    found = solve(residuals, starts, np.ones_like(logs), lower=low, upper=high, delta=delta)
+    return found.theta[:, :count]
+
+
+def distinct_members(logs: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Return the different rows of logs (members, n), the first one first, and which of them each member has."""
+    same = np.all(logs == logs[:1], axis=1)
+    rows = np.concatenate([[0], np.flatnonzero(~same)])
+    back = np.zeros(len(logs), dtype=np.int64)
+    back[rows] = np.arange(rows.size)
+    return logs[rows], back
 
 
 def group_rows(columns: Sequence[FloatArray]) -> list[list[int]]:
@@ -59,14 +125,15 @@ def group_rows(columns: Sequence[FloatArray]) -> list[list[int]]:
     return sorted(rows, key=lambda group: tuple(float(column[group[0]]) for column in columns))
 
 
-def power_of(x: FloatArray, y: FloatArray, weights: FloatArray | None = None) -> FloatArray:
-    """Return ln coefficient and exponent of y = coefficient * x^exponent by least squares on ln y.
+def power_of(x: FloatArray, y: FloatArray, counts: FloatArray | None = None) -> FloatArray:
+    """Return ln coefficient and exponent of y = coefficient * x^exponent by least squares on ln y, (members, 2).
 
-    `x` (members, n) or (n,), `y` (members, n), both above 0 and NaN where there is none; returns (members, 2).
+    `x` (members, n) or (n,), `y` (members, n), both above 0, NaN where there is none; `counts` (n,) is 0 for those
+    that do not count.
     """
     log_x, log_y = np.broadcast_arrays(np.log(x), np.log(y))
     known = np.isfinite(log_x) & np.isfinite(log_y)
-    w = known * (1.0 if weights is None else weights)
+    w = known * (1.0 if counts is None else counts)
     total = w.sum(axis=1, keepdims=True)
     log_x, log_y = np.where(known, log_x, 0.0), np.where(known, log_y, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):

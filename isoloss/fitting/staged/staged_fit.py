@@ -16,15 +16,15 @@ from isoloss.fitting.options import FitOptions
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Fit
 from isoloss.fitting.staged.chains import Chain
+from isoloss.fitting.staged.critical_batch import critical_batch
 from isoloss.fitting.staged.staged_report import Staged, described
 from isoloss.fitting.staged.steps_to_target import steps_to_target
-from isoloss.fitting.staged.validation import validated
+from isoloss.fitting.staged.validation import moved, validated
 from isoloss.fitting.table_screening import screen_table
-from isoloss.fitting.units import leave_one_out
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
-CHAINS: Mapping[str, Chain] = {"steps_to_target": steps_to_target}
+CHAINS: Mapping[str, Chain] = {"steps_to_target": steps_to_target, "critical_batch": critical_batch}
 
 UNUSED_OPTIONS = ("fix", "bounds", "expr", "priors", "prior_strength", "skip_steps")
 
@@ -52,8 +52,10 @@ def fit_staged(
         )
     progress(0.1, "fitting in stages")
     chain = CHAINS[law.name]
-    found = chain(table, leave_one_out(np.arange(table.n_runs)))
-    return described(Staged(law, table, asked, found, validated(law, table, chain)), now, dropped)
+    found = moved(chain, table, law)
+    return described(
+        Staged(law, table, asked, found, validated(law, table, found.points, chain)), now, dropped
+    )
 
 
 def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> None:

@@ -8,19 +8,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.datasets import TableDataset
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.options import FitOptions
+from isoloss.fitting.ranges import TableRange
 from isoloss.fitting.report import resampled
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
 from isoloss.fitting.scores import mean_scores, score
-from isoloss.fitting.staged.chains import Found, Group
-from isoloss.fitting.staged.validation import Stage
-from isoloss.fitting.units import Units
+from isoloss.fitting.staged.chains import Found, Group, Points
+from isoloss.fitting.staged.validation import Stage, told_of
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
+
+UNLIKELY = 0.05
+"""Chance, over all stages, that noise passes for an error of the law."""
 
 FAR_OFF = 0.2
 """Error in logarithms, of runs predicted from smaller ones, above which no prediction is trusted."""
@@ -28,7 +31,7 @@ FAR_OFF = 0.2
 
 @dataclass(frozen=True)
 class Staged:
-    """A law, the runs (`outcome` of them is what it predicts), what was found, and what was predicted of others."""
+    """A law, its runs, what was found of them, and what was predicted of larger ones."""
 
     law: StagedLaw
     table: RunTable
@@ -37,26 +40,31 @@ class Staged:
     stages: Sequence[Stage]
 
     @property
-    def observed(self) -> FloatArray:
-        return self.table.column(self.law.quantity)
+    def points(self) -> Points:
+        return self.found.points
 
     @cached_property
     def told(self) -> FloatArray:
-        columns = {name: self.table.column(name) for name in self.law.columns}
-        return np.asarray(self.law.predict(self.found.theta[:1], self.law.prepare(columns))[0])
+        return told_of(self.law, self.found.theta[:1], self.points)[0]
 
     @property
     def determined(self) -> bool:
         return bool(np.all(np.isfinite(self.found.theta[0])))
 
     @cached_property
-    def units(self) -> Units:
-        return Units("runs", np.arange(self.table.n_runs))
-
-    @cached_property
     def inflation(self) -> float:
-        fitted = sum(len(group.values) for group in self.found.groups) // 2
-        return self.units.inflation(fitted, self.asked.level)
+        """By how much Student's quantile exceeds the normal one: the noise is known from so many runs."""
+        left, tail = max(1, self.table.n_runs - self.found.n_fitted), (1 + self.asked.level) / 2
+        return float(stats.t.ppf(tail, left) / stats.norm.ppf(tail))
+
+    def members(self, values: FloatArray) -> FloatArray:
+        """Return resamples (resamples, ...) of what was found, (1 + runs, ...): noise moves every run by chance."""
+        moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
+        drawn = [
+            np.random.default_rng([self.asked.seed, number]).standard_normal(len(moves))
+            for number in range(self.asked.bootstrap)
+        ]
+        return np.asarray(values[0] + np.tensordot(np.array(drawn).reshape(-1, len(moves)), moves, 1))
 
     def interval(self, values: FloatArray) -> tuple[float, float | None, tuple[float, float] | None]:
         """Return (value, standard error, interval) of something found for every member (members,).
@@ -65,8 +73,7 @@ class Staged:
         """
         in_logs = bool(np.all(values > 0))
         at = np.log(values) if in_logs else values
-        members = self.units.samples(at[:1], at[1:, None], self.asked)[:, 0]
-        error, ends = resampled(members, self.asked.level, float(at[0]), self.inflation)
+        error, ends = resampled(self.members(at), self.asked.level, float(at[0]), self.inflation)
         if not in_logs or error is None or ends is None:
             return float(values[0]), error, ends
         return float(values[0]), error * float(values[0]), (float(np.exp(ends[0])), float(np.exp(ends[1])))
@@ -79,7 +86,9 @@ def described(staged: Staged, provenance: Mapping[str, Any], dropped: Sequence[d
     return Fit(
         law_name=staged.law.name,
         parameters={one.name: one for one in _parameters(staged)},
-        objective=float(np.mean(np.log(staged.told / staged.observed) ** 2) / 2) if sound else float("nan"),
+        objective=float(np.mean(np.log(staged.told / staged.points.outcome) ** 2) / 2)
+        if sound
+        else float("nan"),
         metrics=_metrics(staged),
         holdout=_holdout(staged),
         groups=[_group(staged, group) for group in staged.found.groups],
@@ -93,16 +102,26 @@ def described(staged: Staged, provenance: Mapping[str, Any], dropped: Sequence[d
         samples=_samples(staged) if sound else np.empty((0, len(staged.law.parameters))),
         inflation=staged.inflation,
         spread=_spread(staged),
-        fitted_range=TableDataset(staged.table, staged.law.columns).fitted_range(staged.law),
+        fitted_range=_fitted_range(staged),
         missing=dict(staged.found.missing),
     )
+
+
+def _fitted_range(staged: Staged) -> TableRange:
+    """Return where the points lie; a law that does not read the size claims to hold for any."""
+    columns, law = staged.points.columns, staged.law
+    if not staged.points.names:
+        nowhere = (float("nan"), float("nan"))
+        return TableRange(dict.fromkeys(law.columns, nowhere), nowhere, staged.table.n_params_kind)
+    chosen = {name: columns[name] for name in law.columns}
+    return TableRange.of(chosen, law.scale(columns), staged.table.n_params_kind, None)
 
 
 def _samples(staged: Staged) -> FloatArray:
     """Return the law's parameters for every resample, (resamples, parameters): coefficients move in logarithms."""
     in_logs = np.array([one.scale == "log" for one in staged.law.parameters])
     theta = np.where(in_logs, np.log(np.where(in_logs, staged.found.theta, 1.0)), staged.found.theta)
-    members = staged.units.samples(theta[0], theta[1:], staged.asked)
+    members = staged.members(theta)
     return np.where(in_logs, np.exp(np.where(in_logs, members, 0.0)), members)
 
 
@@ -131,17 +150,14 @@ def _derived(staged: Staged, name: str, unit: str, values: FloatArray) -> Derive
 
 
 def _metrics(staged: Staged) -> dict[str, Any]:
-    """Return how the law meets every run, in the unit of what it predicts."""
+    """Return how the law meets every point, in the unit of what it predicts."""
     if not staged.determined:
         return {"runs": {}, "mean": {}}
-    return _scores(staged, range(staged.table.n_runs), staged.told)
+    return _scores(staged.points, staged.told)
 
 
-def _scores(staged: Staged, rows: Sequence[int], told: FloatArray) -> dict[str, Any]:
-    runs = {
-        staged.table.run_ids[row]: score(staged.observed[[row]], told[[place]])
-        for place, row in enumerate(rows)
-    }
+def _scores(points: Points, told: FloatArray) -> dict[str, Any]:
+    runs = {name: score(points.outcome[[place]], told[[place]]) for place, name in enumerate(points.names)}
     return {"runs": runs, "mean": mean_scores(runs.values())}
 
 
@@ -150,10 +166,10 @@ def _holdout(staged: Staged) -> dict[str, Any] | None:
         return None
     each = [
         {
-            "predicted": stage.fold.what,
-            "n_fitted": len(stage.fold.fitted),
-            "score": float(np.sqrt(np.mean(_errors(staged, stage) ** 2))),
-            **_scores(staged, stage.fold.predicted, stage.told),
+            "predicted": stage.what,
+            "n_fitted": stage.n_fitted,
+            "score": float(np.sqrt(np.mean(stage.error**2))),
+            **_scores(stage.points, stage.told),
         }
         for stage in staged.stages
     ]
@@ -161,31 +177,33 @@ def _holdout(staged: Staged) -> dict[str, Any] | None:
     return {**first, "others": [{name: one[name] for name in one if name != "runs"} for one in each[1:]]}
 
 
-def _errors(staged: Staged, stage: Stage) -> FloatArray:
-    return np.log(stage.told / staged.observed[list(stage.fold.predicted)])
-
-
 def _spread(staged: Staged) -> Spread:
     """Return the error of runs predicted from smaller ones beyond what the fitted runs show, in logarithms."""
     if not staged.determined:
         return Spread(None, 0, (0.0,) * 201)
-    residuals = np.log(staged.told / staged.observed)
+    residuals = np.log(staged.told / staged.points.outcome)
     noise = noise_quantiles(residuals)
     if not staged.stages:
         return Spread(None, 0, noise)
-    usual = float(np.sqrt(np.mean(residuals**2)))
-    errors = [abs(float(np.mean(_errors(staged, stage)))) for stage in staged.stages]
-    worst = int(np.argmax(errors))
-    beyond = float(np.sqrt(max(0.0, errors[worst] ** 2 - usual**2)))
-    return Spread(beyond, len(errors), noise, errors[worst], usual, staged.stages[worst].fold.what)
+    within = float(np.mean(residuals**2))
+    errors = np.array([abs(float(np.mean(stage.error))) for stage in staged.stages])
+    usual = np.sqrt([stage.by_noise**2 + within / len(stage.points.names) for stage in staged.stages])
+    unlikely = stats.norm.ppf(1 - UNLIKELY / (2 * errors.size))
+    beyond = np.where(errors > unlikely * usual, np.sqrt(np.maximum(0.0, errors**2 - usual**2)), 0.0)
+    worst = int(np.argmax(beyond))
+    told = staged.stages[worst].what
+    return Spread(
+        float(beyond[worst]), errors.size, noise, errors[worst], float(unlikely * usual[worst]), told
+    )
 
 
 def _diagnostics(staged: Staged) -> dict[str, Any]:
     spread = _spread(staged)
     return {
-        "n_points": staged.table.n_runs,
+        "n_points": len(staged.points.names),
         "n_runs": staged.table.n_runs,
         "n_groups": len(staged.found.groups),
+        "noise": staged.found.noise,
         "resampling": {"unit": "runs", "resamples": staged.asked.bootstrap, "statement": _statement(staged)},
         "discrepancy": {
             "log": spread.discrepancy,
@@ -200,7 +218,8 @@ def _diagnostics(staged: Staged) -> dict[str, Any]:
 def _statement(staged: Staged) -> str:
     if not staged.asked.bootstrap:
         return "no resamples were drawn: there are no intervals"
-    return f"intervals come from running all stages without each of {staged.table.n_runs} runs"
+    noise = f"{np.expm1(staged.found.noise):.2g}"
+    return f"intervals are what noise of a share of {noise} in every run does to all stages together"
 
 
 def _judged(staged: Staged) -> tuple[Verdict, list[str]]:

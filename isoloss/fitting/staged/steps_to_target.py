@@ -5,9 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.solver import solve
-from isoloss.fitting.staged.chains import Found, Group, group_rows, power_of
-from isoloss.laws.steps_to_target import BASE_BATCH_TOKENS, b_crit, cbs_20pct
+from isoloss.fitting.staged.chains import (
+    Found,
+    Group,
+    Limits,
+    Points,
+    distinct_members,
+    group_rows,
+    nothing,
+    power_of,
+    solve_each,
+)
+from isoloss.laws.steps_to_target import BASE_BATCH_TOKENS, StepsToTarget, b_crit, cbs_20pct
 from isoloss.observations import RunTable
 
 FEWEST_BATCHES = 3
@@ -20,9 +29,9 @@ CONFOUNDED = 0.98
 """Correlation of size and data, in logarithms, above which they are one variable."""
 
 
-def steps_to_target(table: RunTable, weights: FloatArray) -> Found:
+def steps_to_target(table: RunTable, logs: FloatArray) -> Found:
     """Return the law of steps over size and batch for every member; see `chains.Chain`."""
-    size, batch, steps = (table.column(name) for name in ("n_params", "batch_tokens", "steps_to_target"))
+    size, batch = table.column("n_params"), table.column("batch_tokens")
     groups = group_rows([size, table.column("target_loss")])
     usable = [rows for rows in groups if np.unique(batch[rows]).size >= FEWEST_BATCHES]
     left_out = [
@@ -36,35 +45,42 @@ def steps_to_target(table: RunTable, weights: FloatArray) -> Found:
     ]
     if not usable:
         why = f"no size and target have {FEWEST_BATCHES} batches"
-        return _nothing(len(weights), why, left_out)
-    fits = np.stack([_hyperbola(batch[rows], steps[rows], weights[:, rows]) for rows in usable])
-    a, b = fits[:, :, 0].T, fits[:, :, 1].T
+        return nothing(StepsToTarget(), len(logs), why, left_out)
+    fits = [_hyperbola(batch[rows], logs[:, rows]) for rows in usable]
+    a, b = (np.stack([fit[part] for fit in fits], axis=1) for part in range(2))
     sizes = np.array([size[rows[0]] for rows in usable])
     powers = {name: power_of(sizes, values) for name, values in (("a", a), ("b", b))}
     theta = np.concatenate([_scaled(powers["a"]), _scaled(powers["b"])], axis=1)
     found = [_group(table, rows, a[:, n], b[:, n]) for n, rows in enumerate(usable)]
     missing, weak = _lacking(sizes)
-    return Found(theta, found, _derived(sizes, a, b), missing, weak, list(_readings(sizes, a, b)), left_out)
+    chosen = [row for rows in usable for row in rows]
+    off = [np.log(a[0, n] + b[0, n] / batch[rows]) - logs[0, rows] for n, rows in enumerate(usable)]
+    noise = float(np.sqrt(np.sum(np.concatenate(off) ** 2) / max(1, len(chosen) - 2 * len(usable))))
+    return Found(
+        theta, _points(table, chosen), found, _derived(sizes, a, b), noise, 2 * len(usable), missing, weak,
+        _readings(sizes, a, b), left_out,
+    )  # fmt: skip
 
 
-def _nothing(members: int, why: str, left_out: list[dict[str, str]]) -> Found:
-    names = ("a_coefficient", "a_exponent_n_params", "b_coefficient", "b_exponent_n_params")
-    return Found(np.full((members, 4), np.nan), [], {}, dict.fromkeys(names, why), left_out=left_out)
+def _points(table: RunTable, rows: list[int]) -> Points:
+    columns = {name: table.column(name)[rows] for name in ("n_params", "batch_tokens")}
+    names = [table.run_ids[row] for row in rows]
+    return Points(names, columns, table.column("steps_to_target")[rows], [[row] for row in rows])
 
 
-def _hyperbola(batch: FloatArray, steps: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return a and b of steps = a + b / batch by least squares on the logarithm, (members, 2)."""
-    log_batch, log_steps = np.log(batch), np.log(steps)
+def _hyperbola(batch: FloatArray, logs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return a and b of steps = a + b / batch, (members,) each, by least squares on logs (members, runs)."""
+    log_batch = np.log(batch)
 
     def model(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         few, more = np.exp(theta[:, :1]), np.exp(theta[:, 1:] - log_batch)
         total = few + more
-        return np.log(total) - log_steps, np.stack([few / total, more / total], axis=2)
+        return np.log(total), np.stack([few / total, more / total], axis=2)
 
-    start = np.log([[steps.min() / 2, float(np.median(steps * batch)) / 2]])
-    starts = np.repeat(start, len(weights), axis=0)
-    low, high = np.full(2, -FARTHEST), np.full(2, FARTHEST)
-    return np.exp(solve(model, starts, weights, lower=low, upper=high, delta=np.inf).theta)
+    start = np.array([logs[0].min(), np.median(logs[0] + log_batch)]) - np.log(2)
+    distinct, back = distinct_members(logs)
+    found = solve_each(model, distinct, Limits(start, np.full(2, -FARTHEST), np.full(2, FARTHEST)))
+    return np.exp(found[back, 0]), np.exp(found[back, 1])
 
 
 def _scaled(power: FloatArray) -> FloatArray:
