@@ -9,15 +9,19 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+import isoloss
 import isoloss.fitting
 from app.fits.routes import MAX_SUMMED_STEPS, bounded
 from app.fits.schemas import MAX_PREDICTED_STEPS, Options
 from isoloss.errors import InvalidSchedule
 from isoloss.fitting import FitOptions
 from isoloss.laws import LAWS, TableLaw
-from isoloss.observations import Curve
+from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import SUMMARY_COLUMNS
 from store import fits, jobs
 from tests.app.conftest import Api, fields, problem
+from tests.fitting.synthetic_sweeps import decays, lr_alone
+from tests.fitting.test_staged import batches, steps
 from workers import fits as fit_work
 
 LAW = "lr_annealing"
@@ -541,3 +545,67 @@ def test_options_of_a_fit_of_finished_runs_are_checked_first(
     _put_row(client, project, "b", config={"n_params": 1e8})  # nothing came of it: it cannot be fitted
     body = {"law": TABLE_LAW, "select": {"all": True}, "options": options}
     assert fields(client.post(f"{project}/fits", json=body)) == [field]
+
+
+def _put_table(client: httpx.Client, project: str, table: RunTable) -> None:
+    """Finished runs of a table: columns of a summary go there, the others into the configuration."""
+    for row, name in enumerate(table.run_ids):
+        values = {column: float(one[row]) for column, one in table.columns.items()}
+        summary = {column: values.pop(column) for column in SUMMARY_COLUMNS if column in values}
+        summary = {
+            column: int(one) if column == "steps_to_target" else one for column, one in summary.items()
+        }
+        if np.isfinite(table.outcome[row]):
+            summary["final_loss"] = float(table.outcome[row])
+        counts = {"n_params", "n_tokens", "batch_tokens"} & values.keys()
+        config = {**values, **{column: round(values[column]) for column in counts}}
+        _put_row(client, project, name, config=config, summary=summary)
+
+
+SWEPT = ((1e8, 1e9), (1e8, 1e10), (4e8, 4e9), (4e8, 4e10))
+
+
+@pytest.mark.parametrize(
+    ("law", "table", "quantity", "asked"),
+    [
+        (
+            "optimal_lr",
+            lr_alone(0, sites=SWEPT),
+            "peak_lr",
+            {"n_params": 1_000_000_000, "n_tokens": 20_000_000_000},
+        ),
+        (
+            "timescale",
+            decays(0, sites=SWEPT),
+            "timescale",
+            {"n_params": 1_000_000_000, "n_tokens": 20_000_000_000},
+        ),
+        ("critical_batch", batches(0), "critical_batch_tokens", {"n_tokens": 20_000_000_000}),
+        (
+            "steps_to_target",
+            steps(0),
+            "steps_to_target",
+            {"n_params": 1_000_000_000, "batch_tokens": 1_000_000},
+        ),
+    ],
+)
+def test_laws_of_settings_go_over_http(
+    api: Api,
+    client: httpx.Client,
+    project: str,
+    law: str,
+    table: RunTable,
+    quantity: str,
+    asked: dict[str, int],
+) -> None:
+    """From runs to groups, parameters and a prediction of what a run is best set to, as the library has them."""
+    _put_table(client, project, table)
+    shown = _fitted(api, client, project, {"law": law, "select": {"all": True}, "options": {"bootstrap": 50}})
+    assert shown["status"] == "succeeded", shown
+    assert shown["verdict"] in ("sound", "weak"), shown["reasons"]
+    assert shown["groups"]
+    told = client.post(f"{project}/fits/{shown['id']}/predictions", json={"config": asked}).json()
+    assert told["quantity"] == quantity
+    assert told["lower"][0] < told["value"][0] < told["upper"][0]
+    own = isoloss.fit(law, table, bootstrap=50).predict(config=asked)
+    assert told["value"][0] == pytest.approx(float(own.value[0]), rel=1e-3)
