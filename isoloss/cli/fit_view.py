@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WIDE = 120
 SHOWN_RUNS, MANY_RUNS = 3, 12
+MANY_GROUPS = 20
 NEAR_ONE = 0.05
 OPTION_NAMES = {"fix": "fixed", "expr": "tied", "holdout": "held out"}
 MEASURES = {"mae": "MAE", "rmse": "RMSE", "r2": "R2"}
@@ -77,6 +78,7 @@ def show_fit(output: Output, fit: Fit) -> None:
     _show_following(output, fit)
     _show_verdict(output, fit)
     _show_parameters(output, fit.get("parameters") or [], _level(fit))
+    show_groups(output, fit.get("groups") or [])
     _show_rows(output, "Derived", fit.get("derived") or [])
     _show_training_error(output, fit)
     _show_holdout(output, fit.get("holdout") or {})
@@ -141,7 +143,8 @@ def _show_training_error(output: Output, fit: Fit) -> None:
     n_points = (fit.get("diagnostics") or {}).get("n_points")
     several = isinstance(n_points, int) and n_points != len(runs)  # of finished runs each is one point
     parts += [] if worst is None else [f"worst {'point' if several else 'run'} {100 * worst:.2f}%"]
-    over = f"{len(runs):,} fitted runs" + (f", {n_points:,} points" if several else "")
+    what = "sweeps" if "n_sweeps" in (fit.get("diagnostics") or {}) else "runs"
+    over = f"{len(runs):,} fitted {what}" + (f", {n_points:,} points" if several else "")
     output.line()
     output.line(f"Error on the {over}: {', '.join(parts)}")
 
@@ -211,7 +214,7 @@ def _show_rows(output: Output, title: str, rows: list[dict[str, Any]]) -> None:
         output.line()
         cells = [
             [
-                row["name"].replace("_", " "),
+                row["name"] if "." in row["name"] else row["name"].replace("_", " "),
                 _determined(row.get("value")),
                 interval(row.get("interval"), like=_determined(row.get("value"))),
                 row.get("unit") or "",
@@ -219,6 +222,35 @@ def _show_rows(output: Output, title: str, rows: list[dict[str, Any]]) -> None:
             for row in rows
         ]
         output.table([title.lower(), "value", "interval", "unit"], cells, right=["value"])
+
+
+def show_groups(output: Output, groups: Sequence[dict[str, Any]]) -> None:
+    """Print what was found for each group of runs that has something, a line a group."""
+    found = [group for group in groups if group.get("parameters")]
+    if not found:
+        return
+    by = list(found[0]["by"])
+    names = [one["name"] for one in found[0]["parameters"]]
+    rows = [
+        [*(_label(group["by"].get(name)) for name in by), *(_of_group(group, name) for name in names)]
+        for group in found[:MANY_GROUPS]
+    ]
+    output.line()
+    output.table([*by, *names], rows, right=by)
+    if len(found) > MANY_GROUPS:
+        output.line(f"and {len(found) - MANY_GROUPS} more groups (--json has all)")
+
+
+def _label(value: object) -> str:
+    return number(value, 4) if isinstance(value, int | float) else str(value)
+
+
+def _of_group(group: dict[str, Any], name: str) -> str:
+    one = next((one for one in group["parameters"] if one["name"] == name), None)
+    if one is None or one.get("value") is None:
+        return "not determined"
+    shown = number(one["value"], 4)
+    return f"{shown} {interval(one['interval'], like=shown)}" if one.get("interval") else shown
 
 
 def _determined(value: float | None) -> str:
