@@ -19,6 +19,7 @@ from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
 from isoloss.fitting.scores import mean_scores, score
 from isoloss.fitting.staged.chains import Found, Group, Points
 from isoloss.fitting.staged.validation import Stage, told_of
+from isoloss.fitting.units import draws
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
@@ -60,11 +61,11 @@ class Staged:
     def members(self, values: FloatArray) -> FloatArray:
         """Return resamples (resamples, ...) of what was found, (1 + runs, ...): noise moves every run by chance."""
         moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
-        drawn = [
-            np.random.default_rng([self.asked.seed, number]).standard_normal(len(moves))
-            for number in range(self.asked.bootstrap)
-        ]
-        return np.asarray(values[0] + np.tensordot(np.array(drawn).reshape(-1, len(moves)), moves, 1))
+        columns = [self.table.column(name) for name in self.law.run_columns]
+        parts = list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
+        return np.asarray(
+            values[0] + np.tensordot(draws(parts, self.asked.seed, self.asked.bootstrap), moves, 1)
+        )
 
     def interval(self, values: FloatArray) -> tuple[float, float | None, tuple[float, float] | None]:
         """Return (value, standard error, interval) of something found for every member (members,).

@@ -201,8 +201,9 @@ def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
     units = _units(task)
     progress(0.2, "leaving out each in turn")
     without = _without_each(task, surface, theta, units.groups)
-    failed = 1 - float(surface.has_minimum(without).mean())
-    samples = units.samples(theta, without[surface.has_minimum(without)], task.asked)
+    rises = surface.has_minimum(without)
+    failed = 1 - float(rises.mean())
+    samples = units.samples(theta, np.where(rises[:, None], without, np.nan), task.asked)
     folds, errors = _folds(task, surface, theta, own)
     left_out_error = _left_out_error(task, surface, theta, own)
     scatter = _scatter(own, len(task.free))
@@ -222,8 +223,11 @@ def _units(task: SweepTask) -> Units:
         )
     if unit is None:
         unit = "configurations" if task.sites.max() + 1 >= RUNS_NEEDED else "runs"
-    groups = task.sites[task.sweeps.cell] if unit == "configurations" else np.arange(len(task.rows))
-    return Units(unit, groups)
+    if unit == "configurations":
+        return Units(unit, task.sites[task.sweeps.cell], task.of_sites)
+    columns = (*task.law.run_columns, *(axis.column for axis in task.screened.axes))
+    numbers = np.column_stack([task.screened.table.column(name)[task.rows] for name in columns])
+    return Units(unit, np.arange(len(task.rows)), tuple(map(tuple, numbers.tolist())))
 
 
 def _without_each(task: SweepTask, surface: Surface, theta: FloatArray, groups: IntArray) -> FloatArray:

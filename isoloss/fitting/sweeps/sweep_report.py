@@ -58,7 +58,7 @@ def described(
         metrics=_metrics(task, estimate),
         holdout=None if estimate is None else _holdout(task, estimate),
         groups=_groups(task, estimate),
-        derived=[] if estimate is None else list(_derived(task, estimate)),
+        derived=[] if estimate is None else [*_derived(task, estimate), *_along_valleys(task, estimate)],
         diagnostics=_diagnostics(task, estimate) | {"readings": dict(readings)},
         left_out=task.screened.left_out,
         verdict=verdict,
@@ -264,6 +264,24 @@ def _derived(task: SweepTask, estimate: SweepEstimate) -> Iterator[Derived]:
             yield Derived(f"{axis.column}.{name}", axis.unit if position == 0 else "1", value, interval)
 
 
+def _along_valleys(task: SweepTask, estimate: SweepEstimate) -> Iterator[Derived]:
+    """Yield how the law's setting goes with another one that is not at its own best: the slope of the valley."""
+    surface, main = estimate.surface, task.law.main.column
+    at, members = (surface.hessian(theta) for theta in (estimate.theta[None], estimate.samples))
+    for number, axis in enumerate(task.screened.axes[1:], start=1):
+        value = float(-at[0, 0, number] / at[0, 0, 0])
+        values = -members[:, 0, number] / members[:, 0, 0]
+        interval = resampled(values, task.asked.level, value, _inflation(task, estimate))[1]
+        yield Derived(f"{main}.exponent_{axis.column}", "1", value, interval)
+
+
+def _cost_of_factor_two(estimate: SweepEstimate) -> float:
+    """Return what the setting of the law costs that is off by a factor of two, either way: a share of the loss."""
+    away = np.zeros((len(estimate.surface.sweeps.settings), 2))
+    away[0] = np.log(2) * np.array([1, -1])
+    return float(np.expm1(estimate.surface.excess(estimate.theta[None], away)[0].mean()))
+
+
 def _names_of(task: SweepTask, number: int) -> list[str]:
     return ["coefficient", *(f"exponent_{name}" for name in task.trait_names[number])]
 
@@ -282,6 +300,7 @@ def _diagnostics(task: SweepTask, estimate: SweepEstimate | None) -> dict[str, A
         **said,
         "degree": estimate.surface.degree,
         "noise_log_loss": estimate.noise,
+        "regret_factor_two": _cost_of_factor_two(estimate),
         "scatter_of_optima": estimate.scatter,
         "left_out_error": estimate.left_out_error,
         "resampling": {

@@ -92,9 +92,17 @@ class SweepTask:
     @cached_property
     def sites(self) -> IntArray:
         """The number of the site that each sweep is of, (sweeps,)."""
+        return np.asarray(np.unique(self._sites, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
+
+    @property
+    def of_sites(self) -> tuple[tuple[float, ...], ...]:
+        """The numbers that tell each site, in the order of `sites`."""
+        return tuple(map(tuple, np.unique(self._sites, axis=0).tolist()))
+
+    @property
+    def _sites(self) -> FloatArray:
         columns = self.screened.columns()
-        sites = np.stack([columns[name] for name in self.law.site], axis=1)
-        return np.asarray(np.unique(sites, axis=0, return_inverse=True)[1].ravel(), dtype=np.int64)
+        return np.stack([columns[name] for name in self.law.site], axis=1)
 
     def regret(self, number: int, at: FloatArray) -> float:
         """Return by how much the run of a sweep that is nearest to settings `at` (axes,), in logarithms, loses to
