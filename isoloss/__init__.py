@@ -26,8 +26,10 @@ _ROOMS = {
     "Schedule": "isoloss.schedules",
     "compare": "isoloss.fitting",
     "fit": "isoloss.fitting",
+    "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
     "read_runs": "isoloss.importers",
+    "recommend": "isoloss.advice",
     "schedule_from_spec": "isoloss.schedules",
 }
 
@@ -45,12 +47,15 @@ __all__ = [
     "__version__",
     "compare",
     "fit",
+    "pareto",
     "read_curves",
     "read_runs",
+    "recommend",
     "schedule_from_spec",
 ]
 
 if TYPE_CHECKING:
+    from isoloss.advice import pareto, recommend
     from isoloss.client import ApiError, Client
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit

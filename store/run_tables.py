@@ -52,4 +52,5 @@ def _specification(run: Run) -> dict[str, Any]:
         "summary": run.summary,
         "status": run.status,
         "recipe": run.recipe,
+        "schedule": run.schedule,
     }

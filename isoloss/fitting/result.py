@@ -192,6 +192,24 @@ class Fit:
         ]
         return averaged([(1 - sum(weight for weight, _ in others), own), *others])
 
+    def log_members(self, asked: Mapping[str, Any]) -> tuple[FloatArray, FloatArray]:
+        """Return the log prediction (n,) and resamples of it (resamples, n) that hold all that an interval holds.
+
+        Chains of laws go on from them: resample by resample they belong to those of other fits of the same runs.
+        `asked` as for `ask`, and raises as `predict` does.
+        """
+        self._require_identified()
+        question = self.ask(asked)
+        features = question.features(self.law, slice(0, question.n_points))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            centre = np.log(self.law.predict(self.theta[None], features)[0])
+            members = np.log(self._members(features))
+        beyond = np.hypot((self.spread.discrepancy or 0.0) * question.reach(), question.unlike())
+        chance = np.random.default_rng([self.provenance["seed"], *self.law_name.encode()])
+        drawn = chance.standard_normal((len(members), 1))
+        spread = np.where(np.isfinite(members), members - centre, 0.0) * self._inflation_at(features)
+        return question.in_order(centre), question.in_order((centre + spread + drawn * beyond).T).T
+
     def _own_interval(
         self, question: Question, level: float, *, new_run: bool
     ) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -44,9 +44,9 @@ class Units:
 
         `without` (units, parameters) are the estimates that leave out one unit each, NaN where there is none:
         every resample moves by a normal deviate times the move that leaving out a unit makes. With few units this
-        variance is nearer the truth than that of resamples. Source: Bell and McCaffrey 2002, 'Bias Reduction in Standard
-        Errors for Linear Regression with Multi-Stage Samples' (CR3); Efron and Stein 1981, 'The Jackknife Estimate
-        of Variance'.
+        variance is nearer the truth than that of resamples. Source: Bell and McCaffrey 2002, 'Bias Reduction in
+        Standard Errors for Linear Regression with Multi-Stage Samples' (CR3); Efron and Stein 1981, 'The Jackknife
+        Estimate of Variance'.
         """
         usable = np.all(np.isfinite(without), axis=1)
         count = int(usable.sum())

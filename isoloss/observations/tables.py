@@ -136,7 +136,7 @@ class RunTable:
         rows = _rows(runs)
         counts = [n_params_of(run.get("config") or {}, n_params_kind) for run in rows]
         configs = [
-            _with_count(numbers(run.get("config") or {}), count) | _of_summary(run)
+            _with_count(numbers(run.get("config") or {}), count) | _of_summary(run) | _of_schedule(run)
             for run, (_, count) in zip(rows, counts, strict=True)
         ]
         fields = sorted({name for config in configs for name in config})
@@ -183,6 +183,13 @@ def _of_summary(run: Mapping[str, Any]) -> dict[str, float]:
     return {name: summary[name] for name in SUMMARY_COLUMNS if name in summary}
 
 
+def _of_schedule(run: Mapping[str, Any]) -> dict[str, float]:
+    """Return the share of its steps that a run's declared schedule warms up."""
+    schedule = numbers(run.get("schedule") or {})
+    total, warmup = schedule.get("total_steps", 0.0), schedule.get("warmup_steps", 0.0)
+    return {"warmup_share": warmup / total} if total > 0 else {}
+
+
 def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ...]]:
     """Return the fields of specifications that are text, by their names."""
     said = [
@@ -195,6 +202,7 @@ def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ..
 def _texts(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from (run.get("config") or {}).items()
     yield from ((name, run.get(name)) for name in ("status", "recipe"))
+    yield "schedule_kind", (run.get("schedule") or {}).get("kind")
 
 
 def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, float]:

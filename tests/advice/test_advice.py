@@ -1,0 +1,222 @@
+"""Recommendations for a run that has not been trained, and what data, batch and time trade for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+import isoloss
+from isoloss.advice import Recommendation
+from isoloss.errors import InvalidInput, Unidentified, UnusableData
+from isoloss.laws.timescale import weight_decay_of_timescale
+from isoloss.observations import RunTable
+from tests.fitting.synthetic_sweeps import best_batch, best_lr, best_timescale, decays, lr_and_batch
+from tests.fitting.test_staged import batches
+
+SITES = (
+    (1e8, 1e9),
+    (1e8, 4e9),
+    (2e8, 2e9),
+    (2e8, 1.6e10),
+    (4e8, 4e9),
+    (4e8, 1.6e10),
+    (8e8, 8e9),
+    (8e8, 3.2e10),
+)
+TARGET = {"n_params": 4e9, "n_tokens": 1e11}
+
+
+def together(*tables: RunTable) -> RunTable:
+    """The runs of several studies as one table; a setting that a study does not state is missing in it."""
+    names = sorted({name for table in tables for name in table.columns})
+    columns = {name: np.concatenate([table.column(name) for table in tables]) for name in names}
+    runs = tuple(f"{number}-{name}" for number, table in enumerate(tables) for name in table.run_ids)
+    return RunTable(
+        runs, columns, np.concatenate([table.outcome for table in tables]), n_params_kind="non_embedding"
+    )
+
+
+def study(seed: int | None = 0) -> RunTable:
+    """Sweeps of learning rate and batch, and sweeps of the weight decay, at the same sizes and data."""
+    return together(lr_and_batch(seed, sites=SITES), decays(seed, sites=SITES))
+
+
+@pytest.fixture(scope="module")
+def advice() -> Recommendation:
+    return isoloss.recommend(study(), **TARGET, bootstrap=100)
+
+
+def test_every_setting_is_near_the_truth_and_in_its_interval(advice: Recommendation) -> None:
+    """Learning rate, batch, timescale, and the weight decay that follows from all three."""
+    size, data = np.array([TARGET["n_params"]]), np.array([TARGET["n_tokens"]])
+    batch, rate, tau = best_batch(data), best_lr(size, data), best_timescale(size, data)
+    truth = {
+        "peak_lr": rate,
+        "batch_tokens": batch,
+        "timescale": tau,
+        "weight_decay": weight_decay_of_timescale(tau, batch, rate, data),
+    }
+    for name, exact in truth.items():
+        told = advice.as_dict()[name]
+        assert told["value"] == pytest.approx(exact[0], rel=0.3), name
+        assert told["interval"][0] < told["value"] < told["interval"][1]
+        assert told["interval"][0] / 1.2 < exact[0] < told["interval"][1] * 1.2
+
+
+def test_the_weight_decay_carries_the_doubt_of_all_that_it_follows_from(advice: Recommendation) -> None:
+    """Its interval, as a ratio, is wider than that of the timescale alone, and its basis names all three fits."""
+    said = advice.as_dict()
+    ratio = {name: np.divide(*said[name]["interval"][::-1]) for name in ("weight_decay", "timescale")}
+    assert ratio["weight_decay"] > ratio["timescale"]
+    assert {one["law"] for one in said["weight_decay"]["basis"]} == {
+        "optimal_batch",
+        "optimal_lr",
+        "timescale",
+    }
+
+
+def test_what_being_wrong_costs_is_said(advice: Recommendation) -> None:
+    """Twice or half the best learning rate costs what the bowl of the sweeps says."""
+    cost = advice.as_dict()["peak_lr"]["regret_factor_two"]
+    assert cost == pytest.approx(np.expm1(0.012 * np.log(2) ** 2), rel=0.1)
+
+
+def test_the_answer_is_plain_json(advice: Recommendation) -> None:
+    """Every number of it is finite, or null with a reason."""
+    said = json.loads(json.dumps(advice.as_dict(), allow_nan=False))
+    for name in Recommendation.NAMES:
+        assert (said[name]["value"] is None) == (said[name]["reason"] is not None)
+    assert said["peak_lr"]["basis"][0]["extrapolation_factor"] == pytest.approx(5.0)
+
+
+def test_a_largest_batch_takes_the_learning_rate_along() -> None:
+    """Below the best batch the best learning rate is lower, along the valley of the sweeps."""
+    free = isoloss.recommend(study(), **TARGET, bootstrap=50).as_dict()
+    half = free["batch_tokens"]["value"] / 2
+    held = isoloss.recommend(
+        study(), **TARGET, bootstrap=50, constraints={"max_batch_tokens": half}
+    ).as_dict()
+    assert held["batch_tokens"]["value"] == pytest.approx(half)
+    assert held["batch_tokens"]["interval"][1] <= half * (1 + 1e-9)
+    slope = 0.008 / (2 * 0.012)
+    assert held["peak_lr"]["value"] / free["peak_lr"]["value"] == pytest.approx(0.5**slope, rel=0.1)
+
+
+def test_what_the_runs_do_not_determine_is_null_with_the_runs_that_would() -> None:
+    """Without sweeps of the weight decay there is no timescale; the cheapest sweeps that would tell are listed."""
+    runs = lr_and_batch(0, sites=SITES)
+    runs = dataclasses.replace(runs, columns={**runs.columns, "weight_decay": np.full(runs.n_runs, 0.1)})
+    said = isoloss.recommend(runs, **TARGET, bootstrap=50).as_dict()
+    assert said["timescale"]["value"] is None
+    assert "timescale is missing" in said["weight_decay"]["reason"]
+    asked = next(one for one in said["wanted"] if one["law"] == "timescale")
+    decays_asked = {run["weight_decay"] for run in asked["runs"]}
+    assert decays_asked == {0.025, 0.05, 0.1, 0.2, 0.4}
+    assert min(run["n_tokens"] for run in asked["runs"]) == min(data for _, data in SITES)
+    assert asked["compute_flops"] > 0
+
+
+def test_a_run_that_breaks_its_limits_is_told_so() -> None:
+    """Cost in operations, hours, device-hours and money; a deadline that does not hold is a warning."""
+    limits = {
+        "devices": 8, "tokens_per_second": 1e6, "deadline_hours": 10, "price_per_device_hour": 2.0,
+    }  # fmt: skip
+    said = isoloss.recommend(study(), **TARGET, bootstrap=20, constraints=limits).as_dict()
+    hours = 1e11 / 1e6 / 3600
+    assert said["cost"] == pytest.approx(
+        {"compute_flops": 6 * 4e20, "hours": hours, "device_hours": 8 * hours, "money": 16 * hours}
+    )
+    assert any("hours, and 10 are allowed" in one for one in said["warnings"])
+
+
+def test_the_schedule_is_the_one_of_the_runs() -> None:
+    """Runs that all state one kind of schedule give the target one of this kind, drawn out."""
+    runs = study()
+    columns = {**runs.columns, "warmup_share": np.full(runs.n_runs, 0.1)}
+    labels = {"schedule_kind": ("linear",) * runs.n_runs}
+    said = isoloss.recommend(
+        dataclasses.replace(runs, columns=columns, labels=labels), **TARGET, bootstrap=20
+    )
+    schedule = said.as_dict()["schedule"]["value"]
+    assert schedule["kind"] == "linear"
+    assert schedule["total_steps"] == pytest.approx(1e11 / said.as_dict()["batch_tokens"]["value"], rel=1e-4)
+    assert schedule["warmup_steps"] == pytest.approx(0.1 * schedule["total_steps"], rel=0.01)
+    assert isoloss.recommend(runs, **TARGET, bootstrap=20).as_dict()["schedule"]["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"n_params": 0}, "n_params"),
+        ({"n_tokens": float("nan")}, "n_tokens"),
+        ({"n_params": "many"}, "n_params"),
+        ({"constraints": {"max_batch": 1}}, "constraints.max_batch"),
+        ({"constraints": {"devices": -1}}, "constraints.devices"),
+        ({"constraints": [1]}, "constraints"),
+        ({"level": 2.0}, "level"),
+        ({"bootstraps": 2}, "options.bootstraps"),
+    ],
+)
+def test_wrong_questions_are_refused_by_name(given: dict[str, Any], field: str) -> None:
+    """Sizes, constraints and options are checked before anything is fitted."""
+    with pytest.raises(InvalidInput) as caught:
+        isoloss.recommend(study(), **(TARGET | given))
+    assert caught.value.fields["field"] == field
+
+
+def test_runs_that_say_nothing_are_refused() -> None:
+    """Runs without outcomes give no advice."""
+    runs = study()
+    with pytest.raises(UnusableData):
+        isoloss.recommend(dataclasses.replace(runs, outcome=np.full(runs.n_runs, np.nan)), **TARGET)
+
+
+def test_no_choice_of_a_front_is_beaten_by_another() -> None:
+    """Each further choice takes fewer steps and more compute; all reach the target by both laws."""
+    front = isoloss.pareto(batches(0, sizes=(1e8, 2e8, 4e8)), target_loss=3.2, bootstrap=50)
+    steps = [one.steps for one in front.choices]
+    compute = [one.compute_flops for one in front.choices]
+    assert len(steps) > 10
+    assert steps == sorted(steps, reverse=True)
+    assert compute == sorted(compute)
+    theta = front.fits["chinchilla"].theta
+    for one in front.choices:
+        least = one.n_tokens / (1 + one.batch_tokens / one.critical_batch_tokens)
+        loss = theta[0] + theta[1] * one.n_params ** -theta[2] + theta[3] * least ** -theta[4]
+        assert loss == pytest.approx(3.2, rel=1e-9)
+        assert one.compute_interval is not None
+        assert one.compute_interval[0] <= one.compute_flops <= one.compute_interval[1]
+
+
+def test_a_front_holds_its_limits() -> None:
+    """A largest batch, a budget of operations and a deadline leave only choices within them."""
+    runs = batches(0, sizes=(1e8, 2e8, 4e8))
+    limits = {"max_batch_tokens": 1e5, "compute_flops": 1e19, "flops_per_second": 1e15, "deadline_hours": 2.5}
+    front = isoloss.pareto(runs, target_loss=3.2, constraints=limits, bootstrap=20)
+    assert front.choices
+    for one in front.choices:
+        assert one.batch_tokens <= 1e5
+        assert one.compute_flops <= 1e19
+        assert one.hours is not None
+        assert one.hours <= 2.5
+    none = isoloss.pareto(runs, target_loss=3.2, constraints={"compute_flops": 1.0}, bootstrap=20)
+    assert none.as_dict()["warnings"] == ["no choice holds the constraints"]
+
+
+def test_a_loss_that_no_run_reaches_is_refused() -> None:
+    """A target below the law's floor, or a speed in tokens where sizes vary, is no question."""
+    runs = batches(0, sizes=(1e8, 2e8, 4e8))
+    with pytest.raises(InvalidInput, match="floor"):
+        isoloss.pareto(runs, target_loss=1.0, bootstrap=20)
+    with pytest.raises(InvalidInput, match="flops_per_second"):
+        isoloss.pareto(runs, target_loss=3.2, constraints={"tokens_per_second": 1e6})
+
+
+def test_a_front_needs_both_laws() -> None:
+    """Runs without several batches determine no critical batch, and so no front."""
+    with pytest.raises(Unidentified, match="critical_batch"):
+        isoloss.pareto(lr_and_batch(0, sites=SITES[:4]), target_loss=3.2, bootstrap=20)
