@@ -17,13 +17,15 @@ SECONDS_PER_HOUR = 3600.0
 class Constraints:
     """Limits of a run, None where there is none; all above 0.
 
-    `max_batch_tokens` is the largest batch; `tokens_per_second` what all `devices` together were measured to train;
-    `deadline_hours` and `compute_flops` what the run may take at most; `price_per_device_hour` in any currency.
+    `max_batch_tokens` is the largest batch; `tokens_per_second` and `flops_per_second` what all `devices` together
+    were measured to do, the first for a run of this size; `deadline_hours` and `compute_flops` what it may take
+    at most; `price_per_device_hour` in any currency.
     """
 
     max_batch_tokens: float | None = None
     devices: float | None = None
     tokens_per_second: float | None = None
+    flops_per_second: float | None = None
     deadline_hours: float | None = None
     compute_flops: float | None = None
     price_per_device_hour: float | None = None
@@ -46,9 +48,7 @@ class Constraints:
 
     def cost(self, n_params: float, n_tokens: float) -> dict[str, float | None]:
         """Return what a run takes: operations (6 N D), hours, device-hours and money, None where not known."""
-        hours = (
-            None if self.tokens_per_second is None else n_tokens / self.tokens_per_second / SECONDS_PER_HOUR
-        )
+        hours = self._hours(6 * n_params * n_tokens, n_tokens)
         device_hours = None if hours is None or self.devices is None else hours * self.devices
         price = self.price_per_device_hour
         money = None if device_hours is None or price is None else device_hours * price
@@ -58,6 +58,15 @@ class Constraints:
             "device_hours": device_hours,
             "money": money,
         }
+
+    def _hours(self, compute_flops: float, n_tokens: float) -> float | None:
+        if self.tokens_per_second is not None:
+            return n_tokens / self.tokens_per_second / SECONDS_PER_HOUR
+        return (
+            None
+            if self.flops_per_second is None
+            else compute_flops / self.flops_per_second / SECONDS_PER_HOUR
+        )
 
     def broken(self, cost: Mapping[str, float | None]) -> list[str]:
         """Return in words which limits a run of this cost passes."""
@@ -71,7 +80,9 @@ class Constraints:
             if limit is not None and (cost[name] or 0.0) > limit
         ]
         if self.deadline_hours is not None and cost["hours"] is None:
-            said.append("whether the deadline holds is not known: give the measured tokens_per_second")
+            said.append(
+                "whether the deadline holds is not known: give measured tokens_per_second or flops_per_second"
+            )
         return said
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.advice.constraints import SECONDS_PER_HOUR, Constraints, positive
+from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.recommendation import best_of_each
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, Unidentified
@@ -82,13 +82,17 @@ def pareto(
 
     At every size N the loss law gives the least data D_min for the target, and the critical batch what other
     batches take: S = S_min (1 + B_crit/B) steps, D = D_min (1 + B/B_crit) tokens, 6 N D operations (laws.md 3).
-    Hours follow from `tokens_per_second`, which is taken to be that of the fitted batch sizes. Raises Unidentified where
-    the runs do not determine the loss law or the critical batch, InvalidInput for a target that no run can reach.
+    Hours follow from `flops_per_second`, whatever the size and batch. Raises Unidentified where the runs do not
+    determine the loss law or the critical batch, InvalidInput for a target that no run can reach, and for a speed
+    in tokens, which belongs to one size.
     """
     target, limits = positive(target_loss, "target_loss"), Constraints.of(constraints)
     asked = FitOptions.from_mapping(options)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
+    if limits.tokens_per_second is not None:
+        reason = "is a speed of one size, and the sizes vary: give flops_per_second"
+        raise InvalidInput(field="constraints.tokens_per_second", reason=reason)
     told = progress or _silent
     told(0.1, "fitting chinchilla")
     loss = _determined(fit("chinchilla", best_of_each(runs), **options))
@@ -165,7 +169,6 @@ def _choice(
     compute = 6 * size * members[:count] * (1 + batch / np.exp(told[1][:count, 0]))
     known = compute[np.isfinite(compute)]
     ends = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) if known.size else None
-    speed = limits.tokens_per_second
     return Choice(
         n_params=float(size),
         n_tokens=float(tokens),
@@ -174,7 +177,7 @@ def _choice(
         steps=float(tokens / batch),
         compute_flops=float(6 * size * tokens),
         compute_interval=None if ends is None else (float(ends[0]), float(ends[1])),
-        hours=None if speed is None else float(tokens / speed / SECONDS_PER_HOUR),
+        hours=limits.cost(float(size), float(tokens))["hours"],
     )
 
 
@@ -212,8 +215,8 @@ def _beyond(front: Sequence[Choice], loss: Fit, critical: Fit) -> dict[str, floa
 def _warnings(front: Sequence[Choice], limits: Constraints) -> list[str]:
     if not front:
         return ["no choice holds the constraints"]
-    if limits.deadline_hours is not None and limits.tokens_per_second is None:
-        return ["whether the deadline holds is not known: give the measured tokens_per_second"]
+    if limits.deadline_hours is not None and limits.flops_per_second is None:
+        return ["whether the deadline holds is not known: give measured flops_per_second"]
     return []
 
 

@@ -68,7 +68,7 @@ def predicted(fit: Fit, config: Mapping[str, float], unit: str) -> Quantity:
     if not np.isfinite(centre[0]):
         raise Unidentified(reason=f"{fit.law_name} gives no value there")
     factors = fit.ask(asked).describe()
-    beyond = max(value for name, value in factors.items() if name.endswith("_factor"))
+    beyond = max(factors[f"{name}_factor"] for name in asked["config"])
     regret = fit.diagnostics.get("regret_factor_two")
     return Quantity(float(centre[0]), members[:, 0], unit, (Basis(fit, float(beyond)),), regret)
 

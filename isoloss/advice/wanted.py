@@ -45,9 +45,7 @@ def wanted(runs: RunTable, fits: Mapping[str, Fit | None]) -> list[Wanted]:
         law = LAWS[name]
         if isinstance(law, SweepLaw):
             why = fit.reasons[0] if fit is not None and fit.reasons else law.remedy
-            configurations = _sweeps(runs, law)
-            if configurations:
-                found.append(Wanted(name, why, configurations))
+            found.append(Wanted(name, why, _sweeps(runs, law)))
         else:
             found.append(Wanted(name, law.remedy, ()))
     return found
