@@ -147,7 +147,9 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
         return _rows_of_any_law(options, table_of(chosen, sent))
     law = LAWS.get(body.law)
     if isinstance(law, TableLaw):
-        return set(screen_table(table_of(chosen, sent), law.under(options.convention))[0].run_ids)
+        return set(
+            screen_table(table_of(chosen, sent), law.under(options.convention), gate=options.gate)[0].run_ids
+        )
     usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:
         reason = "no learning rate is known of any of these runs: declare a schedule or log lr"
@@ -164,7 +166,9 @@ def _rows_of_any_law(options: FitOptions, table: RunTable) -> set[str]:
     for law in LAWS.values():
         if isinstance(law, TableLaw) and law.predicts_outcomes:
             try:
-                usable |= set(screen_table(table, law.under(options.convention))[0].run_ids)
+                usable |= set(
+                    screen_table(table, law.under(options.convention), gate=options.gate)[0].run_ids
+                )
             except UnusableData as error:
                 lacking.append(f"{law.name}: {error}")
     if not usable:

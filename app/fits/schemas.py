@@ -165,6 +165,12 @@ class Options(Document):
     backend: Literal["numpy", "torch", "cuda"] = Field(
         "numpy", description="Where the arithmetic is done; torch must be installed for the others."
     )
+    gate: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Checks of finished runs that are switched off by false: `units`, `duplicates`, `mixed_data`, "
+        "`under_annealed`, `diverged`, `tuned` (a run that another one beats that differs in its settings alone).",
+        examples=[{"tuned": False}],
+    )
 
     def sent(self) -> dict[str, Any]:
         """The options that were asked for, as the library takes them."""

@@ -79,6 +79,13 @@ def create(
     profile: Annotated[
         bool, typer.Option("--profile/--no-profile", help="Profile-likelihood intervals too.")
     ] = True,
+    no_check: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A check of finished runs to leave out, as in tuned or diverged; repeat it.",
+            show_default="none",
+        ),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="Where to compute: numpy, torch or cuda.", show_default="numpy")
     ] = None,
@@ -107,6 +114,7 @@ def create(
         "prior_strength": prior_strength,
         "profile": None if profile else False,
         "backend": backend,
+        "gate": dict.fromkeys(no_check, False) if no_check else None,
     }
     select = _selection(run, tag, recipe, where, all_runs)
     given = {name: value for name, value in options.items() if value is not None}

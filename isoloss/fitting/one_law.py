@@ -166,7 +166,7 @@ def _content(curve: Curve) -> tuple[float, ...]:
 def _prepare_table(
     law: TableLaw[Any], table: RunTable, asked: FitOptions, unread: Sequence[dict[str, str]]
 ) -> Prepared:
-    screened, dropped = screen_table(table, law, unread)
+    screened, dropped = screen_table(table, law, unread, asked.gate)
     fitted, held = split_table(screened, law, asked, dropped)
     held, twins = without_twins(held, fitted)
     return Prepared(TableDataset(fitted, law.columns), HeldRows(held), [*dropped, *twins])

@@ -14,6 +14,7 @@ from isoloss.errors import InvalidInput
 from isoloss.fitting.backends import check_backend
 from isoloss.fitting.expressions import checked_expressions
 from isoloss.fitting.objective import HUBER_DELTA
+from isoloss.fitting.quality import check_switches
 from isoloss.laws import Features, Law, Priors
 from isoloss.observations import N_PARAMS_KINDS
 
@@ -46,7 +47,8 @@ class FitOptions:
     "configurations" or "blocks"; None lets the data decide. `profile` asks for profile-likelihood intervals.
     `convention` chooses a reading of the law, where it has several. `priors` {parameter: [centre, sd] or None}
     replaces or removes the law's own, `prior_strength` their weight in log loss. `backend` is where the
-    arithmetic is done: "numpy", "torch" or "cuda".
+    arithmetic is done: "numpy", "torch" or "cuda". `gate` {check: false} switches off a check of finished runs:
+    "units", "duplicates", "mixed_data", "under_annealed", "diverged" or "tuned".
     """
 
     target: str = "loss"
@@ -67,6 +69,7 @@ class FitOptions:
     priors: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
     prior_strength: float | None = None
     backend: str = "numpy"
+    gate: Mapping[str, bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -87,6 +90,7 @@ class FitOptions:
         allowed = strength is None or (_is_number(strength) and 0 <= strength <= MAX_STRENGTH)
         _require(allowed, "prior_strength", f"must be a number from 0 to {MAX_STRENGTH:g}")
         check_backend(self.backend)
+        check_switches(self.gate)
         _check_holdout(self.holdout)
 
     def _check_types(self) -> None:

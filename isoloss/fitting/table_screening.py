@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.datasets import scale_of
 from isoloss.fitting.options import FitOptions
+from isoloss.fitting.quality import pass_gate
 from isoloss.fitting.screening import (
     HIGHEST_LOSS,
     LOWEST_LOSS,
@@ -24,11 +25,15 @@ from isoloss.observations.tables import SUMMARY_COLUMNS, SUMMARY_FIELDS, WHY_LEF
 
 
 def screen_table(
-    table: RunTable, law: TableLaw[Any], unread: Sequence[dict[str, str]] = ()
+    table: RunTable,
+    law: TableLaw[Any],
+    unread: Sequence[dict[str, str]] = (),
+    gate: Mapping[str, bool] | None = None,
 ) -> tuple[RunTable, LeftOut]:
     """Return the rows that have all that the law needs, in the order of their numbers, and the others with why.
 
-    Raises InvalidInput for two rows of one run, UnusableData where none is left.
+    They have passed the `quality` gate but for the checks that `gate` switches off. Raises InvalidInput for two
+    rows of one run, UnusableData where none is left.
     """
     for name, times in Counter(table.run_ids).items():
         if times > 1:
@@ -49,7 +54,8 @@ def screen_table(
     if not kept:
         why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")
-    return table.only(kept), left_out
+    passed, stopped = pass_gate(table.only(kept), law, gate or {})
+    return passed, [*left_out, *stopped]
 
 
 def lacking_columns(table: RunTable, names: Sequence[str]) -> list[str | None]:

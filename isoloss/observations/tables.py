@@ -12,6 +12,7 @@ import numpy as np
 from isoloss.errors import InvalidInput
 from isoloss.observations.counts import check_kind, fits_float, mapping_of, n_params_of
 from isoloss.observations.curves import FloatArray
+from isoloss.schedules import schedule_from_spec
 
 LeftOut = list[dict[str, str]]
 
@@ -184,10 +185,13 @@ def _of_summary(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _of_schedule(run: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of its steps that a run's declared schedule warms up."""
-    schedule = numbers(run.get("schedule") or {})
-    total, warmup = schedule.get("total_steps", 0.0), schedule.get("warmup_steps", 0.0)
-    return {"warmup_share": warmup / total} if total > 0 else {}
+    """Return the share of its steps that a run's schedule warms up, and the share of its peak at its end."""
+    if not run.get("schedule"):
+        return {}
+    schedule = schedule_from_spec(run["schedule"])
+    total, peak = schedule.total_steps, schedule.peak_lr
+    end = float(schedule.lr(np.array([total]))[0])
+    return {"warmup_share": schedule.warmup_steps / total} | ({"final_lr_share": end / peak} if peak else {})
 
 
 def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ...]]:

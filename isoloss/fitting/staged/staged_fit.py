@@ -44,7 +44,7 @@ def fit_staged(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
-    table, dropped = screen_table(observations, law, left_out)
+    table, dropped = screen_table(observations, law, left_out, asked.gate)
     now = provenance(TableDataset(table, law.run_columns), asked)
     if previous is not None and previous.law_name == law.name and previous.provenance == now:
         return replace(

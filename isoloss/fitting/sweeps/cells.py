@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from isoloss.arrays import FloatArray
 from isoloss.errors import UnusableData
+from isoloss.fitting.quality import pass_gate
 from isoloss.fitting.screening import LeftOut
 from isoloss.fitting.sweeps.surface import Sweeps
 from isoloss.fitting.table_screening import lacking_columns, lacking_outcomes
@@ -68,16 +69,22 @@ class Screened:
         return {name: np.array([cell.of[name] for cell in self.cells]) for name in names}
 
 
-def screen_sweeps(table: RunTable, law: SweepLaw, unread: Sequence[dict[str, str]] = ()) -> Screened:
+def screen_sweeps(
+    table: RunTable,
+    law: SweepLaw,
+    unread: Sequence[dict[str, str]] = (),
+    gate: Mapping[str, bool] | None = None,
+) -> Screened:
     """Return the sweeps of a table of runs, each with the runs that differ in the law's axes alone.
 
-    Raises UnusableData where no run has what the law needs.
+    They have passed the `quality` gate but for the checks that `gate` switches off. Raises UnusableData where no
+    run has what the law needs.
     """
-    table = _with_settings(table, law)
+    table, stopped = pass_gate(_with_settings(table, law), law, gate or {})
     columns = lacking_columns(table, law.run_columns)
     outcomes = lacking_outcomes(table)
     reasons = [one or other for one, other in zip(columns, outcomes, strict=True)]
-    left_out: LeftOut = [*unread]
+    left_out: LeftOut = [*unread, *stopped]
     left_out += [{"run_id": table.run_ids[row], "reason": why} for row, why in enumerate(reasons) if why]
     # A run that diverged has no loss, and says all the same that its setting was tried.
     tried = [

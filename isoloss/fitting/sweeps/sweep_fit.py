@@ -59,7 +59,7 @@ def fit_sweeps(
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
     fitted, held = _split(observations, law, asked)
-    screened = screen_sweeps(fitted, law, left_out)
+    screened = screen_sweeps(fitted, law, left_out, asked.gate)
     read = (*law.run_columns, *(axis.column for axis in law.axes), *OTHER_SETTINGS)
     data = TableDataset(screened.table, read)
     held_sha256 = TableDataset(held, read).sha256() if held.n_runs else None

@@ -1,0 +1,183 @@
+"""The gate before a fit of finished runs: which of them would spoil it, each check with a reason and a switch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from isoloss.arrays import FloatArray
+from isoloss.errors import InvalidInput, UnusableData
+from isoloss.laws import TableLaw
+from isoloss.observations import RunTable
+from isoloss.observations.tables import LeftOut
+
+SETTINGS = (
+    "peak_lr", "weight_decay", "batch_tokens", "warmup_steps", "beta1", "beta2", "epsilon", "max_grad_norm",
+)  # fmt: skip
+"""How a run is set: of runs that are alike but for these, laws of the loss are about the best."""
+
+LOOKS_DIVERGED = 1.3
+"""A loss so many times the best one at the same size and data was not on its way to it."""
+
+ANNEALED = 0.35
+"""The share of its peak to which the learning rate of a run has fallen at the end that counts as annealed."""
+
+FEWEST_TOKENS = 1e-3
+"""Tokens for each parameter below which the tokens are in another unit, or the parameters."""
+
+MOST_STEPS = 3e7
+"""Steps that no training takes: its batch is in sequences."""
+
+Reasons = Mapping[int, str]
+"""Rows with what speaks against them."""
+
+
+def _diverged(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
+    """Runs that diverged without saying so."""
+    found = {}
+    for rows in _alike([table.column(name) for name in ("n_params", "n_tokens")], table.n_runs):
+        best = float(np.min(table.outcome[rows]))
+        for row in rows:
+            if table.outcome[row] > LOOKS_DIVERGED * best:
+                times = table.outcome[row] / best
+                found[row] = f"it looks diverged: its loss is {times:.2g} times the best at its size and data"
+    return found
+
+
+def _tuned(table: RunTable, law: TableLaw[Any]) -> Reasons:
+    """Runs that another run beats that differs in its settings alone, which the law does not read."""
+    unread = [name for name in SETTINGS if name not in law.columns and not np.isnan(table.column(name)).all()]
+    found = {}
+    for rows in _alike([table.column(name) for name in law.columns], table.n_runs) if unread else ():
+        settings = {row: tuple(_digits(table.column(name)[row]) for name in unread) for row in rows}
+        best = min(rows, key=lambda row: float(table.outcome[row]))
+        for row in rows:
+            if settings[row] != settings[best]:
+                named = ", ".join(
+                    name
+                    for name, one, other in zip(unread, settings[row], settings[best], strict=True)
+                    if one != other
+                )
+                better = f"run {table.run_ids[best]!r}, which differs in {named}, is better"
+                found[row] = f"{better}: laws of the loss are of tuned runs"
+    return found
+
+
+def _under_annealed(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
+    """Runs whose learning rate was still high at the end, among runs that were annealed."""
+    share = table.column("final_lr_share")
+    high = share > ANNEALED
+    if not np.any(share <= ANNEALED):
+        return {}
+    return {
+        int(row): f"its learning rate ended at {share[row]:.0%} of its peak, beside runs that were annealed"
+        for row in np.flatnonzero(high)
+    }
+
+
+def _mixed_data(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
+    """Runs on another data set, or with another tokeniser, than most."""
+    found: dict[int, str] = {}
+    for name in ("dataset", "tokenizer"):
+        said = table.label(name)
+        known = Counter(one for one in said if one is not None)
+        if len(known) > 1:
+            usual = known.most_common(1)[0][0]
+            found |= {
+                row: f"its {name} is {one!r}, and that of most runs {usual!r}"
+                for row, one in enumerate(said)
+                if one not in (None, usual)
+            }
+    return found
+
+
+def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
+    """Runs that are another one, number by number, under a second name."""
+    first: dict[tuple[object, ...], int] = {}
+    found = {}
+    labels = [name for name in table.labels if name != "status"]
+    for row in range(table.n_runs):
+        numbers = (table.outcome[row], *(values[row] for values in table.columns.values()))
+        content = (*map(str, numbers), *(table.label(name)[row] for name in labels))
+        twin = first.setdefault(content, row)
+        if twin != row and table.columns:
+            found[row] = f"it is run {table.run_ids[twin]!r} again, number by number"
+    return found
+
+
+def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
+    """Runs whose counts cannot be in parameters and tokens."""
+    found: dict[int, str] = {}
+    size, data, batch = (table.column(name) for name in ("n_params", "n_tokens", "batch_tokens"))
+    for row in np.flatnonzero(data / size < FEWEST_TOKENS):
+        found[int(row)] = (
+            f"n_tokens {data[row]:g} for n_params {size[row]:g}: they look as if given in billions"
+        )
+    for row in np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS)):
+        found.setdefault(int(row), f"batch_tokens {batch[row]:g} looks as if given in sequences")
+    return found
+
+
+CHECKS: Mapping[str, Callable[[RunTable, TableLaw[Any]], Reasons]] = {
+    "units": _units,
+    "duplicates": _duplicates,
+    "mixed_data": _mixed_data,
+    "under_annealed": _under_annealed,
+    "diverged": _diverged,
+    "tuned": _tuned,
+}
+"""The checks in their order, by the name of their switch."""
+
+OF_LOSS_LAWS = ("diverged", "tuned")
+"""Checks for laws of the loss alone: others need the runs that were set badly."""
+
+
+def check_switches(switches: object) -> Mapping[str, bool]:
+    """Return the switches of checks that a caller set; raises InvalidInput for what is none."""
+    if not isinstance(switches, Mapping) or not all(isinstance(name, str) for name in switches):
+        raise InvalidInput(field="gate", reason="must map checks by their names to true or false")
+    for name, on in switches.items():
+        if name not in CHECKS:
+            raise InvalidInput(field=f"gate.{name}", reason=f"there is no such check ({', '.join(CHECKS)})")
+        if not isinstance(on, bool):
+            raise InvalidInput(field=f"gate.{name}", reason="must be true or false")
+    return switches
+
+
+def pass_gate(table: RunTable, law: TableLaw[Any], switches: Mapping[str, bool]) -> tuple[RunTable, LeftOut]:
+    """Return the runs that no check speaks against, and the others with the reason.
+
+    A switch that is false leaves its check out. Raises UnusableData where a check leaves nothing.
+    """
+    left_out: LeftOut = []
+    for name in _asked(law, switches):
+        found = CHECKS[name](table, law)
+        left_out += [{"run_id": table.run_ids[row], "reason": why} for row, why in sorted(found.items())]
+        if table.n_runs and len(found) == table.n_runs:
+            why = f"{next(iter(found.values()))} (all {table.n_runs} runs; the switch is gate.{name})"
+            raise UnusableData(reason=why)
+        table = table.only([row for row in range(table.n_runs) if row not in found])
+    return table, left_out
+
+
+def _asked(law: TableLaw[Any], switches: Mapping[str, bool]) -> Iterator[str]:
+    for name in CHECKS:
+        if switches.get(name, True) and (law.predicts_outcomes or name not in OF_LOSS_LAWS):
+            yield name
+
+
+def _alike(columns: Sequence[FloatArray], n_runs: int) -> list[list[int]]:
+    """Return the rows in groups that agree in all columns; a row that lacks one is alone."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for row in range(n_runs):
+        key = tuple(_digits(column[row]) for column in columns)
+        groups.setdefault(key if None not in key else (row, "alone"), []).append(row)
+    return list(groups.values())
+
+
+def _digits(value: float) -> float | None:
+    """Return a number to six digits, None for NaN."""
+    return None if np.isnan(value) else float(f"{value:.6g}")
