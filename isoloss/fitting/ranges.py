@@ -26,10 +26,6 @@ OFF_PATH = 0.05
 BARELY = 1.001
 """Factors below this are a matter of rounding."""
 
-ERROR_OF_PEAK = 0.02
-"""Error in log loss, as one standard deviation, for each doubling of the peak learning rate away from the fitted
-ones where a law does not carry over between them: on public runs it is 1 to 5 percent (laws.md 1.5)."""
-
 PREDICTED_STEPS = 200
 """Points of a predicted curve where the caller asks for no steps."""
 
@@ -54,6 +50,10 @@ class Question(ABC):
     @abstractmethod
     def unlike(self) -> FloatArray:
         """Return the error in log loss, as one standard deviation, (n_points,), of what no fitted run has shown."""
+
+    @abstractmethod
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        """Return the log values (n_points,) below which a law with theta (parameters,) gives no answer."""
 
     @abstractmethod
     def in_order(self, values: FloatArray) -> FloatArray:
@@ -123,6 +123,8 @@ class CurveRange(FittedRange):
     batches: tuple[float, ...] = ()
     carries_over_peaks: bool = False
     knows_sizes: bool = True
+    error_of_peak: float = 0.02
+    lowest_loss: float = 0.0
 
     @classmethod
     def of(
@@ -147,6 +149,8 @@ class CurveRange(FittedRange):
             batches=_values(curve.batch_tokens for curve in curves),
             carries_over_peaks=law.carries_over_peaks,
             knows_sizes=law.knows_sizes,
+            error_of_peak=law.error_of_peak,
+            lowest_loss=float(min(curve.loss_nats.min() for curve in curves)),
         )
 
     @classmethod
@@ -242,7 +246,18 @@ class CurveQuestion(Question):
 
     def unlike(self) -> FloatArray:
         doublings = 0.0 if self.tells_peaks else float(np.log2(self._peak_factor()))
-        return np.full(self.n_points, ERROR_OF_PEAK * doublings)
+        return np.full(self.n_points, self.range.error_of_peak * doublings)
+
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        """Return what remains at the end, or the lowest fitted loss where annealing has gone below that.
+
+        At another peak alone, of laws whose gain grows with the learning rate: it may take more than there is.
+        """
+        assert isinstance(law, CurveLaw)
+        if not law.gains_with_rates or self._peak_factor() <= 1 + SAME_PEAK:
+            return np.full(self.n_points, -np.inf)
+        floor = min(float(theta[law.index(law.floor)]), self.range.lowest_loss)
+        return np.full(self.n_points, np.log(floor) if floor > 0 else -np.inf)
 
     def _peak_factor(self) -> float:
         """Return how many times the peak learning rate lies outside the fitted ones, or from the nearest one."""
@@ -294,12 +309,13 @@ class CurveQuestion(Question):
         if not known and not range_.carries_over_peaks:
             yield (
                 f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks: "
-                f"an error of {ERROR_OF_PEAK:.0%} for each doubling is assumed"
+                f"an error of {range_.error_of_peak:.0%} for each doubling is assumed"
             )
         elif not known and not self.tells_peaks:
             yield (
                 f"the fitted runs do not show how the loss depends on the peak learning rate, and {peak:.3g} is "
-                f"another one: the answer rests on priors, and an error of {ERROR_OF_PEAK:.0%} for each doubling"
+                "another one: the answer rests on priors, and an error of "
+                f"{range_.error_of_peak:.0%} for each doubling"
             )
         elif not known:
             yield f"the peak learning rate {peak:.3g} lies outside the fitted ones"
@@ -350,6 +366,9 @@ class CurveQuestions(Question):
 
     def unlike(self) -> FloatArray:
         return np.concatenate([one.unlike() for one in self.each])
+
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        return np.concatenate([one.least(law, theta) for one in self.each])
 
     def describe(self) -> dict[str, Any]:
         said = [one.describe() for one in self.each]
@@ -467,6 +486,9 @@ class TableQuestion(Question):
 
     def unlike(self) -> FloatArray:
         return np.zeros(self.n_points)
+
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:  # noqa: ARG002
+        return np.full(self.n_points, -np.inf)
 
     def reach(self) -> FloatArray:
         """Return 1 plus how far beyond the fitted scales each run lies, in units of their own spread.

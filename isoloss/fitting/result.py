@@ -201,10 +201,17 @@ class Fit:
             within = slice(int(part[0]), int(part[-1]) + 1)
             ends = self._log_interval(question, within, reach[within], unlike[within], level, new_run=new_run)
             parts.append(ends)
-        centre, below, above = (
-            question.in_order(np.concatenate(column)) for column in zip(*parts, strict=True)
-        )
-        return centre, below, above
+        centre, below, above = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self._refuse_below(question.least(self.law, self.theta), centre)
+        return question.in_order(centre), question.in_order(below), question.in_order(above)
+
+    def _refuse_below(self, least: FloatArray, centre: FloatArray) -> None:
+        if np.any(centre < least):
+            reason = (
+                f"{self.law_name} does not carry over between peak learning rates, and falls below its own "
+                "floor at this one; fit runs of it"
+            )
+            raise Unidentified(reason=reason)
 
     def _log_interval(
         self,
