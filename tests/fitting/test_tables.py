@@ -61,6 +61,25 @@ def test_runs_with_little_noise_are_sound(found: Fit) -> None:
     assert found.verdict == "sound", found.reasons
 
 
+def test_the_mean_scores_of_a_table_are_those_of_its_rows_together() -> None:
+    """Fitted, predicted from smaller ones or held out as asked: RMSE and R2 are of all rows, as is the MAE."""
+    observed = table()
+    for options in ({}, {"holdout": {"fraction": 0.25}}):
+        fitted = fit("chinchilla", observed, bootstrap=20, profile=False, **options)
+        assert fitted.holdout is not None
+        for scores in (fitted.metrics, fitted.holdout):
+            rows = [observed.run_ids.index(name) for name in scores["runs"]]
+            columns = {name: values[rows] for name, values in observed.columns.items()}
+            worst = [run["max_relative_error"] for run in scores["runs"].values()]
+            mean = scores["mean"]
+            assert mean["max_relative_error"] == pytest.approx(np.mean(worst))
+            assert mean["mae"] < mean["rmse"] < max(run["rmse"] for run in scores["runs"].values())
+            if scores is fitted.metrics or options:
+                error = fitted.predict(**columns).value - observed.outcome[rows]
+                assert mean["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
+                assert mean["r2"] == pytest.approx(1 - np.mean(error**2) / np.var(observed.outcome[rows]))
+
+
 def test_a_size_that_does_not_vary_leaves_its_term_out() -> None:
     """Runs of one size: A, alpha and E are not determined, with the reason, and no value is given."""
     whole = table()
