@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.contradictions import contradicted
+from isoloss.fitting.contradictions import contradictions
 from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
 from isoloss.fitting.identifiability import Identifiability, identifiability
@@ -15,7 +15,7 @@ from isoloss.fitting.intervals import widened
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import score_runs
-from isoloss.fitting.task import Task
+from isoloss.fitting.task import Task, lies_at
 from isoloss.fitting.variances import distance_from_priors
 from isoloss.fitting.verdicts import Evidence, judge
 
@@ -44,9 +44,10 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         fitted_range=task.data.fitted_range(task.law),
         resampling=estimate.resampling,
         profiles=estimate.profiles,
+        bounds=task.options.bounds,
         trade_offs=told_apart.in_words(task),
         misfit=float(np.median(np.abs(residuals))),
-        contradicted=contradicted(task, estimate.theta, estimate.objective),
+        contradictions=contradictions(task, estimate.theta, estimate.objective),
         prior_shares=_named(task, estimate.variances.prior_share),
         far_from_priors=_named(task, distance_from_priors(task, estimate.theta, estimate.variances)),
     )
@@ -108,7 +109,7 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     if interval is not None:  # widened around the estimate, it may have left the law's bounds
         interval = max(interval[0], parameter.lower), min(interval[1], parameter.upper)
     expressed = parameter.name in task.constraints.expressions
-    at_bound = not expressed and _near(value, low, high)
+    at_bound = not expressed and lies_at(value, (low, high))
     profile = estimate.profiles.get(parameter.name)
     ends = None if profile is None else (profile.lower, profile.upper)
     return ParameterEstimate(*about, value, std_error, interval, at_bound=at_bound, profile=ends)
@@ -176,12 +177,6 @@ def _discrepancy(estimate: Estimate) -> dict[str, Any]:
         "folds": spread.folds,
         "worst": spread.worst,
     }
-
-
-def _near(value: float, low: float, high: float) -> bool:
-    return any(
-        abs(value - bound) <= 1e-9 * max(1.0, abs(bound)) for bound in (low, high) if np.isfinite(bound)
-    )
 
 
 def _resampled(

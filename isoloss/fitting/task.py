@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -84,3 +85,8 @@ class Task:
     @property
     def n_varied(self) -> int:
         return int(self.varied.sum())
+
+
+def lies_at(value: float, bounds: Iterable[float]) -> bool:
+    """Return whether a parameter lies at one of the finite bounds, but for rounding."""
+    return any(abs(value - bound) <= 1e-9 * max(1.0, abs(bound)) for bound in bounds if np.isfinite(bound))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,9 +62,10 @@ class Evidence:
     fitted_range: FittedRange
     resampling: Resampling
     profiles: dict[str, Profile]
+    bounds: Mapping[str, tuple[float | None, float | None]]
     trade_offs: Sequence[str]
     misfit: float
-    contradicted: dict[str, float]
+    contradictions: Sequence[str]
     prior_shares: dict[str, float]
     far_from_priors: dict[str, float]
 
@@ -121,16 +122,13 @@ def _weak_parameters(evidence: Evidence) -> list[str]:
                 reasons.append(
                     f"{one.name} is loosely determined: {one.value:.3g} in [{low:.3g}, {high:.3g}]"
                 )
-        reasons += _open_sides(one.name, evidence.profiles)
+        reasons += _open_sides(one.name, evidence)
     reasons += [
         f"{name} lies {far:.1f} standard deviations from where its prior expects it: data and prior disagree"
         for name, far in evidence.far_from_priors.items()
         if far > DISAGREEING
     ]
-    reasons += [
-        f"{name} was given; left free, the data put it at {value:.4g} and fit better than noise explains"
-        for name, value in evidence.contradicted.items()
-    ]
+    reasons += evidence.contradictions
     return [*reasons, *(evidence.trade_offs if reasons else ())]
 
 
@@ -141,12 +139,18 @@ def _on_priors(evidence: Evidence) -> Iterator[str]:
         yield f"the law's priors say more than the data on: {', '.join(resting)}"
 
 
-def _open_sides(name: str, profiles: dict[str, Profile]) -> Iterator[str]:
-    profile = profiles.get(name)
-    if profile is not None and profile.lower is None:
-        yield f"{name} has no lower limit: its profile never rises enough below"
-    if profile is not None and profile.upper is None:
-        yield f"{name} has no upper limit: its profile never rises enough above"
+def _open_sides(name: str, evidence: Evidence) -> Iterator[str]:
+    """Say on which sides the data do not limit a parameter, and where a bound that was given is all that does."""
+    profile = evidence.profiles.get(name)
+    if profile is None:
+        return
+    given = evidence.bounds.get(name, (None, None))
+    sides = (("lower", "below", profile.lower), ("upper", "above", profile.upper))
+    for (side, where, end), stopped, bound in zip(sides, profile.at_bounds, given, strict=True):
+        if end is None and stopped and bound is not None:
+            yield f"{name} is limited {where} by the bound given for it, {bound:g}, and not by the data"
+        elif end is None:
+            yield f"{name} has no {side} limit: its profile never rises enough {where}"
 
 
 def _weak_search(evidence: Evidence) -> Iterator[str]:
