@@ -59,7 +59,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         metrics=score_runs(task.law.predict(estimate.theta[None], task.features)[0], task.data),
         holdout=validation,
         groups=[],
-        derived=_derived(task, estimate),
+        derived=_derived(task, estimate, identified=verdict != "unidentified"),
         diagnostics=_diagnostics(task, estimate, evidence, told_apart),
         left_out=[],
         verdict=verdict,
@@ -121,13 +121,14 @@ def _named(task: Task, values: FloatArray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True) if value > 0}
 
 
-def _derived(task: Task, estimate: Estimate) -> list[Derived]:
+def _derived(task: Task, estimate: Estimate, *, identified: bool) -> list[Derived]:
+    """Return what follows from the parameters; no numbers where the data do not determine these."""
     found = task.data.derived(task.law, estimate.theta[None])
     resampled = task.data.derived(task.law, estimate.samples)
     wider = estimate.inflation(task.options.level)
     derived = []
     for name, (unit, value, needs) in found.items():
-        if any(one in task.missing for one in needs):
+        if not identified or any(one in task.missing for one in needs):
             derived.append(Derived(name, unit, None, None))
         else:
             at, values = float(value[0]), resampled[name][1]

@@ -90,6 +90,16 @@ def test_a_size_that_does_not_vary_leaves_its_term_out() -> None:
     assert any("all runs have one model size" in reason for reason in fitted.reasons)
 
 
+def test_what_follows_from_a_law_that_is_not_determined_is_null(found: Fit) -> None:
+    """Of a law that misses its own runs, whose exponents have values all the same, no optimum of compute comes."""
+    fitted = fit("chinchilla", table(), bootstrap=10, fix={"E": 6.0})
+    assert fitted.verdict == "unidentified"
+    assert not fitted.missing
+    assert [one.name for one in fitted.derived] == [one.name for one in found.derived] != []
+    assert all(one.value is None and one.interval is None for one in fitted.derived)
+    assert all(one.value is not None for one in found.derived)
+
+
 def test_the_largest_tenth_is_predicted_by_default(found: Fit) -> None:
     """Without being asked, the score on the largest runs from the smaller ones is part of the result."""
     assert found.holdout is not None
