@@ -41,17 +41,25 @@ class Task:
             options.priors_of(law, self.features),
             options.backend,
         )
-        self._note_too_few_observations()
+        self._note_what_says_nothing()
 
-    def _note_too_few_observations(self) -> None:
-        known = {**self.options.fix, **self.held}
-        n_free, distinct = self.n_varied, self.data.distinct()
-        if distinct <= n_free:
-            what = "points" if distinct == self.features.n_points else "different configurations"
-            why = f"{distinct} {what} for {n_free} parameters"
+    def _note_what_says_nothing(self) -> None:
+        """Take all that is free for undetermined where the observations say nothing of it whatever the law."""
+        why = self._says_nothing()
+        if why is not None and self.n_varied:
+            known = {**self.options.fix, **self.held}
             self.missing = {
                 parameter.name: why for parameter in self.law.parameters if parameter.name not in known
             }
+
+    def _says_nothing(self) -> str | None:
+        n_free, distinct = self.n_varied, self.data.distinct()
+        if distinct <= n_free:
+            what = "points" if distinct == self.features.n_points else "different configurations"
+            return f"{distinct} {what} for {n_free} parameters"
+        if np.ptp(self.data.observed) == 0:
+            return "the losses do not vary"
+        return None
 
     def _refuse_constraints_on_absent_parameters(self) -> None:
         given = {"fix": self.options.fix, "bounds": self.options.bounds, "expr": self.options.expr}
