@@ -85,8 +85,8 @@ class Dataset(ABC):
         """Return how many observations are not made under the same conditions as another one."""
 
     @abstractmethod
-    def fitted_range(self, law: Law[Any]) -> FittedRange:
-        """Return where the data lie."""
+    def fitted_range(self, law: Law[Any], skip_steps: int | None) -> FittedRange:
+        """Return where the data lie; `skip_steps` of the fit's options, None where it leaves out warm-ups."""
 
     @abstractmethod
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
@@ -159,9 +159,9 @@ class CurveDataset(Dataset):
     def distinct(self) -> int:
         return len(self.observed)
 
-    def fitted_range(self, law: Law[Any]) -> CurveRange:
+    def fitted_range(self, law: Law[Any], skip_steps: int | None) -> CurveRange:
         assert isinstance(law, CurveLaw)
-        return CurveRange.of(self.curves, self._rates, law)
+        return CurveRange.of(self.curves, self._rates, law, after_warmup=skip_steps is None)
 
     def derived(self, law: Law[Any], theta: FloatArray) -> Derived:
         assert isinstance(law, CurveLaw)
@@ -232,7 +232,7 @@ class TableDataset(Dataset):
     def distinct(self) -> int:
         return len(self.alike())
 
-    def fitted_range(self, law: Law[Any]) -> TableRange:
+    def fitted_range(self, law: Law[Any], skip_steps: int | None) -> TableRange:  # noqa: ARG002 (curves)
         assert isinstance(law, TableLaw)
         size = self.table.column("n_params")
         unread = None if "n_params" in law.columns or np.isnan(size).any() else size

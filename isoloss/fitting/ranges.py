@@ -106,7 +106,10 @@ def _count(asked: Mapping[str, Any], kind: str | None) -> Any:
 
 @dataclass(frozen=True)
 class CurveRange(FittedRange):
-    """The steps, learning rates, areas and sizes of the curves that a fit has seen."""
+    """The steps, learning rates, areas and sizes of the curves that a fit has seen.
+
+    `after_warmup` is whether the points of every warm-up were left out, of which the fit then says nothing.
+    """
 
     kind: ClassVar[str] = "curves"
 
@@ -125,6 +128,7 @@ class CurveRange(FittedRange):
     knows_sizes: bool = True
     error_of_peak: float = 0.02
     lowest_loss: float = 0.0
+    after_warmup: bool = False
 
     @classmethod
     def of(
@@ -132,6 +136,8 @@ class CurveRange(FittedRange):
         curves: Sequence[Curve],
         rates: Sequence[tuple[FloatArray, FloatArray]],
         law: CurveLaw[Any],
+        *,
+        after_warmup: bool,
     ) -> CurveRange:
         """Return the range of curves, of which `rates` are the learning rates and areas at their points."""
         batches = {curve.batch_tokens for curve in curves}
@@ -151,6 +157,7 @@ class CurveRange(FittedRange):
             knows_sizes=law.knows_sizes,
             error_of_peak=law.error_of_peak,
             lowest_loss=float(min(curve.loss_nats.min() for curve in curves)),
+            after_warmup=after_warmup,
         )
 
     @classmethod
@@ -169,6 +176,7 @@ class CurveRange(FittedRange):
         if not isinstance(schedule, Schedule):
             schedule = schedule_from_spec(schedule)
         steps = _steps(schedule, asked.get("steps"))
+        self._refuse_warmup(schedule, steps)
         config = asked.get("config") or {}
         size = self.size(_number("config.n_params", _count(asked, self.n_params_kind)), missing.get("beta"))
         at, back = np.unique(steps, return_inverse=True)
@@ -177,6 +185,14 @@ class CurveRange(FittedRange):
         run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
         tells_peaks = self.carries_over_peaks and not missing
         return CurveQuestion(self, asked, run, steps, back, tells_peaks)
+
+    def _refuse_warmup(self, schedule: Schedule, steps: IntArray) -> None:
+        if self.after_warmup and steps.min() < schedule.warmup_steps:
+            reason = (
+                f"step {steps.min()} lies inside the warm-up, which ends at step {schedule.warmup_steps}; the fit "
+                "left out such points and does not describe them: ask from its end on, or fit with skip_steps"
+            )
+            raise InvalidInput(field="steps", reason=reason)
 
     def _weight_decay(self, asked: float | None) -> float | None:
         return asked if asked is not None else next(iter(self.weight_decays), None)

@@ -41,7 +41,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         spread=estimate.validation.spread,
         outliers=_outliers(task, residuals),
         condition_number=told_apart.condition_number,
-        fitted_range=task.data.fitted_range(task.law),
+        fitted_range=task.data.fitted_range(task.law, task.options.skip_steps),
         resampling=estimate.resampling,
         profiles=estimate.profiles,
         bounds=task.options.bounds,

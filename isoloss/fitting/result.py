@@ -145,7 +145,7 @@ class Fit:
         the end. For a law of tables: the outcome of runs with these columns, `n_params`, `n_tokens` or any in
         `config`. `interval` 'mean' is for the law's own value, 'new_run' for one more run. Raises Unidentified
         where the data did not determine the law, or a term of it, and InvalidInput for a question that the law
-        does not answer.
+        does not answer, steps inside the warm-up among them, unless the fit was made with `skip_steps`.
         """
         self._require_identified()
         level = self._checked_level(level, interval)

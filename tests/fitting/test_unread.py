@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isoloss.errors import Unidentified
-from isoloss.fitting import fit
+from isoloss.errors import InvalidInput, Unidentified
+from isoloss.fitting import Fit, fit
 from isoloss.observations import RunTable
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve, three_runs
 from tests.fitting.synthetic_tables import exact_losses
@@ -114,6 +114,18 @@ def test_a_peak_at_which_annealing_takes_more_than_there_is_has_no_answer(law: s
         assert found.predict(schedule=LINEAR | {"peak_lr": peak}, steps=[9_000]).value[0] > 2.4
     with pytest.raises(Unidentified, match="below its own floor"):
         found.predict(schedule=LINEAR | {"peak_lr": 4e-3}, steps=[9_000])
+
+
+def test_the_warm_up_is_not_predicted_from_what_comes_after_it() -> None:
+    """Its steps are refused, but for the last, unless the fit was asked to take such points in."""
+    found = fit("lr_annealing", three_runs(), bootstrap=20, profile=False)
+    assert found.predict(schedule=LINEAR, steps=[500, 9_000]).value[0] > 0
+    with pytest.raises(InvalidInput, match="steps: step 20 lies inside the warm-up, which ends at step 500"):
+        found.predict(schedule=LINEAR, steps=[9_000, 20])
+    with pytest.raises(InvalidInput, match="inside the warm-up"):
+        Fit.from_document(found.as_document()).predict(schedule=LINEAR, steps=[499])
+    taken_in = fit("lr_annealing", three_runs(), bootstrap=20, profile=False, skip_steps=10)
+    assert taken_in.predict(schedule=LINEAR, steps=[20]).value[0] > 0
 
 
 def test_a_level_that_the_resamples_do_not_support_is_told() -> None:
