@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,11 @@ class Dataset(ABC):
     observed: FloatArray
     scatter: FloatArray
     notes: tuple[str, ...]
+    observation: ClassVar[str]
+    """What one observation is called."""
+
+    spare_needed: ClassVar[int]
+    """How many more distinct observations than parameters say anything of these."""
 
     @cached_property
     def slices(self) -> list[slice]:
@@ -99,6 +104,9 @@ class Dataset(ABC):
 
 class CurveDataset(Dataset):
     """Loss curves under their schedules."""
+
+    observation = "point"
+    spare_needed = 1
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self.curves = list(curves)
@@ -184,6 +192,9 @@ class CurveDataset(Dataset):
 
 class TableDataset(Dataset):
     """Finished runs, a point each."""
+
+    observation = "run"
+    spare_needed = 2  # with one, 90 percent intervals held the truth in .6 to .73 of simulated studies
 
     def __init__(self, table: RunTable, columns: Sequence[str]) -> None:
         self.table = table

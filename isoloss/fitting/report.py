@@ -46,6 +46,8 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         profiles=estimate.profiles,
         bounds=task.options.bounds,
         trade_offs=told_apart.in_words(task),
+        distinct=task.data.distinct(),
+        n_free=task.n_varied,
         misfit=float(np.median(np.abs(residuals))),
         contradictions=contradictions(task, estimate.theta, estimate.objective),
         prior_shares=_named(task, estimate.variances.prior_share),

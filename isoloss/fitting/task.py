@@ -14,6 +14,7 @@ from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.objective import Problem
 from isoloss.fitting.options import Constraints, FitOptions
 from isoloss.laws import Law
+from isoloss.notes import counted
 
 
 class Task:
@@ -53,13 +54,18 @@ class Task:
             }
 
     def _says_nothing(self) -> str | None:
-        n_free, distinct = self.n_varied, self.data.distinct()
-        if distinct <= n_free:
-            what = "points" if distinct == self.features.n_points else "different configurations"
-            return f"{distinct} {what} for {n_free} parameters"
+        distinct, needed = self.data.distinct(), self.n_varied + self.data.spare_needed
+        if distinct < needed:
+            return self._too_few(distinct, needed)
         if np.ptp(self.data.observed) == 0:
             return "the losses do not vary"
         return None
+
+    def _too_few(self, distinct: int, needed: int) -> str:
+        what = self.data.observation if distinct == self.features.n_points else "different configuration"
+        given = {*self.options.fix, *self.options.expr, *(self.held.keys() - self.missing.keys())}
+        parameters = counted(len(self.law.parameters) - len(given), "parameter")
+        return f"{counted(distinct, what)} for {parameters}, at least {needed} are needed"
 
     def _refuse_constraints_on_absent_parameters(self) -> None:
         given = {"fix": self.options.fix, "bounds": self.options.bounds, "expr": self.options.expr}

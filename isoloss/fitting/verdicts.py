@@ -12,9 +12,13 @@ from isoloss.fitting.profiles import Profile
 from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
 from isoloss.fitting.resampling import Resampling
 from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict
+from isoloss.notes import counted
 
 AGREEING = 2
 """Starts that must reach the best objective, or it may not be the best."""
+
+CONFIGURATIONS_EACH = 2
+"""Configurations of a table for each free parameter below which intervals tend to be too narrow."""
 
 LOOSE_INTERVAL = 1.0
 """An interval as wide as the value itself leaves a parameter weakly determined."""
@@ -64,6 +68,8 @@ class Evidence:
     profiles: dict[str, Profile]
     bounds: Mapping[str, tuple[float | None, float | None]]
     trade_offs: Sequence[str]
+    distinct: int
+    n_free: int
     misfit: float
     contradictions: Sequence[str]
     prior_shares: dict[str, float]
@@ -165,6 +171,7 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
     yield from _several_peaks(evidence.fitted_range)
     yield from _unread(evidence.fitted_range)
+    yield from _few_configurations(evidence)
     if MISFIT < evidence.misfit <= LARGE_MISFIT:
         yield _misfit(evidence)
     spread = evidence.spread
@@ -179,6 +186,15 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
         yield f"run {run_id!r} lies far from the law, by a median of {np.expm1(median):.1%}"
     if (others := len(evidence.outliers) - MOST_NAMED) > 0:
         yield f"other runs far from the law: {others}; leave out or mark those that diverged"
+
+
+def _few_configurations(evidence: Evidence) -> Iterator[str]:
+    needed = CONFIGURATIONS_EACH * evidence.n_free
+    if isinstance(evidence.fitted_range, TableRange) and evidence.distinct < needed:
+        yield (
+            f"{counted(evidence.distinct, 'configuration')} for {counted(evidence.n_free, 'free parameter')}: "
+            f"intervals of so few runs tend to be too narrow; add runs until there are {needed}"
+        )
 
 
 def _several_sizes(fitted: FittedRange) -> Iterator[str]:

@@ -90,6 +90,25 @@ def test_a_size_that_does_not_vary_leaves_its_term_out() -> None:
     assert any("all runs have one model size" in reason for reason in fitted.reasons)
 
 
+@pytest.mark.parametrize(("law", "n_free"), [("chinchilla", 5), ("power_law", 3)])
+def test_few_runs_determine_no_law_and_some_more_are_never_sound(law: str, n_free: int) -> None:
+    """Two configurations beyond the free parameters give an answer, twice as many one without that doubt."""
+    random = np.random.default_rng(1)
+    size, tokens = 10 ** random.uniform(7, 9, 12), 10 ** random.uniform(9, 11, 12)
+    columns = {"n_params": size, "n_tokens": tokens} if law == "chinchilla" else {"n_tokens": tokens}
+    whole = RunTable(tuple("abcdefghijkl"), columns, exact_losses(law, size, tokens))
+    few, some, enough = (
+        fit(law, whole.only(range(count)), bootstrap=20, profile=False)
+        for count in (n_free + 1, n_free + 2, 2 * n_free)
+    )
+    assert few.verdict == "unidentified"
+    words = f"{n_free + 1} runs for {n_free} parameters, at least {n_free + 2} are needed"
+    assert any(words in reason for reason in few.reasons)
+    assert some.verdict == "weak"
+    assert any("tend to be too narrow" in reason for reason in some.reasons)
+    assert not any("tend to be too narrow" in reason for reason in enough.reasons)
+
+
 def test_what_follows_from_a_law_that_is_not_determined_is_null(found: Fit) -> None:
     """Of a law that misses its own runs, whose exponents have values all the same, no optimum of compute comes."""
     fitted = fit("chinchilla", table(), bootstrap=10, fix={"E": 6.0})
