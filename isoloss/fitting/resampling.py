@@ -61,6 +61,10 @@ class Resampling:
         return sum(-(-length // block) for length, block in pairs)
 
     @property
+    def of_whole_curves(self) -> bool:
+        return self.unit != "blocks" and max(self.run_lengths) > 1
+
+    @property
     def statement(self) -> str:
         if self.block_points is None:
             what = "whole runs" if self.unit == "runs" else "configurations with all their runs"
@@ -79,8 +83,7 @@ class Resampling:
         costs less than a unit: a third, by simulation (benchmarks/RESULTS.md, coverage).
         """
         n = self.n_units
-        whole_curves = self.unit != "blocks" and max(self.run_lengths) > 1
-        left = n - max(1.0, n_free / 3) if whole_curves else float(n - n_free)
+        left = n - max(1.0, n_free / 3) if self.of_whole_curves else float(n - n_free)
         if left < 1:
             return 1.0
         tail = (1 + level) / 2

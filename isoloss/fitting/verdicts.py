@@ -10,7 +10,7 @@ import numpy as np
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
 from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
-from isoloss.fitting.resampling import Resampling
+from isoloss.fitting.resampling import RUNS_NEEDED, Resampling
 from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict
 from isoloss.notes import counted
 
@@ -164,6 +164,11 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
         yield f"only {evidence.starts_agree} of {evidence.starts} starts reached the best objective"
     if evidence.failed_resamples > FAILED_SHARE:
         yield f"{evidence.failed_resamples:.0%} of the resamples found no optimum"
+    drawn = evidence.resampling
+    if evidence.resamples and drawn.of_whole_curves and drawn.n_units < RUNS_NEEDED:
+        units = counted(drawn.n_units, drawn.unit.removesuffix("s"))
+        shown = "to show how one differs from the next"
+        yield f"{units} of curves are too few to resample: {RUNS_NEEDED} are needed {shown}"
     if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND * (1 - ROUNDED):
         yield f"{evidence.resamples} resamples are too few for an interval of level {evidence.level:g}"
 

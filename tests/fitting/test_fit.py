@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -208,6 +209,20 @@ def test_fewer_points_than_parameters_are_unidentified() -> None:
     assert few.verdict == "unidentified"
     assert all(one.value is None for one in few.parameters.values())
     assert any("4 points for 5 parameters" in reason for reason in few.reasons)
+
+
+@pytest.mark.parametrize("unit", ["runs", "configurations"])
+def test_few_curves_that_are_resampled_whole_are_never_sound(unit: Any) -> None:
+    """Five curves are too few to draw from, eight are enough; blocks of five are no matter of doubt."""
+    specs = [{**LINEAR, "total_steps": 6_000 + 500 * number} for number in range(8)]
+    runs = [curve(f"run-{number}", spec, seed=number) for number, spec in enumerate(specs)]
+    words = f"5 {unit} of curves are too few to resample"
+    few = fit(LAW, runs[:5], bootstrap=20, profile=False, resample=unit)
+    assert few.verdict == "weak"
+    assert any(words in reason for reason in few.reasons)
+    for others, drawn in ((runs, unit), (runs[:5], "blocks")):
+        found = fit(LAW, others, bootstrap=20, profile=False, resample=drawn)
+        assert not any("of curves are too few to resample" in reason for reason in found.reasons)
 
 
 def test_identical_losses_are_not_a_law() -> None:
