@@ -98,10 +98,28 @@ def _count(asked: Mapping[str, Any], kind: str | None) -> Any:
     if said is not None and kind is not None and said != kind and config.get(f"n_params_{kind}") is None:
         reason = f"the fit counts {kind} parameters, the question {said} ones"
         raise InvalidInput(field="config.n_params_kind", reason=reason)
-    if asked.get("n_params") is not None:
-        return asked["n_params"]
     own = stated_n_params(config, kind)[1]
-    return own if own is not None else stated_n_params(config)[1]
+    return _only_one(
+        "n_params", asked.get("n_params"), own if own is not None else stated_n_params(config)[1]
+    )
+
+
+def _only_one(name: str, by_name: Any, in_config: Any) -> Any:
+    """Return what is asked for, by name or in a configuration; raises InvalidInput where these differ."""
+    if by_name is None or in_config is None:
+        return in_config if by_name is None else by_name
+    if not _same(by_name, in_config):
+        reason = f"differs from config.{name}: give one of them"
+        raise InvalidInput(field=name, reason=reason)
+    return by_name
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        first, second = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (one, other))
+        return np.array_equal(first, second)
+    except (TypeError, ValueError):  # what is no number is refused where it is read
+        return True
 
 
 @dataclass(frozen=True)
@@ -459,8 +477,7 @@ class TableRange(FittedRange):
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
         if name == "n_params":
             return _count(asked, self.n_params_kind)
-        own = asked.get(name)
-        own = own if own is not None else (asked.get("config") or {}).get(name)
+        own = _only_one(name, asked.get(name), (asked.get("config") or {}).get(name))
         if own is None and name == "compute_flops":
             return self._compute(asked)
         return own

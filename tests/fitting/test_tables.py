@@ -109,6 +109,16 @@ def test_few_runs_determine_no_law_and_some_more_are_never_sound(law: str, n_fre
     assert not any("tend to be too narrow" in reason for reason in enough.reasons)
 
 
+def test_a_question_that_names_two_sizes_is_refused(found: Fit) -> None:
+    """A column by name and in the configuration must agree; the same value twice is one value."""
+    asked: dict[str, Any] = {"n_params": 1e9, "n_tokens": [1e10]}
+    said = found.predict(**asked, config={"n_params": [1e9], "n_tokens": 1e10})
+    assert said.value == found.predict(**asked).value
+    for name in asked:
+        with pytest.raises(InvalidInput, match=f"{name}: differs from config.{name}"):
+            found.predict(**asked, config={name: 1e12})
+
+
 def test_what_follows_from_a_law_that_is_not_determined_is_null(found: Fit) -> None:
     """Of a law that misses its own runs, whose exponents have values all the same, no optimum of compute comes."""
     fitted = fit("chinchilla", table(), bootstrap=10, fix={"E": 6.0})
