@@ -72,6 +72,8 @@ class FittedRange(ABC):
     """Where the data of a fit lay; one kind for curves, one for tables."""
 
     kind: ClassVar[str]
+    predicted_from_others: ClassVar[str]
+    """What is left out in turn and predicted from the rest."""
 
     @abstractmethod
     def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> Question:
@@ -130,6 +132,7 @@ class CurveRange(FittedRange):
     """
 
     kind: ClassVar[str] = "curves"
+    predicted_from_others: ClassVar[str] = "schedules"
 
     first_step: int
     last_step: int
@@ -419,6 +422,7 @@ class TableRange(FittedRange):
     """
 
     kind: ClassVar[str] = "table"
+    predicted_from_others: ClassVar[str] = "runs"
 
     columns: Mapping[str, tuple[float, float]]
     scale: tuple[float, float]

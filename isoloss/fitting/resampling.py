@@ -16,6 +16,7 @@ from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput
 from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.options import Unit
+from isoloss.notes import counted
 
 RUNS_NEEDED = 8
 """With fewer runs than this, drawing runs gives too few distinct samples: blocks of curves are drawn instead."""
@@ -69,9 +70,12 @@ class Resampling:
         if self.block_points is None:
             what = "whole runs" if self.unit == "runs" else "configurations with all their runs"
             return f"{what} were resampled ({self.n_units})"
-        lengths = f"{min(self.block_points)} to {max(self.block_points)}"
+        low, high = min(self.block_points), max(self.block_points)
+        lengths = (
+            counted(low, "neighbouring point") if low == high else f"{low} to {high} neighbouring points"
+        )
         return (
-            f"blocks of {lengths} neighbouring points were resampled: with fewer than {RUNS_NEEDED} runs their "
+            f"blocks of {lengths} were resampled: with fewer than {RUNS_NEEDED} runs their "
             "spread does not show how one run differs from the next"
         )
 

@@ -54,18 +54,19 @@ class Task:
             }
 
     def _says_nothing(self) -> str | None:
-        distinct, needed = self.data.distinct(), self.n_varied + self.data.spare_needed
-        if distinct < needed:
-            return self._too_few(distinct, needed)
+        if self.data.distinct() < self.n_varied + self.data.spare_needed:
+            return self._too_few()
         if np.ptp(self.data.observed) == 0:
             return "the losses do not vary"
         return None
 
-    def _too_few(self, distinct: int, needed: int) -> str:
+    def _too_few(self) -> str:
+        distinct = self.data.distinct()
         what = self.data.observation if distinct == self.features.n_points else "different configuration"
         given = {*self.options.fix, *self.options.expr, *(self.held.keys() - self.missing.keys())}
-        parameters = counted(len(self.law.parameters) - len(given), "parameter")
-        return f"{counted(distinct, what)} for {parameters}, at least {needed} are needed"
+        unknown = len(self.law.parameters) - len(given)
+        needed = unknown + self.data.spare_needed
+        return f"{counted(distinct, what)} for {counted(unknown, 'parameter')}, at least {needed} are needed"
 
     def _refuse_constraints_on_absent_parameters(self) -> None:
         given = {"fix": self.options.fix, "bounds": self.options.bounds, "expr": self.options.expr}

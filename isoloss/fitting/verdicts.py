@@ -11,7 +11,7 @@ from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
 from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
 from isoloss.fitting.resampling import RUNS_NEEDED, Resampling
-from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict
+from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict, too_few_resamples
 from isoloss.notes import counted
 
 AGREEING = 2
@@ -170,7 +170,7 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
         shown = "to show how one differs from the next"
         yield f"{units} of curves are too few to resample: {RUNS_NEEDED} are needed {shown}"
     if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND * (1 - ROUNDED):
-        yield f"{evidence.resamples} resamples are too few for an interval of level {evidence.level:g}"
+        yield too_few_resamples(evidence.resamples, evidence.level)
 
 
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
@@ -181,9 +181,9 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
         yield _misfit(evidence)
     spread = evidence.spread
     if spread.discrepancy is None:
+        needed = " (three schedules are needed)" if isinstance(evidence.fitted_range, CurveRange) else ""
         yield (
-            "too few runs can be predicted from the others (three schedules are needed): the error on an unseen "
-            "one is not known"
+            f"too few runs can be predicted from the others{needed}: the error on an unseen one is not known"
         )
     elif spread.discrepancy > LARGE_DISCREPANCY:
         yield f"predicted from the others, {spread.worst} is {np.expm1(spread.error or 0):.1%} off"
@@ -195,7 +195,7 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
 
 def _few_configurations(evidence: Evidence) -> Iterator[str]:
     needed = CONFIGURATIONS_EACH * evidence.n_free
-    if isinstance(evidence.fitted_range, TableRange) and evidence.distinct < needed:
+    if isinstance(evidence.fitted_range, TableRange) and not evidence.missing and evidence.distinct < needed:
         yield (
             f"{counted(evidence.distinct, 'configuration')} for {counted(evidence.n_free, 'free parameter')}: "
             f"intervals of so few runs tend to be too narrow; add runs until there are {needed}"

@@ -255,11 +255,11 @@ def test_an_unidentified_fit_is_no_error_but_loud(invoke):
 
 
 def test_notes_of_many_runs_are_told_once_and_conditions_as_they_are(invoke):
-    notes = [f"run r{one}: {one} points outside steps 1..400 were left out" for one in range(1, 123)]
+    notes = [f"run r{one}: {one} of its points left out: outside steps 1..400" for one in range(1, 123)]
     fit = {**UNIDENTIFIED, "reasons": ["the cause", *notes], "select": {"where": "config.width = 32"}}
     result = invoke("fit", "show", "f1", "-p", "p", routes={"GET /v1/projects/p/fits/f1": fit})
     assert "of the runs with config.width = 32" in " ".join(result.stdout.split())
-    assert "run r1: 1 points outside steps 1..400 were left out (and so of 121 more runs)" in " ".join(
+    assert "run r1: 1 of its points left out: outside steps 1..400 (and so of 121 more runs)" in " ".join(
         result.stdout.split()
     )
     assert "r2" not in result.stdout

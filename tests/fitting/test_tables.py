@@ -104,6 +104,10 @@ def test_few_runs_determine_no_law_and_some_more_are_never_sound(law: str, n_fre
     assert few.verdict == "unidentified"
     words = f"{n_free + 1} runs for {n_free} parameters, at least {n_free + 2} are needed"
     assert any(words in reason for reason in few.reasons)
+    lone = fit(law, whole.only([0]), bootstrap=1)
+    assert any(f"1 run for {n_free} parameters, at least {n_free + 2}" in reason for reason in lone.reasons)
+    assert any("1 resample is too few" in reason for reason in lone.reasons)
+    assert not any("schedule" in reason for reason in lone.reasons)
     assert some.verdict == "weak"
     assert any("tend to be too narrow" in reason for reason in some.reasons)
     assert not any("tend to be too narrow" in reason for reason in enough.reasons)

@@ -33,7 +33,7 @@ def test_a_loss_that_is_written_as_nan_is_told_and_an_empty_cell_is_not(folder):
     blank, written = read_curves([folder / "a.csv", folder / "c.csv"], schedule=CONSTANT)
     assert blank.notes == ()
     assert written.notes == (
-        "3 points whose loss is not finite were left out",
+        "3 of its points left out: loss not finite",
         "the loss is NaN from step 4 on: diverged?",
     )
 
