@@ -217,16 +217,29 @@ def learning_rates(
 ) -> tuple[Schedule, str | None]:
     """Return the schedule of a run from its logged rates (NaN where none) and its declaration, and a note.
 
-    Raises InvalidSchedule where the two are so far apart that one of them is no rate of this run.
+    Raises InvalidInput for rates below 0, or that are 0 at all steps, and InvalidSchedule where the two are so far
+    apart that one of them is no rate of this run.
     """
     logged = np.isfinite(lr) & (step >= 1)
     if logged.any():
+        _refuse_negative(run_id, step[logged], lr[logged])
+        if not lr[logged].any():
+            reason = f"run {run_id!r}: every logged learning rate is 0, from step {step[logged][0]} on"
+            raise InvalidInput(field="lr", reason=reason)
         if declared is not None:
             _refuse_contradiction(run_id, step[logged], lr[logged], declared)
         return from_log(step[logged], lr[logged], declared)
     if declared is None:
         raise UnusableData(reason=f"run {run_id!r} has no learning rate: declare its schedule or log its lr")
     return declared, None
+
+
+def _refuse_negative(run_id: str, step: IntArray, lr: FloatArray) -> None:
+    below = np.flatnonzero(lr < 0)
+    if below.size:
+        first = below[0]
+        reason = f"run {run_id!r}: at step {step[first]} the logged learning rate is {lr[first]:.6g}, below 0"
+        raise InvalidInput(field="lr", reason=reason)
 
 
 def _refuse_contradiction(run_id: str, step: IntArray, lr: FloatArray, declared: Schedule) -> None:
@@ -268,6 +281,7 @@ def branch_learning_rates(
     # Without a declaration the parent's schedule fills the steps before the branch's first log, and may end in
     # a jump to any other rate.
     logged = own & np.isfinite(lr)
+    _refuse_negative(run_id, step[logged], lr[logged])
     later, _ = from_log(step[logged], lr[logged], parent)
     return branch(parent, branch_step, later), None
 
