@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from app.schemas import NAME_PATTERN
 from isoloss.errors import (
     Conflict,
     FitFailed,
@@ -156,13 +157,20 @@ def _reasons(found: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     for one in found:
         field = _field(one["loc"])
         kinds.setdefault(field, set()).add(one["type"])
-        by_field[field] = str(one["msg"]).removeprefix("Value error, ")
+        by_field[field] = _in_words(one)
     for field, tried in kinds.items():
         if (
             "float_type" in tried
         ):  # the words of the last type would be about the strings for NaN and infinity
             by_field[field] = "must be a number"
     return [{"field": field, "reason": reason} for field, reason in by_field.items()]
+
+
+def _in_words(one: Mapping[str, Any]) -> str:
+    """The reason of an error; of a name that is none the characters that it may have, and not their pattern."""
+    if one["type"] == "string_pattern_mismatch" and one["ctx"]["pattern"] == NAME_PATTERN:
+        return "may have letters, digits, '.', '_' and '-' alone, and be neither '.' nor '..'"
+    return str(one["msg"]).removeprefix("Value error, ")
 
 
 def _suggesting(one: Mapping[str, Any], request: Request) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Notes on many runs, told once for those that say the same."""
+"""Words of notes: how many of what, and notes on many runs told once for those that say the same."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from collections.abc import Sequence
 
 OF_A_RUN = re.compile(r"run (?P<run>[^\s:]+): (?P<note>.+)", re.DOTALL)
 NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one: '1 point', '3 points'."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def grouped(reasons: Sequence[str]) -> list[str]:
@@ -21,5 +26,4 @@ def grouped(reasons: Sequence[str]) -> list[str]:
 
 def _with_count(alike: Sequence[str]) -> str:
     others = len(alike) - 1
-    runs = "1 more run" if others == 1 else f"{others:,} more runs"
-    return f"{alike[0]} (and so of {runs})" if others else alike[0]
+    return f"{alike[0]} (and so of {counted(others, 'more run')})" if others else alike[0]

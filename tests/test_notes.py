@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isoloss.notes import grouped
+from isoloss.notes import counted, grouped
 
 
 def test_notes_that_differ_in_runs_and_numbers_alone_are_one() -> None:
@@ -14,4 +14,14 @@ def test_notes_that_differ_in_runs_and_numbers_alone_are_one() -> None:
         "A = 2 is loose",
         "run a.1-b: its 173 points were fitted as 20 (and so of 2 more runs)",
         "run c: diverged?",
+    ]
+
+
+def test_a_count_agrees_with_its_noun() -> None:
+    """One of a thing is not several, and none are."""
+    assert [counted(n, "point") for n in (0, 1, 2, 1200)] == [
+        "0 points",
+        "1 point",
+        "2 points",
+        "1,200 points",
     ]

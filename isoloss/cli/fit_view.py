@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from isoloss.cli.output import Output, interval, moment, number
-from isoloss.notes import grouped
+from isoloss.notes import counted, grouped
 
 if TYPE_CHECKING:
     from isoloss.client.documents import Fit, LeftOut, Parameter
@@ -141,10 +141,10 @@ def _show_training_error(output: Output, fit: Fit) -> None:
     worst = max((run.get("max_relative_error") or 0.0 for run in runs.values()), default=None)
     parts = [f"{name} {number(mean[key], 3)}" for key, name in MEASURES.items() if mean.get(key) is not None]
     n_points = (fit.get("diagnostics") or {}).get("n_points")
-    several = isinstance(n_points, int) and n_points != len(runs)  # of finished runs each is one point
+    several = n_points if n_points != len(runs) else None  # of finished runs each is one point
     parts += [] if worst is None else [f"worst {'point' if several else 'run'} {100 * worst:.2f}%"]
-    what = "sweeps" if "n_sweeps" in (fit.get("diagnostics") or {}) else "runs"
-    over = f"{len(runs):,} fitted {what}" + (f", {n_points:,} points" if several else "")
+    what = "sweep" if "n_sweeps" in (fit.get("diagnostics") or {}) else "run"
+    over = counted(len(runs), f"fitted {what}") + (f", {counted(several, 'point')}" if several else "")
     output.line()
     output.line(f"Error on the {over}: {', '.join(parts)}")
 

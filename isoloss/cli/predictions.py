@@ -24,6 +24,9 @@ FACTORS = {
     "steps_factor": "the steps",
     "n_params_factor": "the model size",
     "n_tokens_factor": "the training tokens",
+    "batch_tokens_factor": "the tokens of a batch",
+    "compute_flops_factor": "the compute",
+    "peak_lr_factor": "away from the fitted peak learning rates",
     "scale_factor": "the scale of the runs",
 }
 

@@ -12,7 +12,7 @@ from isoloss.arrays import FloatArray
 from isoloss.fitting.datasets import Fold
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.resampling import RUNS_NEEDED, block_length, short_block
-from isoloss.fitting.scores import mean_scores, score
+from isoloss.fitting.scores import score_pairs
 from isoloss.fitting.solver import Solution
 from isoloss.fitting.standard_errors import inverse_square
 from isoloss.fitting.task import Task
@@ -70,11 +70,11 @@ class Validation:
         return float(np.sqrt(np.mean([np.mean(error**2) for error in self.errors[number]])))
 
     def _scores(self, task: Task, number: int) -> dict[str, Any]:
-        runs = {}
+        pairs = {}
         for position, error in zip(self.folds[number].predicted, self.errors[number], strict=True):
             observed = task.data.observed[task.data.slices[position]]
-            runs[task.data.run_ids[position]] = score(observed, observed * np.exp(error))
-        return {"runs": runs, "mean": mean_scores(runs.values())}
+            pairs[task.data.run_ids[position]] = (observed, observed * np.exp(error))
+        return score_pairs(pairs)
 
 
 def validate(task: Task, theta: FloatArray, refit: Refit) -> Validation:

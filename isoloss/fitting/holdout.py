@@ -16,7 +16,7 @@ from isoloss.fitting.folds import Validation
 from isoloss.fitting.intervals import conformal_factor
 from isoloss.fitting.ranges import CurveQuestion, CurveQuestions, Question
 from isoloss.fitting.result import Fit
-from isoloss.fitting.scores import Scores, mean_scores, score
+from isoloss.fitting.scores import Scores, mean_scores, score, score_rows
 from isoloss.fitting.screening import HeldOut
 from isoloss.fitting.task import Task
 from isoloss.laws import TableLaw
@@ -70,7 +70,8 @@ class HeldCurves(Held):
         left_out = [
             said for said in found.left_out if said["run_id"] not in runs and said not in unpredictable
         ]
-        return _with_scores(replace(found, left_out=[*left_out, *unpredictable]), runs)
+        mean = mean_scores(runs.values())
+        return _with_scores(replace(found, left_out=[*left_out, *unpredictable]), runs, mean)
 
     def _score(self, found: Fit, one: HeldOut) -> Scores:
         whole, beyond = (_log_predicted(found, curve) for curve in (one.curve, one.unseen))
@@ -112,7 +113,8 @@ class HeldRows(Held):
             name: score(np.array([outcome]), np.array([predicted])) | {"coverage": float(ratio <= 1)}
             for name, outcome, predicted, ratio in columns
         }
-        return _with_scores(found, runs)
+        mean = mean_scores(runs.values()) | score_rows(self.table.outcome, np.exp(ends[0]))
+        return _with_scores(found, runs, mean)
 
     def _asked(self, found: Fit) -> dict[str, FloatArray]:
         """Return the columns that the fit's law and its equals read."""
@@ -156,13 +158,13 @@ def uncorrected(found: Fit) -> Fit:
     return replace(found, spread=replace(found.spread, conformal=None), equals=equals)
 
 
-def _with_scores(found: Fit, runs: dict[str, Scores]) -> Fit:
+def _with_scores(found: Fit, runs: dict[str, Scores], mean: Scores) -> Fit:
     """Return the fit with the scores of held-out runs; what it had before was said of the fitted ones."""
     before = found.holdout or {}
     holdout = {
         "predicted": ASKED,
         "runs": runs,
-        "mean": mean_scores(runs.values()),
+        "mean": mean,
         "level": found.provenance["options"]["level"],
         "training": before["training"] if before.get("predicted") == ASKED else found.holdout,
     }

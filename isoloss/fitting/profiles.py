@@ -34,10 +34,14 @@ CLOSE = 0.05
 
 @dataclass(frozen=True)
 class Profile:
-    """The ends of a parameter's interval, None where the profile never rises enough on that side."""
+    """The ends of a parameter's interval, None where the profile never rises enough on that side.
+
+    `at_bounds` is whether the side below, and the one above, was looked at up to the parameter's bound.
+    """
 
     lower: float | None
     upper: float | None
+    at_bounds: tuple[bool, bool] = (False, False)
 
 
 def profile_intervals(
@@ -55,10 +59,7 @@ def profile_intervals(
     ]
     _search(task, sides, objective)
     pairs = zip(sides[::2], sides[1::2], strict=True)
-    return {
-        task.law.parameters[down.index].name: _profile(task, down.index, (down.end(), up.end()))
-        for down, up in pairs
-    }
+    return {task.law.parameters[down.index].name: _profile(task, down, up) for down, up in pairs}
 
 
 def _exact(residuals: FloatArray) -> bool:
@@ -76,11 +77,13 @@ def _allowed_rises(task: Task, residuals: FloatArray, found: Variances, level: f
     return np.asarray(stats.f.ppf(level, 1, left) * found.scale / 2 * looser)
 
 
-def _profile(task: Task, index: int, ends: Sequence[float | None]) -> Profile:
+def _profile(task: Task, down: _Side, up: _Side) -> Profile:
     """Return the values at the coordinates where the profile passes what is allowed."""
-    parameter = task.law.parameters[index]
+    parameter = task.law.parameters[down.index]
+    below, above = (up, down) if parameter.scale == "log_complement" else (down, up)
+    ends = (side.end() for side in (below, above))
     low, high = (None if end is None else float(from_solver(parameter, np.array(end))) for end in ends)
-    return Profile(high, low) if parameter.scale == "log_complement" else Profile(low, high)
+    return Profile(low, high, (below.is_at_bound, above.is_at_bound))
 
 
 @dataclass
@@ -88,11 +91,13 @@ class _Side:
     """One side of a parameter: the last place where the profile has not risen enough, and the first where it has.
 
     In the solver's coordinates; `theta` (parameters,) is the law with the parameter held at `inner`, and the start
-    from which it is held farther out: a valley that bends is followed. `allowed` is how much it may rise.
+    from which it is held farther out: a valley that bends is followed. `allowed` is how much it may rise, `bound`
+    where the parameter must stop.
     """
 
     index: int
     allowed: float
+    bound: float
     widths: list[float]
     inner: float
     theta: FloatArray
@@ -124,6 +129,11 @@ class _Side:
             self.inner, self.inner_rise, self.theta = place, rise, theta
         self.found = abs(rise - self.allowed) <= CLOSE * self.allowed
 
+    @property
+    def is_at_bound(self) -> bool:
+        """Return whether the bound was reached before the profile had risen enough."""
+        return self.outer is None and self.inner == self.bound
+
     def end(self) -> float | None:
         """Return where the rise passes what is allowed; its square root is close to linear in between."""
         if self.outer is None or not np.isfinite(self.outer_rise):
@@ -139,8 +149,8 @@ def _sides(task: Task, theta: FloatArray, index: int, error: float, allowed: flo
     low, high = np.sort(task.problem.coordinates(bounds)[:, index])
     places = [np.clip(at + sign * error * np.array(WIDTHS), low, high) for sign in (-1, 1)]
     return [
-        _Side(index, allowed, [float(place) for place in dict.fromkeys(one) if place != at], at, theta)
-        for one in places
+        _Side(index, allowed, bound, [float(place) for place in dict.fromkeys(one) if place != at], at, theta)
+        for bound, one in zip((float(low), float(high)), places, strict=True)
     ]
 
 

@@ -26,10 +26,6 @@ OFF_PATH = 0.05
 BARELY = 1.001
 """Factors below this are a matter of rounding."""
 
-ERROR_OF_PEAK = 0.02
-"""Error in log loss, as one standard deviation, for each doubling of the peak learning rate away from the fitted
-ones where a law does not carry over between them: on public runs it is 1 to 5 percent (laws.md 1.5)."""
-
 PREDICTED_STEPS = 200
 """Points of a predicted curve where the caller asks for no steps."""
 
@@ -56,6 +52,10 @@ class Question(ABC):
         """Return the error in log loss, as one standard deviation, (n_points,), of what no fitted run has shown."""
 
     @abstractmethod
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        """Return the log values (n_points,) below which a law with theta (parameters,) gives no answer."""
+
+    @abstractmethod
     def in_order(self, values: FloatArray) -> FloatArray:
         """Return values (n_points,) as they were asked for."""
 
@@ -72,6 +72,8 @@ class FittedRange(ABC):
     """Where the data of a fit lay; one kind for curves, one for tables."""
 
     kind: ClassVar[str]
+    predicted_from_others: ClassVar[str]
+    """What is left out in turn and predicted from the rest."""
 
     @abstractmethod
     def ask(self, law: Law[Any], asked: Mapping[str, Any], missing: Mapping[str, str]) -> Question:
@@ -98,17 +100,39 @@ def _count(asked: Mapping[str, Any], kind: str | None) -> Any:
     if said is not None and kind is not None and said != kind and config.get(f"n_params_{kind}") is None:
         reason = f"the fit counts {kind} parameters, the question {said} ones"
         raise InvalidInput(field="config.n_params_kind", reason=reason)
-    if asked.get("n_params") is not None:
-        return asked["n_params"]
     own = stated_n_params(config, kind)[1]
-    return own if own is not None else stated_n_params(config)[1]
+    return _only_one(
+        "n_params", asked.get("n_params"), own if own is not None else stated_n_params(config)[1]
+    )
+
+
+def _only_one(name: str, by_name: Any, in_config: Any) -> Any:
+    """Return what is asked for, by name or in a configuration; raises InvalidInput where these differ."""
+    if by_name is None or in_config is None:
+        return in_config if by_name is None else by_name
+    if not _same(by_name, in_config):
+        reason = f"differs from config.{name}: give one of them"
+        raise InvalidInput(field=name, reason=reason)
+    return by_name
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        first, second = (np.atleast_1d(np.asarray(values, dtype=np.float64)) for values in (one, other))
+        return np.array_equal(first, second)
+    except (TypeError, ValueError):  # what is no number is refused where it is read
+        return True
 
 
 @dataclass(frozen=True)
 class CurveRange(FittedRange):
-    """The steps, learning rates, areas and sizes of the curves that a fit has seen."""
+    """The steps, learning rates, areas and sizes of the curves that a fit has seen.
+
+    `after_warmup` is whether the points of every warm-up were left out, of which the fit then says nothing.
+    """
 
     kind: ClassVar[str] = "curves"
+    predicted_from_others: ClassVar[str] = "schedules"
 
     first_step: int
     last_step: int
@@ -123,6 +147,9 @@ class CurveRange(FittedRange):
     batches: tuple[float, ...] = ()
     carries_over_peaks: bool = False
     knows_sizes: bool = True
+    error_of_peak: float = 0.02
+    lowest_loss: float = 0.0
+    after_warmup: bool = False
 
     @classmethod
     def of(
@@ -130,6 +157,8 @@ class CurveRange(FittedRange):
         curves: Sequence[Curve],
         rates: Sequence[tuple[FloatArray, FloatArray]],
         law: CurveLaw[Any],
+        *,
+        after_warmup: bool,
     ) -> CurveRange:
         """Return the range of curves, of which `rates` are the learning rates and areas at their points."""
         batches = {curve.batch_tokens for curve in curves}
@@ -147,6 +176,9 @@ class CurveRange(FittedRange):
             batches=_values(curve.batch_tokens for curve in curves),
             carries_over_peaks=law.carries_over_peaks,
             knows_sizes=law.knows_sizes,
+            error_of_peak=law.error_of_peak,
+            lowest_loss=float(min(curve.loss_nats.min() for curve in curves)),
+            after_warmup=after_warmup,
         )
 
     @classmethod
@@ -165,6 +197,7 @@ class CurveRange(FittedRange):
         if not isinstance(schedule, Schedule):
             schedule = schedule_from_spec(schedule)
         steps = _steps(schedule, asked.get("steps"))
+        self._refuse_warmup(schedule, steps)
         config = asked.get("config") or {}
         size = self.size(_number("config.n_params", _count(asked, self.n_params_kind)), missing.get("beta"))
         at, back = np.unique(steps, return_inverse=True)
@@ -173,6 +206,14 @@ class CurveRange(FittedRange):
         run = PlannedRun(at, schedule, size, self.batch_tokens, self._weight_decay(decay))
         tells_peaks = self.carries_over_peaks and not missing
         return CurveQuestion(self, asked, run, steps, back, tells_peaks)
+
+    def _refuse_warmup(self, schedule: Schedule, steps: IntArray) -> None:
+        if self.after_warmup and steps.min() < schedule.warmup_steps:
+            reason = (
+                f"step {steps.min()} lies inside the warm-up, which ends at step {schedule.warmup_steps}; the fit "
+                "left out such points and does not describe them: ask from its end on, or fit with skip_steps"
+            )
+            raise InvalidInput(field="steps", reason=reason)
 
     def _weight_decay(self, asked: float | None) -> float | None:
         return asked if asked is not None else next(iter(self.weight_decays), None)
@@ -242,7 +283,18 @@ class CurveQuestion(Question):
 
     def unlike(self) -> FloatArray:
         doublings = 0.0 if self.tells_peaks else float(np.log2(self._peak_factor()))
-        return np.full(self.n_points, ERROR_OF_PEAK * doublings)
+        return np.full(self.n_points, self.range.error_of_peak * doublings)
+
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        """Return what remains at the end, or the lowest fitted loss where annealing has gone below that.
+
+        At another peak alone, of laws whose gain grows with the learning rate: it may take more than there is.
+        """
+        assert isinstance(law, CurveLaw)
+        if not law.gains_with_rates or self._peak_factor() <= 1 + SAME_PEAK:
+            return np.full(self.n_points, -np.inf)
+        floor = min(float(theta[law.index(law.floor)]), self.range.lowest_loss)
+        return np.full(self.n_points, np.log(floor) if floor > 0 else -np.inf)
 
     def _peak_factor(self) -> float:
         """Return how many times the peak learning rate lies outside the fitted ones, or from the nearest one."""
@@ -294,12 +346,13 @@ class CurveQuestion(Question):
         if not known and not range_.carries_over_peaks:
             yield (
                 f"no fitted run has the peak learning rate {peak:.3g}; this law does not carry over between peaks: "
-                f"an error of {ERROR_OF_PEAK:.0%} for each doubling is assumed"
+                f"an error of {range_.error_of_peak:.0%} for each doubling is assumed"
             )
         elif not known and not self.tells_peaks:
             yield (
                 f"the fitted runs do not show how the loss depends on the peak learning rate, and {peak:.3g} is "
-                f"another one: the answer rests on priors, and an error of {ERROR_OF_PEAK:.0%} for each doubling"
+                "another one: the answer rests on priors, and an error of "
+                f"{range_.error_of_peak:.0%} for each doubling"
             )
         elif not known:
             yield f"the peak learning rate {peak:.3g} lies outside the fitted ones"
@@ -351,6 +404,9 @@ class CurveQuestions(Question):
     def unlike(self) -> FloatArray:
         return np.concatenate([one.unlike() for one in self.each])
 
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:
+        return np.concatenate([one.least(law, theta) for one in self.each])
+
     def describe(self) -> dict[str, Any]:
         said = [one.describe() for one in self.each]
         worst = {name: max(one[name] for one in said) for name in said[0] if name != "warnings"}
@@ -366,6 +422,7 @@ class TableRange(FittedRange):
     """
 
     kind: ClassVar[str] = "table"
+    predicted_from_others: ClassVar[str] = "runs"
 
     columns: Mapping[str, tuple[float, float]]
     scale: tuple[float, float]
@@ -433,8 +490,7 @@ class TableRange(FittedRange):
     def _asked(self, name: str, asked: Mapping[str, Any]) -> Any:
         if name == "n_params":
             return _count(asked, self.n_params_kind)
-        own = asked.get(name)
-        own = own if own is not None else (asked.get("config") or {}).get(name)
+        own = _only_one(name, asked.get(name), (asked.get("config") or {}).get(name))
         if own is None and name == "compute_flops":
             return self._compute(asked)
         return own
@@ -476,6 +532,9 @@ class TableQuestion(Question):
 
     def unlike(self) -> FloatArray:
         return np.zeros(self.n_points)
+
+    def least(self, law: Law[Any], theta: FloatArray) -> FloatArray:  # noqa: ARG002
+        return np.full(self.n_points, -np.inf)
 
     def reach(self) -> FloatArray:
         """Return 1 plus how far beyond the fitted scales each run lies, in units of their own spread.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.contradictions import contradicted
+from isoloss.fitting.contradictions import contradictions
 from isoloss.fitting.datasets import CurveDataset
 from isoloss.fitting.estimate import Estimate
 from isoloss.fitting.identifiability import Identifiability, identifiability
@@ -15,7 +15,7 @@ from isoloss.fitting.intervals import widened
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate
 from isoloss.fitting.scores import score_runs
-from isoloss.fitting.task import Task
+from isoloss.fitting.task import Task, lies_at
 from isoloss.fitting.variances import distance_from_priors
 from isoloss.fitting.verdicts import Evidence, judge
 
@@ -41,12 +41,15 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         spread=estimate.validation.spread,
         outliers=_outliers(task, residuals),
         condition_number=told_apart.condition_number,
-        fitted_range=task.data.fitted_range(task.law),
+        fitted_range=task.data.fitted_range(task.law, task.options.skip_steps),
         resampling=estimate.resampling,
         profiles=estimate.profiles,
+        bounds=task.options.bounds,
         trade_offs=told_apart.in_words(task),
+        distinct=task.data.distinct(),
+        n_free=task.n_varied,
         misfit=float(np.median(np.abs(residuals))),
-        contradicted=contradicted(task, estimate.theta, estimate.objective),
+        contradictions=contradictions(task, estimate.theta, estimate.objective),
         prior_shares=_named(task, estimate.variances.prior_share),
         far_from_priors=_named(task, distance_from_priors(task, estimate.theta, estimate.variances)),
     )
@@ -58,7 +61,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         metrics=score_runs(task.law.predict(estimate.theta[None], task.features)[0], task.data),
         holdout=validation,
         groups=[],
-        derived=_derived(task, estimate),
+        derived=_derived(task, estimate, identified=verdict != "unidentified"),
         diagnostics=_diagnostics(task, estimate, evidence, told_apart),
         left_out=[],
         verdict=verdict,
@@ -108,7 +111,7 @@ def _parameter(task: Task, index: int, estimate: Estimate) -> ParameterEstimate:
     if interval is not None:  # widened around the estimate, it may have left the law's bounds
         interval = max(interval[0], parameter.lower), min(interval[1], parameter.upper)
     expressed = parameter.name in task.constraints.expressions
-    at_bound = not expressed and _near(value, low, high)
+    at_bound = not expressed and lies_at(value, (low, high))
     profile = estimate.profiles.get(parameter.name)
     ends = None if profile is None else (profile.lower, profile.upper)
     return ParameterEstimate(*about, value, std_error, interval, at_bound=at_bound, profile=ends)
@@ -120,13 +123,14 @@ def _named(task: Task, values: FloatArray) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True) if value > 0}
 
 
-def _derived(task: Task, estimate: Estimate) -> list[Derived]:
+def _derived(task: Task, estimate: Estimate, *, identified: bool) -> list[Derived]:
+    """Return what follows from the parameters; no numbers where the data do not determine these."""
     found = task.data.derived(task.law, estimate.theta[None])
     members = task.data.derived(task.law, estimate.samples)
     wider = estimate.inflation(task.options.level)
     derived = []
     for name, (unit, value, needs) in found.items():
-        if any(one in task.missing for one in needs):
+        if not identified or any(one in task.missing for one in needs):
             derived.append(Derived(name, unit, None, None))
         else:
             at, values = float(value[0]), members[name][1]
@@ -176,12 +180,6 @@ def _discrepancy(estimate: Estimate) -> dict[str, Any]:
         "folds": spread.folds,
         "worst": spread.worst,
     }
-
-
-def _near(value: float, low: float, high: float) -> bool:
-    return any(
-        abs(value - bound) <= 1e-9 * max(1.0, abs(bound)) for bound in (low, high) if np.isfinite(bound)
-    )
 
 
 def resampled(

@@ -16,6 +16,7 @@ from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput
 from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.options import Unit
+from isoloss.notes import counted
 
 RUNS_NEEDED = 8
 """With fewer runs than this, drawing runs gives too few distinct samples: blocks of curves are drawn instead."""
@@ -61,13 +62,20 @@ class Resampling:
         return sum(-(-length // block) for length, block in pairs)
 
     @property
+    def of_whole_curves(self) -> bool:
+        return self.unit != "blocks" and max(self.run_lengths) > 1
+
+    @property
     def statement(self) -> str:
         if self.block_points is None:
             what = "whole runs" if self.unit == "runs" else "configurations with all their runs"
             return f"{what} were resampled ({self.n_units})"
-        lengths = f"{min(self.block_points)} to {max(self.block_points)}"
+        low, high = min(self.block_points), max(self.block_points)
+        lengths = (
+            counted(low, "neighbouring point") if low == high else f"{low} to {high} neighbouring points"
+        )
         return (
-            f"blocks of {lengths} neighbouring points were resampled: with fewer than {RUNS_NEEDED} runs their "
+            f"blocks of {lengths} were resampled: with fewer than {RUNS_NEEDED} runs their "
             "spread does not show how one run differs from the next"
         )
 
@@ -79,8 +87,7 @@ class Resampling:
         costs less than a unit: a third, by simulation (benchmarks/RESULTS.md, coverage).
         """
         n = self.n_units
-        whole_curves = self.unit != "blocks" and max(self.run_lengths) > 1
-        left = n - max(1.0, n_free / 3) if whole_curves else float(n - n_free)
+        left = n - max(1.0, n_free / 3) if self.of_whole_curves else float(n - n_free)
         if left < 1:
             return 1.0
         tail = (1 + level) / 2

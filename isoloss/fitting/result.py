@@ -16,6 +16,7 @@ from isoloss.fitting.objective import stretch
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
 from isoloss.fitting.summary import summary
 from isoloss.laws import LAWS, Features, Law
+from isoloss.notes import counted
 from isoloss.observations.counts import fits_float, mapping_of
 from isoloss.schedules import Schedule
 
@@ -146,7 +147,7 @@ class Fit:
         the end. For a law of tables: the outcome of runs with these columns, `n_params`, `n_tokens` or any in
         `config`. `interval` 'mean' is for the law's own value, 'new_run' for one more run. Raises Unidentified
         where the data did not determine the law, or a term of it, and InvalidInput for a question that the law
-        does not answer.
+        does not answer, steps inside the warm-up among them, unless the fit was made with `skip_steps`.
         """
         self._require_identified()
         level = self._checked_level(level, interval)
@@ -220,10 +221,17 @@ class Fit:
             within = slice(int(part[0]), int(part[-1]) + 1)
             ends = self._log_interval(question, within, reach[within], unlike[within], level, new_run=new_run)
             parts.append(ends)
-        centre, below, above = (
-            question.in_order(np.concatenate(column)) for column in zip(*parts, strict=True)
-        )
-        return centre, below, above
+        centre, below, above = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self._refuse_below(question.least(self.law, self.theta), centre)
+        return question.in_order(centre), question.in_order(below), question.in_order(above)
+
+    def _refuse_below(self, least: FloatArray, centre: FloatArray) -> None:
+        if np.any(centre < least):
+            reason = (
+                f"{self.law_name} does not carry over between peak learning rates, and falls below its own "
+                "floor at this one; fit runs of it"
+            )
+            raise Unidentified(reason=reason)
 
     def _log_interval(
         self,
@@ -280,7 +288,8 @@ class Fit:
     def _extrapolation(self, question: Question, level: float) -> dict[str, Any]:
         """Return how far the question reaches, and what the interval lacks."""
         said = question.describe()
-        lacking = _missing_parts(self.spread, len(self.samples), level)
+        others = self.fitted_range.predicted_from_others
+        lacking = _missing_parts(self.spread, others, len(self.samples), level)
         return {**said, "warnings": [*said["warnings"], *lacking]}
 
     def _require_identified(self) -> None:
@@ -400,11 +409,16 @@ def _paired(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {**estimate, **{name: None if pair is None else tuple(pair) for name, pair in pairs.items()}}
 
 
-def _missing_parts(spread: Spread, resamples: int, level: float) -> Iterator[str]:
+def too_few_resamples(resamples: int, level: float) -> str:
+    verb = "is" if resamples == 1 else "are"
+    return f"{counted(resamples, 'resample')} {verb} too few for an interval of level {level:g}"
+
+
+def _missing_parts(spread: Spread, others: str, resamples: int, level: float) -> Iterator[str]:
     """Say what an interval lacks."""
     if spread.discrepancy is None:
-        yield "too few schedules: the error on another one was not measured and is not in the interval"
+        yield f"too few {others}: the error on another one was not measured and is not in the interval"
     if not resamples:
         yield "no resamples were drawn: how noise moves the law is not in the interval"
     elif resamples * (1 - level) < RESAMPLES_BEYOND * (1 - ROUNDED):
-        yield f"{resamples} resamples are too few for an interval of level {level:g}: it may be too narrow"
+        yield f"{too_few_resamples(resamples, level)}: it may be too narrow"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,26 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
     return {name: float(np.mean(column)) if column else None for name, column in columns.items()}
 
 
+def score_rows(observed: FloatArray, predicted: FloatArray) -> Scores:
+    """Return the errors and R2 of runs of a point each, (runs,), taken together; a point alone has no R2.
+
+    The worst relative error is not among them: its mean over the runs is their mean relative error.
+    """
+    together = score(observed, predicted)
+    return {name: together[name] for name in ("mae", "rmse", "r2")}
+
+
+def score_pairs(pairs: Mapping[str, tuple[FloatArray, FloatArray]]) -> dict[str, Any]:
+    """Return the scores of each run by its name, from observed and predicted points (points,), and their mean."""
+    runs = {name: score(observed, predicted) for name, (observed, predicted) in pairs.items()}
+    mean = mean_scores(runs.values())
+    if all(observed.size == 1 for observed, _ in pairs.values()):
+        columns = zip(*pairs.values(), strict=True)
+        mean |= score_rows(*(np.concatenate(column) for column in columns))
+    return {"runs": runs, "mean": mean}
+
+
 def score_runs(predicted: FloatArray, data: Dataset) -> dict[str, Any]:
     """Return the scores of each run by its name, and their mean, for predictions (points,) of the data."""
-    runs = {
-        name: score(data.observed[part], predicted[part])
-        for name, part in zip(data.run_ids, data.slices, strict=True)
-    }
-    return {"runs": runs, "mean": mean_scores(runs.values())}
+    parts = zip(data.run_ids, data.slices, strict=True)
+    return score_pairs({name: (data.observed[part], predicted[part]) for name, part in parts})

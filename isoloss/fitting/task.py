@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.objective import Problem
 from isoloss.fitting.options import Constraints, FitOptions
 from isoloss.laws import Law
+from isoloss.notes import counted
 
 
 class Task:
@@ -40,17 +42,31 @@ class Task:
             options.priors_of(law, self.features),
             options.backend,
         )
-        self._note_too_few_observations()
+        self._note_what_says_nothing()
 
-    def _note_too_few_observations(self) -> None:
-        known = {**self.options.fix, **self.held}
-        n_free, distinct = self.n_varied, self.data.distinct()
-        if distinct <= n_free:
-            what = "points" if distinct == self.features.n_points else "different configurations"
-            why = f"{distinct} {what} for {n_free} parameters"
+    def _note_what_says_nothing(self) -> None:
+        """Take all that is free for undetermined where the observations say nothing of it whatever the law."""
+        why = self._says_nothing()
+        if why is not None and self.n_varied:
+            known = {**self.options.fix, **self.held}
             self.missing = {
                 parameter.name: why for parameter in self.law.parameters if parameter.name not in known
             }
+
+    def _says_nothing(self) -> str | None:
+        if self.data.distinct() < self.n_varied + self.data.spare_needed:
+            return self._too_few()
+        if np.ptp(self.data.observed) == 0:
+            return "the losses do not vary"
+        return None
+
+    def _too_few(self) -> str:
+        distinct = self.data.distinct()
+        what = self.data.observation if distinct == self.features.n_points else "different configuration"
+        given = {*self.options.fix, *self.options.expr, *(self.held.keys() - self.missing.keys())}
+        unknown = len(self.law.parameters) - len(given)
+        needed = unknown + self.data.spare_needed
+        return f"{counted(distinct, what)} for {counted(unknown, 'parameter')}, at least {needed} are needed"
 
     def _refuse_constraints_on_absent_parameters(self) -> None:
         given = {"fix": self.options.fix, "bounds": self.options.bounds, "expr": self.options.expr}
@@ -84,3 +100,8 @@ class Task:
     @property
     def n_varied(self) -> int:
         return int(self.varied.sum())
+
+
+def lies_at(value: float, bounds: Iterable[float]) -> bool:
+    """Return whether a parameter lies at one of the finite bounds, but for rounding."""
+    return any(abs(value - bound) <= 1e-9 * max(1.0, abs(bound)) for bound in bounds if np.isfinite(bound))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,15 @@ import numpy as np
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
 from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
-from isoloss.fitting.resampling import Resampling
-from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict
+from isoloss.fitting.resampling import RUNS_NEEDED, Resampling
+from isoloss.fitting.result import RESAMPLES_BEYOND, ROUNDED, ParameterEstimate, Verdict, too_few_resamples
+from isoloss.notes import counted
 
 AGREEING = 2
 """Starts that must reach the best objective, or it may not be the best."""
+
+CONFIGURATIONS_EACH = 2
+"""Configurations of a table for each free parameter below which intervals tend to be too narrow."""
 
 LOOSE_INTERVAL = 1.0
 """An interval as wide as the value itself leaves a parameter weakly determined."""
@@ -62,9 +66,12 @@ class Evidence:
     fitted_range: FittedRange
     resampling: Resampling
     profiles: dict[str, Profile]
+    bounds: Mapping[str, tuple[float | None, float | None]]
     trade_offs: Sequence[str]
+    distinct: int
+    n_free: int
     misfit: float
-    contradicted: dict[str, float]
+    contradictions: Sequence[str]
     prior_shares: dict[str, float]
     far_from_priors: dict[str, float]
 
@@ -121,16 +128,13 @@ def _weak_parameters(evidence: Evidence) -> list[str]:
                 reasons.append(
                     f"{one.name} is loosely determined: {one.value:.3g} in [{low:.3g}, {high:.3g}]"
                 )
-        reasons += _open_sides(one.name, evidence.profiles)
+        reasons += _open_sides(one.name, evidence)
     reasons += [
         f"{name} lies {far:.1f} standard deviations from where its prior expects it: data and prior disagree"
         for name, far in evidence.far_from_priors.items()
         if far > DISAGREEING
     ]
-    reasons += [
-        f"{name} was given; left free, the data put it at {value:.4g} and fit better than noise explains"
-        for name, value in evidence.contradicted.items()
-    ]
+    reasons += evidence.contradictions
     return [*reasons, *(evidence.trade_offs if reasons else ())]
 
 
@@ -141,12 +145,18 @@ def _on_priors(evidence: Evidence) -> Iterator[str]:
         yield f"the law's priors say more than the data on: {', '.join(resting)}"
 
 
-def _open_sides(name: str, profiles: dict[str, Profile]) -> Iterator[str]:
-    profile = profiles.get(name)
-    if profile is not None and profile.lower is None:
-        yield f"{name} has no lower limit: its profile never rises enough below"
-    if profile is not None and profile.upper is None:
-        yield f"{name} has no upper limit: its profile never rises enough above"
+def _open_sides(name: str, evidence: Evidence) -> Iterator[str]:
+    """Say on which sides the data do not limit a parameter, and where a bound that was given is all that does."""
+    profile = evidence.profiles.get(name)
+    if profile is None:
+        return
+    given = evidence.bounds.get(name, (None, None))
+    sides = (("lower", "below", profile.lower), ("upper", "above", profile.upper))
+    for (side, where, end), stopped, bound in zip(sides, profile.at_bounds, given, strict=True):
+        if end is None and stopped and bound is not None:
+            yield f"{name} is limited {where} by the bound given for it, {bound:g}, and not by the data"
+        elif end is None:
+            yield f"{name} has no {side} limit: its profile never rises enough {where}"
 
 
 def _weak_search(evidence: Evidence) -> Iterator[str]:
@@ -154,20 +164,26 @@ def _weak_search(evidence: Evidence) -> Iterator[str]:
         yield f"only {evidence.starts_agree} of {evidence.starts} starts reached the best objective"
     if evidence.failed_resamples > FAILED_SHARE:
         yield f"{evidence.failed_resamples:.0%} of the resamples found no optimum"
+    drawn = evidence.resampling
+    if evidence.resamples and drawn.of_whole_curves and drawn.n_units < RUNS_NEEDED:
+        units = counted(drawn.n_units, drawn.unit.removesuffix("s"))
+        shown = "to show how one differs from the next"
+        yield f"{units} of curves are too few to resample: {RUNS_NEEDED} are needed {shown}"
     if 0 < evidence.resamples * (1 - evidence.level) < RESAMPLES_BEYOND * (1 - ROUNDED):
-        yield f"{evidence.resamples} resamples are too few for an interval of level {evidence.level:g}"
+        yield too_few_resamples(evidence.resamples, evidence.level)
 
 
 def _weak_predictions(evidence: Evidence) -> Iterator[str]:
     yield from _several_peaks(evidence.fitted_range)
     yield from _unread(evidence.fitted_range)
+    yield from _few_configurations(evidence)
     if MISFIT < evidence.misfit <= LARGE_MISFIT:
         yield _misfit(evidence)
     spread = evidence.spread
     if spread.discrepancy is None:
+        needed = " (three schedules are needed)" if isinstance(evidence.fitted_range, CurveRange) else ""
         yield (
-            "too few runs can be predicted from the others (three schedules are needed): the error on an unseen "
-            "one is not known"
+            f"too few runs can be predicted from the others{needed}: the error on an unseen one is not known"
         )
     elif spread.discrepancy > LARGE_DISCREPANCY:
         yield f"predicted from the others, {spread.worst} is {np.expm1(spread.error or 0):.1%} off"
@@ -175,6 +191,15 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
         yield f"run {run_id!r} lies far from the law, by a median of {np.expm1(median):.1%}"
     if (others := len(evidence.outliers) - MOST_NAMED) > 0:
         yield f"other runs far from the law: {others}; leave out or mark those that diverged"
+
+
+def _few_configurations(evidence: Evidence) -> Iterator[str]:
+    needed = CONFIGURATIONS_EACH * evidence.n_free
+    if isinstance(evidence.fitted_range, TableRange) and not evidence.missing and evidence.distinct < needed:
+        yield (
+            f"{counted(evidence.distinct, 'configuration')} for {counted(evidence.n_free, 'free parameter')}: "
+            f"intervals of so few runs tend to be too narrow; add runs until there are {needed}"
+        )
 
 
 def _several_sizes(fitted: FittedRange) -> Iterator[str]:

@@ -13,6 +13,7 @@ from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.fields import lacking
 from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
+from isoloss.notes import counted
 
 TARGETS = frozenset({"loss", "val_loss", "reward"})
 NON_FINITE_ALLOWED = frozenset({"loss", "val_loss"})
@@ -133,7 +134,10 @@ def _import_one(
 ) -> ImportedRun:
     table = read_table(plan.path, map)
     columns, notes = sendable_columns(table)
-    _put_specification(service, project, plan)
+    parent = _put_specification(service, project, plan).get("parent")
+    if parent is not None:
+        columns, dropped = _own_points(plan.path, columns, int(parent["branch_step"]))
+        notes += dropped
     answer = service.points.append(project, plan.run_id, columns, on_conflict=on_conflict)
     fields = {column: name for column, name in table.field_map.fields.items() if name in columns}
     if not TARGETS & columns.keys():
@@ -141,16 +145,39 @@ def _import_one(
     return ImportedRun(plan.path, plan.run_id, answer["accepted"], answer["duplicates"], fields, tuple(notes))
 
 
-def _put_specification(service: Service, project: str, plan: ImportPlan) -> None:
+def _put_specification(service: Service, project: str, plan: ImportPlan) -> Mapping[str, Any]:
+    """Send what is known of a run, and return what then holds of it."""
     try:
-        service.runs.get(project, plan.run_id)
+        known: Mapping[str, Any] = service.runs.get(project, plan.run_id)
     except NotFound:
         # A file is the log of a run that has ended, where nobody says otherwise.
         new = {"name": plan.run_id, "status": "finished", **(plan.specification or {})}
         service.runs.put_document(project, plan.run_id, new)
-        return
-    if plan.specification is not None:
-        service.runs.put_document(project, plan.run_id, plan.specification)
+        return new
+    if plan.specification is None:
+        return known
+    service.runs.put_document(project, plan.run_id, plan.specification)
+    return plan.specification
+
+
+def _own_points(
+    path: Path, columns: Mapping[str, MaskedColumn], branch_step: int
+) -> tuple[dict[str, MaskedColumn], list[str]]:
+    """A branch's columns without the points that are its parent's, and a note on how many these were.
+
+    Raises InvalidInput where it has no others.
+    """
+    own = np.ma.getdata(columns["step"]) > branch_step
+    if own.all():
+        return dict(columns), []
+    if not own.any():
+        reason = (
+            f"all of its points lie at or before step {branch_step}, where it branches: they are its parent's"
+        )
+        raise InvalidInput(field=str(path), reason=reason)
+    kept = {name: column[own] for name, column in columns.items() if np.ma.count(column[own])}
+    shared = counted(int(np.sum(~own)), "point")
+    return kept, [f"{shared} up to step {branch_step} left out: there the run's points are its parent's"]
 
 
 def sendable_columns(table: CurveTable) -> tuple[dict[str, MaskedColumn], list[str]]:

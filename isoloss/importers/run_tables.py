@@ -55,7 +55,8 @@ def read_runs(
 
     The file is CSV (gzip is undone, the delimiter found out) or Parquet. `map` says which column a field is,
     as in `{"n_params": "N", "n_tokens": "D", "final_loss": "loss"}`; usual names are known, and other columns
-    of numbers keep their own names. `config` holds for all rows. The outcome of the `target` "loss" is the
+    of numbers keep their own names. `config` holds for all rows, but for what a row
+    states itself. The outcome of the `target` "loss" is the
     field `final_loss`, of "val_loss" `final_val_loss`, of "reward" `reward`; an empty cell or NaN is missing,
     and a run whose outcome is infinite diverged, or whose column `diverged` says so. A run whose `status` is
     running, failed or preempted has no outcome. Rows go by their `run_id`, or are row-0001, row-0002, ...

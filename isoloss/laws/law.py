@@ -171,6 +171,18 @@ class CurveLaw(Law[F]):
     carries_over_peaks: ClassVar[bool] = False
     """Whether runs of different peak learning rates may be fitted together."""
 
+    error_of_peak: ClassVar[float] = 0.02
+    """Error in log loss, as one standard deviation, for each doubling of the peak learning rate away from the
+    fitted ones, where a fit does not show how the loss depends on it. Of laws in shares of the peak: on
+    `lr_scheduling`, fitted to one peak and asked for the last point of the cosine runs of the others, the root mean
+    square for each doubling is .014 and the worst .029; the 90 percent intervals hold 69 of 69."""
+
+    gains_with_rates: ClassVar[bool] = False
+    """Whether the gain of annealing grows with the learning rate itself, without limit, not with its share."""
+
+    floor: ClassVar[str] = "L0"
+    """The parameter that is the loss that remains."""
+
     knows_sizes: ClassVar[bool] = False
     """Whether runs of different model sizes may be fitted together."""
 

@@ -68,6 +68,9 @@ class MultiPower(CurveLaw[Nodes]):
     quantity = "loss"
     unit = "nats/token"
     requires = ("points.step", "points.loss", "schedule or points.lr")
+    error_of_peak = 0.1
+    """As for `lr_annealing`: .03 to .08 for each doubling at lower peaks, below the floor at all higher ones."""
+    gains_with_rates = True
     remedy = "add runs whose schedules differ more"
     remedies: ClassVar = {
         frozenset(("C", "gamma")): "add a run whose learning rate jumps to another value",

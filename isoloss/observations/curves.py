@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput, InvalidSchedule, UnusableData
+from isoloss.notes import counted
 from isoloss.observations.counts import check_kind, mapping_of, n_params_of, number_of
 from isoloss.schedules import Schedule, branch, from_log, schedule_from_spec
 
@@ -99,7 +100,9 @@ class Curve:
         reach = f", steps {self.step[0]} to {self.step[-1]}" if self.n_points else ""
         size = "" if self.n_params is None else f", n_params {self.n_params:g}"
         kind = f" ({self.n_params_kind})" if size and self.n_params_kind else ""
-        return f"Curve({self.run_id!r}: {self.n_points} points of {self.target}{reach}{size}{kind})"
+        return (
+            f"Curve({self.run_id!r}: {counted(self.n_points, 'point')} of {self.target}{reach}{size}{kind})"
+        )
 
     @property
     def n_points(self) -> int:
@@ -214,16 +217,29 @@ def learning_rates(
 ) -> tuple[Schedule, str | None]:
     """Return the schedule of a run from its logged rates (NaN where none) and its declaration, and a note.
 
-    Raises InvalidSchedule where the two are so far apart that one of them is no rate of this run.
+    Raises InvalidInput for rates below 0, or that are 0 at all steps, and InvalidSchedule where the two are so far
+    apart that one of them is no rate of this run.
     """
     logged = np.isfinite(lr) & (step >= 1)
     if logged.any():
+        _refuse_negative(run_id, step[logged], lr[logged])
+        if not lr[logged].any():
+            reason = f"run {run_id!r}: every logged learning rate is 0, from step {step[logged][0]} on"
+            raise InvalidInput(field="lr", reason=reason)
         if declared is not None:
             _refuse_contradiction(run_id, step[logged], lr[logged], declared)
         return from_log(step[logged], lr[logged], declared)
     if declared is None:
         raise UnusableData(reason=f"run {run_id!r} has no learning rate: declare its schedule or log its lr")
     return declared, None
+
+
+def _refuse_negative(run_id: str, step: IntArray, lr: FloatArray) -> None:
+    below = np.flatnonzero(lr < 0)
+    if below.size:
+        first = below[0]
+        reason = f"run {run_id!r}: at step {step[first]} the logged learning rate is {lr[first]:.6g}, below 0"
+        raise InvalidInput(field="lr", reason=reason)
 
 
 def _refuse_contradiction(run_id: str, step: IntArray, lr: FloatArray, declared: Schedule) -> None:
@@ -265,6 +281,7 @@ def branch_learning_rates(
     # Without a declaration the parent's schedule fills the steps before the branch's first log, and may end in
     # a jump to any other rate.
     logged = own & np.isfinite(lr)
+    _refuse_negative(run_id, step[logged], lr[logged])
     later, _ = from_log(step[logged], lr[logged], parent)
     return branch(parent, branch_step, later), None
 
@@ -275,7 +292,7 @@ def _usable(step: IntArray, loss: FloatArray, schedule: Schedule) -> tuple[BoolA
         raise InvalidInput(field="loss", reason="a loss in nats per token is above 0")
     inside = (step >= 1) & (step <= schedule.total_steps)
     outside = int((finite & ~inside).sum())
-    note = f"{outside} points outside steps 1..{schedule.total_steps} were left out"
+    note = f"{outside} of its points left out: outside steps 1..{schedule.total_steps}"
     return finite & inside, (note,) if outside else ()
 
 
@@ -284,7 +301,7 @@ def _not_finite(target: str, step: IntArray, logged: FloatArray) -> tuple[str, .
     odd = ~np.isfinite(logged)
     if not odd.any():
         return ()
-    count = f"{int(odd.sum())} points whose {target} is not finite were left out"
+    count = f"{int(odd.sum())} of its points left out: {target} not finite"
     finite = np.flatnonzero(~odd)
     gaps = np.diff(finite, prepend=-1, append=odd.size) - 1
     # A column that is filled every so many steps ends between two of them as it goes on: that is no divergence.

@@ -255,11 +255,11 @@ def test_an_unidentified_fit_is_no_error_but_loud(invoke):
 
 
 def test_notes_of_many_runs_are_told_once_and_conditions_as_they_are(invoke):
-    notes = [f"run r{one}: {one} points outside steps 1..400 were left out" for one in range(1, 123)]
+    notes = [f"run r{one}: {one} of its points left out: outside steps 1..400" for one in range(1, 123)]
     fit = {**UNIDENTIFIED, "reasons": ["the cause", *notes], "select": {"where": "config.width = 32"}}
     result = invoke("fit", "show", "f1", "-p", "p", routes={"GET /v1/projects/p/fits/f1": fit})
     assert "of the runs with config.width = 32" in " ".join(result.stdout.split())
-    assert "run r1: 1 points outside steps 1..400 were left out (and so of 121 more runs)" in " ".join(
+    assert "run r1: 1 of its points left out: outside steps 1..400 (and so of 121 more runs)" in " ".join(
         result.stdout.split()
     )
     assert "r2" not in result.stdout
@@ -457,6 +457,7 @@ def test_a_prediction_says_in_words_how_far_it_reaches(invoke):
         "area_factor": 13.8246,
         "steps_factor": 20.0,
         "n_params_factor": 1.0,
+        "peak_lr_factor": 4.0,
         "before_first_point": False,
         "is_extrapolation": True,
         "warnings": ["step 60000 is 20 times the last fitted one, 3000", "no fitted run has this peak"],
@@ -464,7 +465,8 @@ def test_a_prediction_says_in_words_how_far_it_reaches(invoke):
     routes = {"POST /v1/projects/p/fits/f1/predictions": {**PREDICTION, "extrapolation": reach}}
     result = invoke("predict", "f1", "-p", "p", routes=routes)
     assert result.stdout.splitlines()[-3:] == [
-        "Beyond what was fitted: 13.8 times the sum of learning rates, 20.0 times the steps",
+        "Beyond what was fitted: 13.8 times the sum of learning rates, 20.0 times the steps, "
+        "4.00 times away from the fitted peak learning rates",
         "  - step 60000 is 20 times the last fitted one, 3000",
         "  - no fitted run has this peak",
     ]

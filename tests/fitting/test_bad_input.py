@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, IsolossError, UnusableData
+from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, IsolossError, Unidentified, UnusableData
 from isoloss.fitting import Fit, compare, fit
 from isoloss.laws import LAWS, CurveLaw, TableLaw
 from isoloss.observations import Curve, RunTable
@@ -137,10 +137,13 @@ def test_what_is_spoiled_below_is_fitted_when_it_is_whole(name: str) -> None:
 
 
 @every_law
-def test_identical_points_are_never_sound(name: str) -> None:
-    """Losses that are all the same determine no exponent, and it is said."""
+def test_identical_points_are_unidentified(name: str) -> None:
+    """Losses that are all the same determine no exponent: no answer, and the reason says so."""
     found = outcome(name, with_losses(good(name), 3.0))
-    assert verdict(found) != "sound"
+    assert verdict(found) == "unidentified"
+    assert isinstance(found, Fit)
+    with pytest.raises(Unidentified, match="the losses do not vary"):
+        found.predict()
 
 
 @every_table_law

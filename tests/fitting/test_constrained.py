@@ -182,6 +182,39 @@ def test_either_direction_of_a_tie_says_the_same() -> None:
     assert conditions[0] == pytest.approx(conditions[1], rel=1e-3)
 
 
+def test_a_bound_given_against_the_data_is_said() -> None:
+    """Where the data lie beyond a bound that was given, it is named; a bound that holds nothing is not."""
+    asked: dict[str, Any] = {"bootstrap": 20}
+    told = fit("power_law", table("power_law"), **asked, bounds={"E": [None, 1.5], "exponent": [-0.9, -0.1]})
+    assert told.verdict == "weak"
+    words = "E was bounded; left free, the data put it at 1.8"
+    assert [reason.startswith(words) for reason in told.reasons if "left free" in reason] == [True]
+    assert not any(reason.startswith("E has no upper limit") for reason in told.reasons)
+    met = fit("power_law", table("power_law"), **asked, bounds={"E": [None, 1.9]})
+    assert not any("left free" in reason or "bound" in reason for reason in met.reasons)
+
+
+def test_of_several_values_those_are_named_that_alone_are_contradicted() -> None:
+    """One wrong value among right ones is named alone; two that are wrong only as a pair are told as one."""
+    observed = table("chinchilla")
+    free = fit("chinchilla", observed, bootstrap=50, profile=False)
+    at = {name: one.value or np.nan for name, one in free.parameters.items()}
+    error = {name: one.std_error or np.nan for name, one in free.parameters.items()}
+    across = {"A": at["A"] + 0.7 * error["A"], "alpha": at["alpha"] - 0.7 * error["alpha"]}
+    for given, words in (
+        (
+            {"E": at["E"], "A": at["A"], "beta": 0.4},
+            f"beta was given; left free, the data put it at {at['beta']:.4g}",
+        ),
+        (
+            across,
+            f"what was given is contradicted together, none alone: left free, the data put A at {at['A']:.4g}, ",
+        ),
+    ):
+        told = fit("chinchilla", observed, bootstrap=0, fix=given)
+        assert [reason.startswith(words) for reason in told.reasons if "left free" in reason] == [True]
+
+
 @pytest.mark.parametrize("given", [{"fix": {"lambda": 0.9}}, {"expr": {"A": "2 * C"}}])
 def test_what_was_given_against_the_data_is_said(given: dict[str, Any]) -> None:
     """Left free, the data would have it otherwise: never sound. What the data have too is no contradiction."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_extrapolation_is_stated_and_widens_the_interval(found: Fit) -> None:
 
 def test_another_peak_is_warned_of(found: Fit) -> None:
     """The law does not carry over between peak learning rates, and a prediction says so."""
-    said = found.predict(schedule=LINEAR | {"peak_lr": 3e-3}).extrapolation["warnings"]
+    said = found.predict(schedule=LINEAR | {"peak_lr": 3e-4}).extrapolation["warnings"]
     assert any("peak learning rate" in words for words in said)
 
 
@@ -208,6 +209,20 @@ def test_fewer_points_than_parameters_are_unidentified() -> None:
     assert few.verdict == "unidentified"
     assert all(one.value is None for one in few.parameters.values())
     assert any("4 points for 5 parameters" in reason for reason in few.reasons)
+
+
+@pytest.mark.parametrize("unit", ["runs", "configurations"])
+def test_few_curves_that_are_resampled_whole_are_never_sound(unit: Any) -> None:
+    """Five curves are too few to draw from, eight are enough; blocks of five are no matter of doubt."""
+    specs = [{**LINEAR, "total_steps": 6_000 + 500 * number} for number in range(8)]
+    runs = [curve(f"run-{number}", spec, seed=number) for number, spec in enumerate(specs)]
+    words = f"5 {unit} of curves are too few to resample"
+    few = fit(LAW, runs[:5], bootstrap=20, profile=False, resample=unit)
+    assert few.verdict == "weak"
+    assert any(words in reason for reason in few.reasons)
+    for others, drawn in ((runs, unit), (runs[:5], "blocks")):
+        found = fit(LAW, others, bootstrap=20, profile=False, resample=drawn)
+        assert not any("of curves are too few to resample" in reason for reason in found.reasons)
 
 
 def test_identical_losses_are_not_a_law() -> None:
@@ -563,7 +578,7 @@ def test_a_size_without_effect_is_said(found: Fit) -> None:
 
 def test_steps_before_the_first_point_are_extrapolation(found: Fit) -> None:
     """Step 1 lies hundreds of times before the data: flagged, and wide."""
-    early = found.predict(schedule=WSD, steps=[1, 5_000])
+    early = found.predict(schedule=WSD | {"warmup_steps": 0}, steps=[1, 5_000])
     assert early.extrapolation["is_extrapolation"]
     assert early.extrapolation["before_first_point"]
     widths = np.log(early.upper / early.lower)

@@ -61,6 +61,25 @@ def test_runs_with_little_noise_are_sound(found: Fit) -> None:
     assert found.verdict == "sound", found.reasons
 
 
+def test_the_mean_scores_of_a_table_are_those_of_its_rows_together() -> None:
+    """Fitted, predicted from smaller ones or held out as asked: RMSE and R2 are of all rows, as is the MAE."""
+    observed = table()
+    for options in ({}, {"holdout": {"fraction": 0.25}}):
+        fitted = fit("chinchilla", observed, bootstrap=20, profile=False, **options)
+        assert fitted.holdout is not None
+        for scores in (fitted.metrics, fitted.holdout):
+            rows = [observed.run_ids.index(name) for name in scores["runs"]]
+            columns = {name: values[rows] for name, values in observed.columns.items()}
+            worst = [run["max_relative_error"] for run in scores["runs"].values()]
+            mean = scores["mean"]
+            assert mean["max_relative_error"] == pytest.approx(np.mean(worst))
+            assert mean["mae"] < mean["rmse"] < max(run["rmse"] for run in scores["runs"].values())
+            if scores is fitted.metrics or options:
+                error = fitted.predict(**columns).value - observed.outcome[rows]
+                assert mean["rmse"] == pytest.approx(np.sqrt(np.mean(error**2)))
+                assert mean["r2"] == pytest.approx(1 - np.mean(error**2) / np.var(observed.outcome[rows]))
+
+
 def test_a_size_that_does_not_vary_leaves_its_term_out() -> None:
     """Runs of one size: A, alpha and E are not determined, with the reason, and no value is given."""
     whole = table()
@@ -69,6 +88,49 @@ def test_a_size_that_does_not_vary_leaves_its_term_out() -> None:
     assert fitted.verdict == "unidentified"
     assert fitted.parameters["alpha"].value is None
     assert any("all runs have one model size" in reason for reason in fitted.reasons)
+
+
+@pytest.mark.parametrize(("law", "n_free"), [("chinchilla", 5), ("power_law", 3)])
+def test_few_runs_determine_no_law_and_some_more_are_never_sound(law: str, n_free: int) -> None:
+    """Two configurations beyond the free parameters give an answer, twice as many one without that doubt."""
+    random = np.random.default_rng(1)
+    size, tokens = 10 ** random.uniform(7, 9, 12), 10 ** random.uniform(9, 11, 12)
+    columns = {"n_params": size, "n_tokens": tokens} if law == "chinchilla" else {"n_tokens": tokens}
+    whole = RunTable(tuple("abcdefghijkl"), columns, exact_losses(law, size, tokens))
+    few, some, enough = (
+        fit(law, whole.only(range(count)), bootstrap=20, profile=False)
+        for count in (n_free + 1, n_free + 2, 2 * n_free)
+    )
+    assert few.verdict == "unidentified"
+    words = f"{n_free + 1} runs for {n_free} parameters, at least {n_free + 2} are needed"
+    assert any(words in reason for reason in few.reasons)
+    lone = fit(law, whole.only([0]), bootstrap=1)
+    assert any(f"1 run for {n_free} parameters, at least {n_free + 2}" in reason for reason in lone.reasons)
+    assert any("1 resample is too few" in reason for reason in lone.reasons)
+    assert not any("schedule" in reason for reason in lone.reasons)
+    assert some.verdict == "weak"
+    assert any("tend to be too narrow" in reason for reason in some.reasons)
+    assert not any("tend to be too narrow" in reason for reason in enough.reasons)
+
+
+def test_a_question_that_names_two_sizes_is_refused(found: Fit) -> None:
+    """A column by name and in the configuration must agree; the same value twice is one value."""
+    asked: dict[str, Any] = {"n_params": 1e9, "n_tokens": [1e10]}
+    said = found.predict(**asked, config={"n_params": [1e9], "n_tokens": 1e10})
+    assert said.value == found.predict(**asked).value
+    for name in asked:
+        with pytest.raises(InvalidInput, match=f"{name}: differs from config.{name}"):
+            found.predict(**asked, config={name: 1e12})
+
+
+def test_what_follows_from_a_law_that_is_not_determined_is_null(found: Fit) -> None:
+    """Of a law that misses its own runs, whose exponents have values all the same, no optimum of compute comes."""
+    fitted = fit("chinchilla", table(), bootstrap=10, fix={"E": 6.0})
+    assert fitted.verdict == "unidentified"
+    assert not fitted.missing
+    assert [one.name for one in fitted.derived] == [one.name for one in found.derived] != []
+    assert all(one.value is None and one.interval is None for one in fitted.derived)
+    assert all(one.value is not None for one in found.derived)
 
 
 def test_the_largest_tenth_is_predicted_by_default(found: Fit) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isoloss.errors import Unidentified
-from isoloss.fitting import fit
+from isoloss.errors import InvalidInput, Unidentified
+from isoloss.fitting import Fit, fit
 from isoloss.observations import RunTable
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve, three_runs
 from tests.fitting.synthetic_tables import exact_losses
@@ -83,14 +83,49 @@ def test_the_interval_widens_with_the_distance_from_the_fitted_peaks() -> None:
         curve(str(at), spec, seed=at) for at, spec in enumerate((CONSTANT, COSINE, WSD, LINEAR))
     ]
     found = fit("lr_annealing", runs, bootstrap=50, profile=False)
-    asked = [found.predict(schedule=LINEAR | {"peak_lr": peak}, steps=[9_000]) for peak in (1e-3, 2e-3, 4e-3)]
+    asked = [
+        found.predict(schedule=LINEAR | {"peak_lr": peak}, steps=[9_000]) for peak in (1e-3, 5e-4, 2.5e-4)
+    ]
     widths = [np.log(one.upper / one.lower)[0] for one in asked]
-    assert widths[1] > 2 * 1.6 * 0.02
-    assert widths[2] > 2 * 1.6 * 0.04
+    assert widths[1] > 2 * 1.6 * 0.1
+    assert widths[2] > 2 * 1.6 * 0.2
     assert not asked[0].extrapolation["is_extrapolation"]
     assert asked[2].extrapolation["peak_lr_factor"] == pytest.approx(4.0)
     assert asked[2].extrapolation["is_extrapolation"]
     assert any("each doubling" in words for words in asked[2].extrapolation["warnings"])
+
+
+def test_shares_of_the_peak_carry_over_better_than_learning_rates() -> None:
+    """Half the peak costs a law of shares 2 percent, one of absolute learning rates 10."""
+    runs = [curve(str(at), spec, seed=at) for at, spec in enumerate((CONSTANT, COSINE, WSD, LINEAR))]
+    halved = LINEAR | {"peak_lr": 5e-4}
+    for law, error in (("concave_memory", 0.02), ("multi_power", 0.1)):
+        asked = fit(law, runs, bootstrap=50, profile=False).predict(schedule=halved, steps=[9_000])
+        assert np.log(asked.upper / asked.lower)[0] == pytest.approx(2 * 1.645 * error, rel=0.2)
+        assert any(f"error of {error:.0%}" in words for words in asked.extrapolation["warnings"])
+
+
+@pytest.mark.parametrize("law", ["lr_annealing", "multi_power"])
+def test_a_peak_at_which_annealing_takes_more_than_there_is_has_no_answer(law: str) -> None:
+    """At a peak where the law falls below its own floor it refuses, and at those where it does not it answers."""
+    runs = [curve(str(at), spec, seed=at) for at, spec in enumerate((CONSTANT, COSINE, WSD, LINEAR))]
+    found = fit(law, runs, bootstrap=20, profile=False)
+    for peak in (5e-4, 1e-3, 1.01e-3):
+        assert found.predict(schedule=LINEAR | {"peak_lr": peak}, steps=[9_000]).value[0] > 2.4
+    with pytest.raises(Unidentified, match="below its own floor"):
+        found.predict(schedule=LINEAR | {"peak_lr": 4e-3}, steps=[9_000])
+
+
+def test_the_warm_up_is_not_predicted_from_what_comes_after_it() -> None:
+    """Its steps are refused, but for the last, unless the fit was asked to take such points in."""
+    found = fit("lr_annealing", three_runs(), bootstrap=20, profile=False)
+    assert found.predict(schedule=LINEAR, steps=[500, 9_000]).value[0] > 0
+    with pytest.raises(InvalidInput, match="steps: step 20 lies inside the warm-up, which ends at step 500"):
+        found.predict(schedule=LINEAR, steps=[9_000, 20])
+    with pytest.raises(InvalidInput, match="inside the warm-up"):
+        Fit.from_document(found.as_document()).predict(schedule=LINEAR, steps=[499])
+    taken_in = fit("lr_annealing", three_runs(), bootstrap=20, profile=False, skip_steps=10)
+    assert taken_in.predict(schedule=LINEAR, steps=[20]).value[0] > 0
 
 
 def test_a_level_that_the_resamples_do_not_support_is_told() -> None:

@@ -87,6 +87,23 @@ def test_the_runs_file_says_which_file_is_which_run(service, recorder, tmp_path)
     assert list(recorder.points) == ["cosine"]
 
 
+def test_points_of_a_branch_up_to_its_branch_step_are_its_parents(service, recorder, tmp_path):
+    """They are left out with a note, also where the service knew of the parent; a file of no others is skipped."""
+    parent = {"run_id": "trunk", "branch_step": 1}
+    runs_file = tmp_path / "runs.json"
+    runs_file.write_text(json.dumps([{"file": "a.csv", "parent": parent}]))
+    file = curve(tmp_path / "a.csv", "step,loss,lr\n1,9,0.1\n2,8,\n3,7,\n")
+    first = import_curves(service, "p", [file], runs_file=runs_file)
+    again = import_curves(service, "p", [file])
+    for report in (first, again):
+        note = "1 point up to step 1 left out: there the run's points are its parent's"
+        assert report.runs[0].notes == (note,)
+        assert recorder.points["a"]["step"].tolist() == [2, 3]
+        assert set(recorder.points["a"]) == {"step", "loss"}
+    nothing = import_curves(service, "p", [curve(tmp_path / "a.csv", "step,loss\n1,9\n")])
+    assert "at or before step 1, where it branches" in nothing.skipped[0].reason
+
+
 def test_a_branch_follows_its_parent(service, recorder, tmp_path):
     curve(tmp_path / "a.csv"), curve(tmp_path / "b.csv")
     runs = tmp_path / "runs.json"

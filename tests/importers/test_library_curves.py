@@ -8,6 +8,8 @@ import pytest
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers import read_curves, read_runs
+from isoloss.observations import branch_learning_rates
+from isoloss.schedules import schedule_from_spec
 
 CONSTANT = {"kind": "constant", "peak_lr": 0.1, "total_steps": 10}
 
@@ -33,7 +35,7 @@ def test_a_loss_that_is_written_as_nan_is_told_and_an_empty_cell_is_not(folder):
     blank, written = read_curves([folder / "a.csv", folder / "c.csv"], schedule=CONSTANT)
     assert blank.notes == ()
     assert written.notes == (
-        "3 points whose loss is not finite were left out",
+        "3 of its points left out: loss not finite",
         "the loss is NaN from step 4 on: diverged?",
     )
 
@@ -188,3 +190,22 @@ def test_a_target_that_no_column_holds_is_said_with_the_columns_that_there_are(f
     (folder / "odd.csv").write_text("iter,loss\n1,\n2,\n")
     with pytest.raises(UnusableData, match="no loss: its column is empty"):
         read_curves(folder / "odd.csv", schedule=CONSTANT)
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"), [("1e-3,-1e-3,1e-3", "at step 2 .* is -0.001"), ("0,0,0", "is 0, from step 1")]
+)
+def test_logged_learning_rates_that_are_none_are_refused(tmp_path, rates, words):
+    """Below 0, or 0 at every step: the error names file, run and step, with a declared schedule and without."""
+    lines = [f"{step},3.0,{lr}" for step, lr in enumerate(rates.split(","), start=1)]
+    (tmp_path / "a.csv").write_text("\n".join(["step,loss,lr", *lines]))
+    for declared in (None, CONSTANT):
+        with pytest.raises(InvalidInput, match=f"a.csv.*run 'a': .*{words}"):
+            read_curves(tmp_path / "a.csv", schedule=declared)
+
+
+def test_a_branch_that_logs_a_learning_rate_below_0_is_refused():
+    """Its own log, behind the parent's schedule, is looked at as well."""
+    steps, parent = np.arange(1, 9), schedule_from_spec(CONSTANT)
+    with pytest.raises(InvalidInput, match="run 'b': at step 7 the logged learning rate is -1"):
+        branch_learning_rates("b", parent, 4, steps, np.where(steps == 7, -1.0, 1e-3), None)

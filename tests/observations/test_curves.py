@@ -25,7 +25,7 @@ def test_columns_become_a_curve() -> None:
     curve = Curve.from_columns("run", {"step": STEP, "loss": LOSS}, schedule=SPEC, config=config)
     assert curve.step.tolist() == STEP[1:].tolist()
     assert (curve.n_params, curve.n_params_kind, curve.batch_tokens) == (10.0, "total", 64)
-    assert curve.notes == ("1 points outside steps 1..400 were left out",)
+    assert curve.notes == ("1 of its points left out: outside steps 1..400",)
 
 
 def test_missing_losses_are_passed_over_and_those_that_are_not_finite_counted() -> None:
@@ -34,12 +34,12 @@ def test_missing_losses_are_passed_over_and_those_that_are_not_finite_counted() 
     loss[2], loss[3] = np.nan, np.inf
     curve = Curve.from_columns("run", {"step": STEP, "loss": loss}, schedule=SPEC)
     assert curve.n_points == STEP.size - 3
-    assert "2 points whose loss is not finite were left out" in curve.notes
+    assert "2 of its points left out: loss not finite" in curve.notes
     silent = [None if np.isnan(value) else value for value in loss], np.ma.masked_where(np.isnan(loss), loss)
     for column in silent:
         curve = Curve.from_columns("run", {"step": STEP, "loss": column}, schedule=SPEC)
         assert curve.n_points == STEP.size - 3
-        assert "1 points whose loss is not finite were left out" in curve.notes
+        assert "1 of its points left out: loss not finite" in curve.notes
 
 
 def test_losses_that_are_nan_to_the_end_ask_whether_the_run_diverged() -> None:
@@ -47,7 +47,7 @@ def test_losses_that_are_nan_to_the_end_ask_whether_the_run_diverged() -> None:
     diverged = np.where(STEP > 250, np.nan, LOSS)
     curve = Curve.from_columns("run", {"step": STEP, "loss": diverged}, schedule=SPEC)
     assert curve.notes[:2] == (
-        "3 points whose loss is not finite were left out",
+        "3 of its points left out: loss not finite",
         "the loss is NaN from step 300 on: diverged?",
     )
     every_third = np.where(STEP % 150 == 50, LOSS, np.nan)

@@ -91,7 +91,7 @@ def test_losses_that_were_logged_as_nan_are_told_and_those_not_logged_are_not(se
     assert {curve.run_id: curve.notes for curve in read} == {
         "silent": (),
         "diverged": (
-            "2 points whose loss is not finite were left out",
+            "2 of its points left out: loss not finite",
             "the loss is NaN from step 2 on: diverged?",
         ),
     }
