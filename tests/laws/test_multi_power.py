@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.datasets import TEST, available, multi_power_curves
+from benchmarks.datasets import TEST, WARMUP, available, multi_power_curves
 from isoloss.laws.multi_power import MultiPower, Nodes
 from isoloss.observations import PlannedRun
 from isoloss.schedules import Schedule, schedule_from_spec
@@ -151,6 +151,18 @@ def test_without_annealing_its_parameters_are_undetermined() -> None:
     assert set(law.undetermined(law.prepare([constant_run]))) == {"B", "C", "beta", "gamma"}
     assert set(law.undetermined(law.prepare([constant_run]), fixed={"gamma"})) == {"B", "C", "beta"}
     assert law.undetermined(law.prepare([constant_run, decay])) == {}
+
+
+def test_many_different_schedules_fit_into_memory() -> None:
+    """A fit takes so few points that a point and a node make a million pairs at most, though all runs differ."""
+    cosines = [
+        schedule_from_spec({"kind": "cosine", "total_steps": 8_000 + length} | WARMUP)
+        for length in range(0, 100, 10)
+    ]
+    share = MultiPower.most_points // len(cosines)
+    steps = [np.linspace(2_200, one.total_steps, share).astype(np.int64) for one in cosines]
+    runs = [PlannedRun(step, schedule) for step, schedule in zip(steps, cosines, strict=True)]
+    assert MultiPower().prepare(runs).n_terms <= 1_000_000
 
 
 def test_half_of_a_small_drop_has_taken_effect_after_the_half_life() -> None:
