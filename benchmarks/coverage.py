@@ -61,7 +61,8 @@ def run_offsets(random: np.random.Generator, lengths: Sequence[int]) -> np.ndarr
 def corrupted(random: np.random.Generator, lengths: Sequence[int]) -> np.ndarray:
     """Independent noise, and one run in ten that is two percent too high."""
     broken = random.random(len(lengths)) < 0.1
-    return independent(random, lengths) + np.repeat(np.where(broken, 0.02, 0.0), lengths)
+    too_high = np.repeat(np.where(broken, 0.02, 0.0), lengths)
+    return np.asarray(independent(random, lengths) + too_high)
 
 
 @cache
@@ -293,6 +294,8 @@ def _of_curves(name: str, truth: Losses | None, n_schedules: int, points: int) -
     size = (n_schedules, points)
     usual = curve_design(name, truth or losses_of(name, theta_of(name)), *size)
     law = LAWS[name]
+    assert isinstance(law, CurveLaw)
+    assert not isinstance(usual.observed, RunTable)
     priors = law.priors(law.prepare(usual.observed))
     if truth is not None or not priors.centres:
         return _always(usual)
