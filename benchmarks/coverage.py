@@ -61,7 +61,8 @@ def run_offsets(random: np.random.Generator, lengths: Sequence[int]) -> np.ndarr
 def corrupted(random: np.random.Generator, lengths: Sequence[int]) -> np.ndarray:
     """Independent noise, and one run in ten that is two percent too high."""
     broken = random.random(len(lengths)) < 0.1
-    return independent(random, lengths) + np.repeat(np.where(broken, 0.02, 0.0), lengths)
+    too_high = np.repeat(np.where(broken, 0.02, 0.0), lengths)
+    return np.asarray(independent(random, lengths) + too_high)
 
 
 @cache
@@ -211,30 +212,52 @@ def curve_design(name: str, losses: Losses, n_schedules: int, points: int) -> De
 
 
 def table_design(name: str, outcomes: Outcomes, n_runs: int) -> Design:
-    """Return a design of runs over two decades of sizes and of tokens, asked for inside and ten times beyond."""
+    """Return a design of runs over two decades of sizes and of tokens, asked for inside and ten times beyond.
+
+    Batches lie over one and a half decades; runs state only what the law reads.
+    """
     law = LAWS[name]
     assert isinstance(law, TableLaw)
     random = np.random.default_rng(0)
-    columns = {
-        "n_params": 10 ** random.uniform(7, 9, n_runs),
-        "n_tokens": 10 ** random.uniform(9, 11, n_runs),
-    }
-    table = RunTable(tuple(f"run-{row:03}" for row in range(n_runs)), columns, outcomes(columns))
-    asked = {"n_params": np.array([3e8, 3e9, 1e10]), "n_tokens": np.array([3e10, 3e11, 1e12])}
-    chosen = {column: asked[column] for column in law.columns}
-    return Design(name, f"{n_runs} runs", table, [chosen], outcomes(asked))
+    drawn = _with_compute(
+        {
+            "n_params": 10 ** random.uniform(7, 9, n_runs),
+            "n_tokens": 10 ** random.uniform(9, 11, n_runs),
+            "batch_tokens": 10 ** random.uniform(5, 6.5, n_runs),
+        }
+    )
+    asked = _with_compute(
+        {
+            "n_params": np.array([3e8, 3e9, 1e10]),
+            "n_tokens": np.array([3e10, 3e11, 1e12]),
+            "batch_tokens": np.array([1e6, 3e6, 5e6]),
+        }
+    )
+    columns, chosen = ({name: one[name] for name in law.columns} for one in (drawn, asked))
+    table = RunTable(tuple(f"run-{row:03}" for row in range(n_runs)), columns, outcomes(drawn))
+    return Design(name, f"{n_runs} runs", table, [{"config": chosen}], outcomes(asked))
 
 
-def kaplan(columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return the law of Kaplan et al. 2020 (arXiv 2001.08361, equation 1.5), which has no floor."""
-    size, data = columns["n_params"], columns["n_tokens"]
-    return np.asarray(((8.8e13 / size) ** (0.076 / 0.095) + 5.4e13 / data) ** 0.095)
+def _with_compute(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return columns | {"compute_flops": 6 * columns["n_params"] * columns["n_tokens"]}
 
 
 def broken(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Return a power law whose exponent changes slowly at ten billion tokens, with a floor."""
     data = columns["n_tokens"]
     return np.asarray(1.8 + 900 * data**-0.31 * (1 + (data / 1e10) ** 2) ** -0.05)
+
+
+def two_powers(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return two power laws of compute, of which the flatter one is left in the end, with a floor."""
+    compute = columns["compute_flops"] / 1e19
+    return np.asarray(1.7 + 0.6 * compute**-0.25 + 0.6 * compute**-0.08)
+
+
+def critical_batch(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return Chinchilla's law of the data that a batch makes use of, half of them at a million tokens."""
+    used = columns["n_tokens"] / (1 + columns["batch_tokens"] / 1e6)
+    return np.asarray(outcomes_of("chinchilla")({"n_params": columns["n_params"], "n_tokens": used}))
 
 
 # fmt: off
@@ -252,6 +275,12 @@ TRUTHS: dict[str, dict[str, float]] = {
     },
     "power_law": {"E": 1.8, "coefficient": 900.0, "exponent": -0.31},
     "chinchilla": {"E": 1.7, "A": 400.0, "alpha": 0.34, "B": 900.0, "beta": 0.31},
+    "kaplan": {"N_c": 8.8e13, "alpha_N": 0.076, "D_c": 5.4e13, "alpha_D": 0.095},
+    "power_law_compute": {"E": 1.8, "coefficient": 800.0, "exponent": -0.15},
+    "broken_power_law": {"E": 1.7, "A": 95.0, "a": 0.1, "C_b": 1e19, "b": 0.2, "f": 0.5},
+    "three_term": {
+        "E": 1.7, "A": 400.0, "alpha": 0.34, "B": 10.0, "beta": 0.4, "C": 50.0, "gamma": 0.4,
+    },
 }
 # fmt: on
 
@@ -266,7 +295,11 @@ OTHER_TRUTHS: dict[str, tuple[str, Callable[[], Any]]] = {
     "concave_memory": ("lr_annealing", lambda: _at_centres("lr_annealing")),
     "effective_lr": ("concave_memory", lambda: _at_centres("concave_memory")),
     "power_law": ("a broken power law", lambda: broken),
-    "chinchilla": ("Kaplan's law", lambda: kaplan),
+    "chinchilla": ("Kaplan's law", lambda: outcomes_of("kaplan")),
+    "kaplan": ("chinchilla", lambda: outcomes_of("chinchilla")),
+    "power_law_compute": ("a broken power law", lambda: outcomes_of("broken_power_law")),
+    "broken_power_law": ("two power laws", lambda: two_powers),
+    "three_term": ("a critical batch", lambda: critical_batch),
 }
 """Truths outside a law's family."""
 
@@ -293,6 +326,8 @@ def _of_curves(name: str, truth: Losses | None, n_schedules: int, points: int) -
     size = (n_schedules, points)
     usual = curve_design(name, truth or losses_of(name, theta_of(name)), *size)
     law = LAWS[name]
+    assert isinstance(law, CurveLaw)
+    assert not isinstance(usual.observed, RunTable)
     priors = law.priors(law.prepare(usual.observed))
     if truth is not None or not priors.centres:
         return _always(usual)

@@ -240,7 +240,7 @@ def _scipy_row(law: str, curves: Observations) -> Mapping[str, object]:
     start = data_starts(problem, 1)[0]
     rival = ScipyRival(problem)
     begun = time.perf_counter()
-    _, objective = rival.minimum(start, gradient=False)
+    _, objective = rival.minimum(start)
     theirs = time.perf_counter() - begun
     ours, fit = _fit(law, curves), isoloss.fit(law, curves, bootstrap=0)
     return {

@@ -7,7 +7,6 @@ from scipy.optimize import minimize
 
 from isoloss.arrays import FloatArray
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
-from isoloss.fitting.huber import Objective
 from isoloss.fitting.objective import Problem
 from isoloss.fitting.one_law import Observations
 from isoloss.fitting.options import FitOptions
@@ -75,20 +74,17 @@ class ScipyRival:
         ends = problem.coordinates(np.stack([problem.lower, problem.upper]))
         self.held = ends[0]
         self.bounds = np.sort(ends, axis=0)[:, self.free].T
-        self.shape = Objective(problem.model(), problem.delta, problem.prior)
-        self.weights = np.ones((1, problem.features.n_points))
 
-    def minimum(self, start: FloatArray, *, gradient: bool) -> tuple[FloatArray, float]:
+    def minimum(self, start: FloatArray) -> tuple[FloatArray, float]:
         """Return where SciPy ends from theta (parameters,), and the objective there.
 
-        It is given our analytic gradient, or differences its way without one, as most who use it do.
+        It takes differences for the gradient, as it does for most who use it.
         """
         begin = self.problem.coordinates(start[None])[0][self.free]
         found = minimize(
-            self._with_gradient if gradient else self._objective,
+            self._objective,
             np.clip(begin, *self.bounds.T),
             method="L-BFGS-B",
-            jac=gradient,
             bounds=self.bounds,
             options=EXACT,
         )
@@ -103,12 +99,3 @@ class ScipyRival:
         with np.errstate(all="ignore"):
             value = float(self.problem.objective(self._theta(moved)[None])[0])
         return value if np.isfinite(value) else REFUSED
-
-    def _with_gradient(self, moved: FloatArray) -> tuple[float, FloatArray]:
-        whole = self.held.copy()
-        whole[self.free] = moved
-        with np.errstate(all="ignore"):
-            value, gradient, _ = self.shape.local(whole[None], self.weights)
-        if not np.isfinite(value[0]):
-            return REFUSED, np.zeros(moved.size)
-        return float(value[0]), gradient[0, self.free]

@@ -18,6 +18,7 @@ from isoloss.fitting.scores import score_runs
 from isoloss.fitting.task import Task, lies_at
 from isoloss.fitting.variances import distance_from_priors
 from isoloss.fitting.verdicts import Evidence, judge
+from isoloss.notes import grouped
 
 FAR_RUN, FAR_RUN_TIMES = 0.02, 10.0
 """A run is far from the law where its median relative error is above both: this, and so many times the usual."""
@@ -65,7 +66,7 @@ def describe(task: Task, estimate: Estimate) -> Fit:
         diagnostics=_diagnostics(task, estimate, evidence, told_apart),
         left_out=[],
         verdict=verdict,
-        reasons=[*reasons, *task.data.notes],
+        reasons=[*reasons, *grouped(task.data.notes)],
         provenance=provenance(task.data, task.options),
         theta=estimate.theta,
         samples=estimate.samples,

@@ -22,10 +22,11 @@ from isoloss.observations import Trained
 from isoloss.schedules import Schedule
 from isoloss.schedules.pieces import Piece, Polyline, Table
 
-FINEST = 1 / 384
-"""The change of learning rate in the finest bins, as a share of the peak."""
+FINEST = 1 / 1536
+"""The change of learning rate in the finest bins, as a share of the peak: points see them near by alone, and a
+memory may be as short as a few steps."""
 
-SHORTEST = 1 / 256
+SHORTEST = 1 / 512
 """How many steps the finest bins have at most, as a share of a piece of the schedule."""
 
 WIDTH = 0.5
@@ -37,13 +38,16 @@ GROWTH = 1.0
 MOST = 1 / 8
 """The largest change of learning rate in a bin that is wider than the finest, as a share of the peak."""
 
+RATIO = 1 / 2
+"""The same as a share of the higher rate in the bin: the clocks of low learning rates differ much."""
+
 MANY = 8192
 """About how many of the finest bins there are at most."""
 
 LEAST_FALL = 0.01
 """A learning rate that has fallen by less than this share anywhere shows no annealing: logs jitter."""
 
-SLIGHT = 1e-3 * FINEST
+SLIGHT = 4e-3 * FINEST
 """Changes of learning rate in a finest bin that turn no rise into a fall: logs jitter."""
 
 
@@ -217,7 +221,8 @@ class _Leaves:
             WIDTH * (area - self.area[high]), GROWTH * np.maximum(self.area[low], self.warm_area)
         )
         wide |= self.area[high] - self.area[low] > room
-        wide |= np.abs(self.lr[high] - self.lr[low]) > MOST * self.schedule.peak_lr
+        most = np.minimum(MOST * self.schedule.peak_lr, RATIO * np.maximum(self.lr[low], self.lr[high]))
+        wide |= np.abs(self.lr[high] - self.lr[low]) > most
         return ~wide
 
 

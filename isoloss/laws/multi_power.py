@@ -71,6 +71,9 @@ class MultiPower(CurveLaw[Nodes]):
     error_of_peak = 0.1
     """As for `lr_annealing`: .03 to .08 for each doubling at lower peaks, below the floor at all higher ones."""
     gains_with_rates = True
+    most_points = 10_000
+    """A point sees some fifty nodes, and memory goes with their pairs: a fit of 100 different cosines of 1,000
+    points takes 270 MB so, 430 at 20,000; one of 1,000 runs of four shapes 240 MB, 960 at the usual 100,000."""
     remedy = "add runs whose schedules differ more"
     remedies: ClassVar = {
         frozenset(("C", "gamma")): "add a run whose learning rate jumps to another value",

@@ -98,6 +98,17 @@ def test_of_many_reasons_the_first_are_printed(found: Fit) -> None:
     assert "note 10" not in shown
 
 
+def test_a_note_on_every_run_is_one_reason() -> None:
+    """However many runs were thinned, one line of the reasons tells it."""
+    noted = [
+        dataclasses.replace(run, notes=(f"its {number}00 points were fitted as 20 of them",))
+        for number, run in enumerate(three_runs(), start=1)
+    ]
+    told = [reason for reason in fit("lr_annealing", noted, bootstrap=0).reasons if "fitted as 20" in reason]
+    assert len(told) == 1
+    assert told[0].endswith("(and so of 2 more runs)")
+
+
 def test_a_fit_survives_its_document(found: Fit) -> None:
     """What is read back from JSON predicts the same numbers."""
     read = Fit.from_document(json.loads(json.dumps(found.as_document())))
