@@ -29,7 +29,8 @@ def test_noiseless_runs_and_their_repetitions_give_the_truth_to_the_last_digits(
     """Parameters, predictions a hundred times beyond the data, and intervals without any width."""
     exact = table(name, noise=0.0, seeds=2)
     read = {column: exact.columns[column] for column in LAWS[name].columns}  # type: ignore[attr-defined]
-    fitted = fit(name, dataclasses.replace(exact, columns=read), bootstrap=40)
+    every = {"gate": {"duplicates": False}}  # without noise a repetition is its run, number by number
+    fitted = fit(name, dataclasses.replace(exact, columns=read), bootstrap=40, **every)
     for parameter, truth in TRUTHS[name].items():
         assert fitted.parameters[parameter].value == pytest.approx(truth, rel=1e-6)
     far = {"n_params": np.array([1e11]), "n_tokens": np.array([1e13])}
@@ -401,7 +402,8 @@ def test_a_fitted_row_under_another_name_is_not_scored_as_held_out() -> None:
         name: np.append(values, [values[7], values[3] * 1.1]) for name, values in whole.columns.items()
     }
     more = RunTable(names, columns, np.append(whole.outcome, [whole.outcome[7], 2.9]), n_params_kind="total")
-    found = fit("chinchilla", more, bootstrap=10, profile=False, holdout={"run_ids": ["twin", "new"]})
+    asked: dict[str, Any] = {"holdout": {"run_ids": ["twin", "new"]}, "gate": {"duplicates": False}}
+    found = fit("chinchilla", more, bootstrap=10, profile=False, **asked)
     assert found.holdout is not None
     assert list(found.holdout["runs"]) == ["new"]
     assert found.left_out == [
