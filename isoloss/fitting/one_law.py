@@ -18,6 +18,7 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.report import describe
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import LeftOut, screen, screen_held, split
+from isoloss.fitting.sensitivity import with_choices
 from isoloss.fitting.table_screening import screen_table, split_table, without_twins
 from isoloss.fitting.task import Task
 from isoloss.laws import LAWS, CurveLaw, Law, TableLaw
@@ -45,7 +46,7 @@ def fit_law(
         return _with_left_out(previous, prepared)
     estimated = estimate(task, progress, _warm(previous, task.law))
     found = replace(
-        describe(task, estimated),
+        with_choices(describe(task, estimated), task),
         left_out=prepared.left_out,
         provenance=provenance(task.data, task.options, prepared.held.sha256()),
     )

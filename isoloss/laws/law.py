@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import BoolArray, FloatArray
 from isoloss.errors import InvalidInput
 from isoloss.observations import Trained
 
@@ -221,6 +221,17 @@ class TableLaw(Law[F]):
     @abstractmethod
     def prepare(self, columns: Mapping[str, FloatArray]) -> F:
         """Return the features of runs by their columns (runs,), which are finite and above 0."""
+
+    sensitive: ClassVar[tuple[str, ...]] = ()
+    """What is told under each of the law's `choices` of runs: parameters, and quantities that follow."""
+
+    def choices(
+        self,
+        columns: Mapping[str, FloatArray],  # noqa: ARG002
+        outcome: FloatArray,  # noqa: ARG002
+    ) -> Mapping[str, BoolArray]:
+        """Return other choices of the runs (runs,) that are as good, in words; usually there are none."""
+        return {}
 
     @abstractmethod
     def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray:

@@ -7,11 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from isoloss.arrays import FloatArray
+from isoloss.arrays import BoolArray, FloatArray
 from isoloss.laws.chinchilla import SIZE
 from isoloss.laws.law import Derived
 from isoloss.laws.power_laws import training_compute
 from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
+
+NEAR_BEST = (0.02, 0.005)
+"""Excess losses over the best batch of a size and its data within which batches are tried alone."""
 
 _, _, ALPHA, B, BETA, C, GAMMA = range(7)
 
@@ -53,6 +56,18 @@ class ThreeTerm(PowerSum):
         coefficient("C", "C", "nats/token * tokens^gamma", "what larger batches remove"),
         falling("gamma", "\\gamma", "exponent of the batch K"),
     )
+
+    sensitive = ("E", "optimal_batch.exponent")
+
+    def choices(self, columns: Mapping[str, FloatArray], outcome: FloatArray) -> Mapping[str, BoolArray]:
+        """Return the runs whose batch is near the best one of its size and data (laws.md 2)."""
+        sites = np.stack([columns["n_params"], columns["n_tokens"]])
+        _, site = np.unique(np.round(np.log(sites), 6), axis=1, return_inverse=True)
+        best = np.full(int(site.max()) + 1, np.inf)
+        np.minimum.at(best, site.ravel(), outcome)
+        excess = outcome / best[site.ravel()] - 1
+        found = {f"batches within {share:.1%} of the best": excess <= share for share in NEAR_BEST}
+        return {name: rows for name, rows in found.items() if not rows.all()}
 
     def variables(self, columns: Mapping[str, FloatArray]) -> list[FloatArray]:
         batch = columns["batch_tokens"]
