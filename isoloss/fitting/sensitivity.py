@@ -25,13 +25,12 @@ def with_choices(found: Fit, task: Task) -> Fit:
     if not isinstance(law, TableLaw) or not isinstance(data, TableDataset) or found.verdict == "unidentified":
         return found
     chosen = law.choices(data.columns, data.observed)
-    told = {name: _told(task, np.flatnonzero(rows)) for name, rows in chosen.items()}
-    told = {name: one for name, one in told.items() if one is not None}
+    fitted = {name: _told(task, np.flatnonzero(rows)) for name, rows in chosen.items()}
+    told = {name: one for name, one in fitted.items() if one is not None}
     if not told:
         return found
-    own = {
-        one.name: one.value for one in (*found.parameters.values(), *found.derived) if one.value is not None
-    }
+    own = {one.name: one.value for one in found.parameters.values() if one.value is not None}
+    own |= {one.name: one.value for one in found.derived if one.value is not None}
     said = [_said(name, own[name], told) for name in law.sensitive if name in own]
     diagnostics = {**found.diagnostics, "sensitivity": told}
     return replace(found, diagnostics=diagnostics, reasons=[*said, *found.reasons])
