@@ -26,6 +26,7 @@ _ROOMS = {
     "Schedule": "isoloss.schedules",
     "compare": "isoloss.fitting",
     "fit": "isoloss.fitting",
+    "iso_flop_profile": "isoloss.advice",
     "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
     "read_runs": "isoloss.importers",
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "compare",
     "fit",
+    "iso_flop_profile",
     "pareto",
     "read_curves",
     "read_runs",
@@ -55,7 +57,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from isoloss.advice import pareto, recommend
+    from isoloss.advice import iso_flop_profile, pareto, recommend
     from isoloss.client import ApiError, Client
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit

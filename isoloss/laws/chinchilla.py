@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
+
 from isoloss.arrays import FloatArray
 from isoloss.laws.law import Derived
 from isoloss.laws.power_laws import training_compute
@@ -12,8 +14,6 @@ from isoloss.laws.power_sum import PowerSum, Term, coefficient, falling, floor
 
 SIZE = Term("A", "alpha", "have one model size", "model sizes")
 DATA = Term("B", "beta", "trained on equally many tokens", "numbers of tokens")
-
-_, _, ALPHA, _, BETA = range(5)
 
 
 class Chinchilla(PowerSum):
@@ -53,10 +53,16 @@ class Chinchilla(PowerSum):
         return training_compute(columns)
 
     def derived(self, theta: FloatArray) -> Derived:
-        """Return the exponents of the compute-optimal model size and data: N ~ C^a, D ~ C^b, a + b = 1."""
-        alpha, beta = theta[:, ALPHA], theta[:, BETA]
-        needs = ("alpha", "beta")
+        """Return the compute-optimal size and data as powers of compute C = 6 N D (equation 4 of the paper)."""
+        _, a, alpha, b, beta = theta.T
+        both = alpha + beta
+        with np.errstate(over="ignore", invalid="ignore"):
+            ratio = (alpha * a / (beta * b)) ** (1 / both)
+            size, data = ratio * 6 ** -(beta / both), 6 ** -(alpha / both) / ratio
+        of_all = ("A", "alpha", "B", "beta")
         return {
-            "exponent_optimal_n_params": ("1", beta / (alpha + beta), needs),
-            "exponent_optimal_n_tokens": ("1", alpha / (alpha + beta), needs),
+            "exponent_optimal_n_params": ("1", beta / both, ("alpha", "beta")),
+            "exponent_optimal_n_tokens": ("1", alpha / both, ("alpha", "beta")),
+            "coefficient_optimal_n_params": ("params / flops^exponent", size, of_all),
+            "coefficient_optimal_n_tokens": ("tokens / flops^exponent", data, of_all),
         }
