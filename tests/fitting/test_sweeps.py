@@ -238,6 +238,20 @@ def test_options_without_a_meaning_are_refused(options: dict[str, Any], field: s
     assert caught.value.fields["field"] == field
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
+def test_a_batch_that_is_none_leaves_its_run_out(value: float) -> None:
+    """Where the batch is swept too, a run without a usable one is named, and the others are fitted."""
+    runs = lr_and_batch(0)
+    batch = runs.column("batch_tokens").copy()
+    batch[5] = value
+    found = isoloss.fit(
+        "optimal_lr", dataclasses.replace(runs, columns={**runs.columns, "batch_tokens": batch})
+    )
+    assert [one["run_id"] for one in found.left_out] == ["run-005"]
+    assert "batch_tokens" in found.left_out[0]["reason"]
+    assert "batch_tokens" in found.diagnostics["settings"]
+
+
 def test_what_every_run_lacks_is_said() -> None:
     """Runs without a learning rate cannot be swept over it."""
     runs = lr_alone(0)

@@ -92,6 +92,11 @@ def screen_sweeps(
         for why, end, status in zip(columns, outcomes, table.label("status"), strict=True)
     ]
     known = [int(row) for row in np.flatnonzero(tried)]
+    stated = [axis.column for axis in law.axes[1:] if _mostly_stated(table, axis, known)]
+    for row, why in enumerate(lacking_columns(table, stated)):
+        if why is not None and row in known:
+            left_out.append({"run_id": table.run_ids[row], "reason": why})
+            known.remove(row)
     if not known:
         why = ": run '{run_id}': {reason}".format(**left_out[0]) if left_out else ""
         raise UnusableData(reason=f"no run is left to fit{why}")
@@ -133,6 +138,11 @@ def _with_settings(table: RunTable, law: SweepLaw) -> RunTable:
         columns = dict(law.with_settings(columns))
     order = np.lexsort([table.outcome, *(columns[name] for name in reversed(law.run_columns))])
     return replace(table, columns=columns).only(order)
+
+
+def _mostly_stated(table: RunTable, axis: Axis, known: Sequence[int]) -> bool:
+    """Return whether most runs state a setting that the law can do without."""
+    return 2 * int(np.isfinite(table.column(axis.column)[list(known)]).sum()) > len(known)
 
 
 def _swept(table: RunTable, law: SweepLaw, known: Sequence[int]) -> tuple[Axis, ...]:
