@@ -16,11 +16,18 @@ import numpy as np
 import isoloss
 from benchmarks.datasets import SHARED, available
 from benchmarks.tables import print_table
+from isoloss.fitting.result import ParameterEstimate
 from isoloss.observations import RunTable
 from tests.fitting import synthetic_batches as made
 
 STUDIES, RESAMPLES = 200, 100
 USUAL = (("sites", made.SITES), ("batches", made.BATCHES))
+
+
+WHAT = """`python -m benchmarks noise_and_batch`: {studies} simulated studies a row, 90 percent intervals for
+the mean, target .85 to .95; factors are the median of half an interval's width. Noise of .1 percent in every loss.
+Gradients of 100 directions at batches of 250 thousand and 2 million tokens, with slow fluctuations (memory .9 from
+one reading to the next) of 20 percent in |G|^2 and, apart from them, in tr(Sigma)."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +110,7 @@ def row(study: Study, n_studies: int) -> dict[str, object]:
 def main(n_studies: int = STUDIES) -> None:
     """Print the tables."""
     print("## Learning rate over the batch, and gradient noise\n")
-    print(
-        f"`python -m benchmarks noise_and_batch`: {n_studies} simulated studies a row, 90 percent intervals for the\n"
-        "mean, target .85 to .95; factors are the median of half an interval's width. Noise of .1 percent in every\n"
-        "loss; gradients of 100 directions at batches of 250 thousand and 2 million tokens, with slow fluctuations\n"
-        "(memory .9 from one reading to the next) of 20 percent in |G|^2 and in tr(Sigma) apart."
-    )
+    print(WHAT.format(studies=n_studies))
     for law in ("lr_of_batch", "noise_scale"):
         print_table(law, [row(study, n_studies) for study in STUDIED if study.law == law])
     if available("steplaw"):
@@ -138,6 +140,9 @@ def steplaw() -> None:
     print(f"\nVerdict {usual.verdict}: {'; '.join(usual.reasons[:3])}.")
     sites = [group for group in usual.groups if "batch_tokens" not in group["by"]]
     print_table("steplaw: a B0 for each site", list(map(_own, sites)))
+    for one in usual.derived:
+        low, high = one.interval or (float("nan"),) * 2
+        print(f"\n`{one.name}`: {one.value:.2f} [{low:.2f}, {high:.2f}].")
 
 
 def _with_ends(one: ParameterEstimate) -> str:

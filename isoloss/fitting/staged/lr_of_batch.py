@@ -19,7 +19,9 @@ from isoloss.fitting.staged.chains import Found, Group, Points, group_rows, noth
 from isoloss.fitting.staged.shared_optima import Optima, shared_optima
 from isoloss.fitting.staged.shared_rise import Rise, Sites, misfit, rise_of
 from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Cell, screen_sweeps
+from isoloss.fitting.verdicts import FAILED_SHARE
 from isoloss.laws.lr_of_batch import FORMS, SATURATING, LROfBatch
+from isoloss.laws.power_laws import LogColumns, n_distinct, on_one_line
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
@@ -78,14 +80,17 @@ def lr_of_batch(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:
     chosen, compared = _chosen(law.form, scores)
     law = law.under(chosen)
     rise = rise_of(chosen, optima, sites, asked)
-    missing, opened, said = _lacking(law, rise, sites)
+    missing, opened = _lacking(law, rise, sites)
     theta = _theta(law, rise, sites, missing)
     points = _points(table, cells, optima, law)
     differ = [] if "B0" in missing else _differing(rise, optima, sites)
+    alone = _alone(optima, rise, sites, asked)
+    groups, derived = _groups(table, cells, optima, rise, sites, alone), _derived(alone, sites)
     return Found(
-        theta, points, _groups(table, cells, optima, rise, sites, asked), {}, optima.noise, optima.n_fitted, missing,
-        [*_untested(sites), *differ], [*said, *compared], [], opened,
-        {} if rise.limits is None else {"B0": rise.limits}, drawn=True, spare=optima.spare, convention=chosen,
+        theta, points, groups, derived, optima.noise, optima.n_fitted, missing,
+        [*_untested(sites), *differ, *_failed(optima)],
+        compared, [], opened, {} if rise.limits is None else {"B0": rise.limits}, drawn=True, spare=optima.spare,
+        convention=chosen,
         statement=_statement(optima, rise, asked), diagnostics=_diagnostics(optima, rise, scores),
     )  # fmt: skip
 
@@ -129,8 +134,8 @@ def _open(rise: Rise) -> tuple[str, ...]:
     return ("eta_inf", "B0") if rise.limits[1] is None else ("B0",)
 
 
-def _lacking(law: LROfBatch, rise: Rise, sites: Sites) -> tuple[dict[str, str], tuple[str, ...], list[str]]:
-    """Return parameters that are not determined with why, those of them that are only open, and it in words."""
+def _lacking(law: LROfBatch, rise: Rise, sites: Sites) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return parameters that are not determined with why, and those of them that are only open."""
     batch = np.exp(sites.log_batch)
     every = {
         "n_params": sites.n_params[sites.site],
@@ -140,7 +145,7 @@ def _lacking(law: LROfBatch, rise: Rise, sites: Sites) -> tuple[dict[str, str], 
     missing = law.undetermined(law.prepare(every))
     open_ones = _open(rise)
     if "B0" in missing or not open_ones or rise.limits is None:
-        return missing, (), []
+        return missing, ()
     low, high = rise.limits
     if high is None:
         power = "root" if law.form == "adam" else "linear"
@@ -148,7 +153,7 @@ def _lacking(law: LROfBatch, rise: Rise, sites: Sites) -> tuple[dict[str, str], 
         why = f"the data do not show saturation: all batches may lie in the {power} part; of B0, {least}"
     else:
         why = f"the best learning rate does not grow with these batches: B0 lies below {high:.3g} tokens"
-    return missing | dict.fromkeys(open_ones, why), open_ones, []
+    return missing | dict.fromkeys(open_ones, why), open_ones
 
 
 def _untested(sites: Sites) -> list[str]:
@@ -159,6 +164,16 @@ def _untested(sites: Sites) -> list[str]:
     if sites.count == 2:
         said.append("two sites give one exponent, and nothing to test it by")
     return said
+
+
+def _failed(optima: Optima) -> list[str]:
+    """Say where noise often leaves the sweeps without a minimum."""
+    share = 1 - float(np.isfinite(optima.log_lr).all(axis=1).mean())
+    return (
+        [f"with as much noise again, {share:.0%} of the time, there is no minimum"]
+        if share > FAILED_SHARE
+        else []
+    )
 
 
 def _left_out(optima: Optima, sites: Sites) -> dict[str, FloatArray | None]:
@@ -244,33 +259,54 @@ def _points(table: RunTable, cells: Sequence[Sequence[int]], optima: Optima, law
     return Points(names, columns, np.exp(optima.log_lr[0]), cells)
 
 
+def _alone(optima: Optima, rise: Rise, sites: Sites, asked: FitOptions) -> dict[int, Rise]:
+    """Return the form fitted to every site alone that has enough batches, by the site's number."""
+    places = {one: np.flatnonzero(sites.site == one) for one in range(sites.count)}
+    return {
+        one: rise_of(rise.form, optima.only(own), sites.only(own), asked)
+        for one, own in places.items()
+        if rise.saturates and own.size > FEWEST_ALONE
+    }
+
+
 def _groups(
     table: RunTable,
     cells: Sequence[Sequence[int]],
     optima: Optima,
     rise: Rise,
     sites: Sites,
-    asked: FitOptions,
+    alone: Mapping[int, Rise],
 ) -> list[Group]:
     """Return every site with its eta_inf and a B0 of its own, and every sweep with its own optimum."""
     found = []
     name, of = ("eta_inf", "1") if rise.saturates else ("coefficient", f"1 / tokens^{rise.power:g}")
     unknown = np.full(len(rise.log_eta), np.nan)
     for one in range(sites.count):
-        places = np.flatnonzero(sites.site == one)
-        rows = [row for place in places for row in cells[int(place)]]
+        rows = [row for place in np.flatnonzero(sites.site == one) for row in cells[int(place)]]
         by = {"n_params": float(sites.n_params[one]), "n_tokens": float(sites.n_tokens[one])}
         values = {name: (of, unknown if "eta_inf" in _open(rise) else np.exp(rise.log_eta[:, one]))}
         ends: dict[str, tuple[float | None, float | None]] = {}
-        if rise.saturates and places.size > FEWEST_ALONE:
-            alone = rise_of(rise.form, optima.only(places), sites.only(places), asked)
-            ends["B0_alone"] = alone.limits or (None, None)
-            values["B0_alone"] = ("tokens", unknown if None in ends["B0_alone"] else np.exp(alone.log_b0))
+        if one in alone:
+            ends["B0_alone"] = alone[one].limits or (None, None)
+            values["B0_alone"] = ("tokens", unknown if _open(alone[one]) else np.exp(alone[one].log_b0))
         found.append(Group(by, rows, values, ends))
     for number, cell in enumerate(cells):
         by = {column: float(table.column(column)[cell[0]]) for column in SWEEP}
         found.append(Group(by, cell, {"peak_lr": ("1", np.exp(optima.log_lr[:, number]))}))
     return found
+
+
+def _derived(alone: Mapping[int, Rise], sites: Sites) -> dict[str, tuple[str, FloatArray]]:
+    """Return the powers of size and data that the sites' own B0 go with, where they tell these apart."""
+    known = [one for one, rise in alone.items() if not _open(rise)]
+    columns = {"n_params": np.log(sites.n_params[known]), "n_tokens": np.log(sites.n_tokens[known])}
+    design = np.stack([np.ones(len(known)), *columns.values()], axis=1)
+    features = LogColumns(len(known), 2 * len(known), design.T[1:])
+    if len(known) <= design.shape[1] or 1 in n_distinct(features) or on_one_line(features):
+        return {}
+    log_b0 = np.stack([alone[one].log_b0 for one in known], axis=1)
+    found = log_b0 @ np.linalg.pinv(design).T
+    return {f"B0_alone.exponent_{name}": ("1", found[:, 1 + k]) for k, name in enumerate(columns)}
 
 
 def _statement(optima: Optima, rise: Rise, asked: FitOptions) -> str:

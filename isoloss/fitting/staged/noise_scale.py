@@ -188,7 +188,7 @@ def noise_scale(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:
 
 
 def _windows(table: RunTable) -> tuple[list[Window], LeftOut]:
-    """Return the windows of every run that have enough readings, and the readings of the others."""
+    """Return the windows of every run, and the readings of runs that have too few for one."""
     tokens, curve = table.column("n_tokens"), table.column("curve").astype(np.int64)
     each = int(np.median(np.bincount(curve)[np.unique(curve)]))
     count = int(np.clip(each // BLOCKS, 1, WINDOWS))
@@ -196,14 +196,28 @@ def _windows(table: RunTable) -> tuple[list[Window], LeftOut]:
     place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, count - 1)
     windows, few = [], []
     for one in np.unique(curve):
-        for number in range(count):
-            rows = np.flatnonzero((curve == one) & (place == number))
-            if rows.size < BLOCKS:
-                why = f"its window of training has fewer than {BLOCKS} readings"
-                few += [{"run_id": table.run_ids[row], "reason": why} for row in rows]
-                continue
-            windows.append(_window(table, int(one), float(edges[number]), rows))
+        parts = _joined([np.flatnonzero((curve == one) & (place == number)) for number in range(count)])
+        if not parts:
+            why = f"its run has fewer than {BLOCKS} readings"
+            few += [{"run_id": table.run_ids[row], "reason": why} for row in np.flatnonzero(curve == one)]
+        windows += [_window(table, int(one), float(edges[number]), rows) for number, rows in parts]
     return windows, few
+
+
+def _joined(parts: Sequence[IntArray]) -> list[tuple[int, IntArray]]:
+    """Return the rows of windows by their number; one of too few readings is joined to the next, or the last."""
+    found: list[tuple[int, IntArray]] = []
+    begin, rows = None, np.empty(0, dtype=np.int64)
+    for number, part in enumerate(parts):
+        begin = number if begin is None else begin
+        rows = np.concatenate([rows, part])
+        if rows.size >= BLOCKS:
+            found.append((begin, rows))
+            begin, rows = None, rows[:0]
+    if rows.size and found:
+        last, before = found.pop()
+        found.append((last, np.concatenate([before, rows])))
+    return found
 
 
 def _window(table: RunTable, curve: int, begin: float, rows: IntArray) -> Window:

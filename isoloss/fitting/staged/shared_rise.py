@@ -85,8 +85,27 @@ def rise_of(form: str, optima: Optima, sites: Sites, asked: FitOptions | None) -
         drawn = np.random.default_rng([asked.seed, 6]).standard_normal(log_lr[1:].shape)
         log_lr = np.concatenate([log_lr[:1], log_lr[1:] + scatter * drawn])
         first = _nearest(form, log_lr, variance, sites)
-    limits = None if asked is None or form not in SATURATING else _limits(first, sites, asked.level)
-    return Rise(form, first.log_eta, first.log_b0, limits, variance, scatter)
+    if asked is None or form not in SATURATING:
+        return Rise(form, first.log_eta, first.log_b0, None, variance, scatter)
+    limits = _limits(first, sites, asked.level)
+    log_b0 = _with_open_ends(first, limits)
+    log_eta = _means(log_lr - log_of_batch(form, sites.log_batch[None], log_b0[:, None]), 1 / variance, sites)
+    return Rise(form, log_eta, log_b0, limits, variance, scatter)
+
+
+def _with_open_ends(found: _Nearest, limits: tuple[float | None, float | None]) -> FloatArray:
+    """Return log B0 (members,) of which draws lie in turn where they are and at each end that is open.
+
+    Draws around an estimate do not show that an end was not excluded: with B0 at the upper one the form goes on
+    without saturating.
+    """
+    ends = [
+        node for node, limit in zip((found.nodes[0], found.nodes[-1]), limits, strict=True) if limit is None
+    ]
+    log_b0 = found.log_b0.copy()
+    for place, end in enumerate(ends):
+        log_b0[1 + place :: 1 + len(ends)] = end
+    return log_b0
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -89,6 +90,9 @@ def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> Non
     if not isinstance(observations, RunTable):
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
+    for name, times in Counter(observations.run_ids).items():
+        if times > 1:
+            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
     for option in UNUSED_OPTIONS:
         if getattr(asked, option) not in ({}, None):
             raise InvalidInput(field=option, reason=f"{law.name} is fitted in stages, and has no use for it")

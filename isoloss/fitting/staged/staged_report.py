@@ -62,7 +62,8 @@ class Staged:
     def members(self, values: FloatArray) -> FloatArray:
         """Return resamples (resamples, ...) of what was found, (members, ...): noise moves every run by chance."""
         if self.found.drawn:
-            return values[1:][np.all(np.isfinite(values[1:]).reshape(len(values) - 1, -1), axis=1)]
+            known = np.isfinite(values[1:])
+            return values[1:][known.all(axis=tuple(range(1, known.ndim)))]
         moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
         drawn = [
             np.random.default_rng([self.asked.seed, number]).standard_normal(len(moves))
