@@ -81,8 +81,8 @@ STUDIED: Sequence[Study] = (
     scale("1 run, 500 readings"),
     scale("1 run, 2000 readings", count=2000),
     scale("1 run, 500 readings, longer memory (.98)", memory=0.98),
-    scale("4 runs of 500 readings", curves=4),
-    scale("10 runs of 200 readings", curves=10, count=200),
+    scale("3 runs of 300 readings", curves=3, count=300),
+    scale("10 runs of 100 readings", curves=10, count=100),
     scale("1 run, 500 readings of the ratio, each a mean of 50 steps", ratio=True),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -98,8 +98,16 @@ Chain = Callable[[RunTable, FloatArray], Found]
 """Runs that all have what the law needs, and the logarithms (members, runs) of what they showed: what is found for
 every member. The first has them as they are."""
 
-Study = Callable[[StagedLaw, RunTable, FitOptions], Found]
-"""A law, its runs and the options of a fit: what is found for the runs as they are, and for other members."""
+
+class Study(Protocol):
+    """Finds a law in its runs under the options of a fit, for the runs as they are and for other members.
+
+    Where not the `whole` of it is asked for, predictions are all that is wanted: no groups and no comparisons.
+    """
+
+    def __call__(
+        self, law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True
+    ) -> Found: ...
 
 
 @dataclass(frozen=True)

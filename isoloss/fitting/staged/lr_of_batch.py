@@ -64,7 +64,7 @@ def _no_sweeps(cells: Sequence[Cell], others: Sequence[Cell]) -> list[str]:
     return [] if cells else [f"no sweep tells where its optimum lies: {'; '.join(reasons)}"]
 
 
-def lr_of_batch(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:
+def lr_of_batch(law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True) -> Found:
     """Return the law of the learning rate over the batch; a `chains.Study`."""
     assert isinstance(law, LROfBatch)
     cells = group_rows([table.column(name) for name in SWEEP]) if table.n_runs else []
@@ -76,15 +76,15 @@ def lr_of_batch(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:
     if not np.all(np.isfinite(optima.log_lr[0])):
         why = "the loss has no minimum within the sweeps: it does not rise on both sides"
         return replace(nothing(law, len(optima.log_lr), why, []), drawn=True, spare=optima.spare)
-    scores = _left_out(optima, sites)
+    scores = _left_out(optima, sites) if whole else {}
     chosen, compared = _chosen(law.form, scores)
     law = law.under(chosen)
     rise = rise_of(chosen, optima, sites, asked)
     missing, opened = _lacking(law, rise, sites)
     theta = _theta(law, rise, sites, missing)
     points = _points(table, cells, optima, law)
-    differ = [] if "B0" in missing else _differing(rise, optima, sites)
-    alone = _alone(optima, rise, sites, asked)
+    differ = [] if "B0" in missing or not whole else _differing(rise, optima, sites)
+    alone = _alone(optima, rise, sites, asked) if whole else {}
     groups, derived = _groups(table, cells, optima, rise, sites, alone), _derived(alone, sites)
     return Found(
         theta, points, groups, derived, optima.noise, optima.n_fitted, missing,

@@ -161,11 +161,11 @@ class Window:
         return (1 / high if high > 0 else None), (1 / low if low > 0 else None)
 
 
-def noise_scale(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:
+def noise_scale(law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True) -> Found:
     """Return the law of the noise scale over training; a `chains.Study`."""
     assert isinstance(law, NoiseScale)
     windows, few = _windows(table)
-    groups = [_group(table, one, asked.level) for one in windows]
+    groups = [_group(table, one, asked.level) for one in windows] if whole else []
     places = np.unique([one.begin for one in windows]).size
     if places < FEWEST_WINDOWS:
         why = f"{places} windows of training have {BLOCKS} readings or more, and {FEWEST_WINDOWS} are needed"

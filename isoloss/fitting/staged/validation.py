@@ -39,7 +39,7 @@ def by_moves(chain: Chain) -> Study:
     The differences are what noise does to all that was found (the delta method, by finite differences).
     """
 
-    def study(law: StagedLaw, table: RunTable, asked: FitOptions) -> Found:  # noqa: ARG001 (moves need none)
+    def study(law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True) -> Found:  # noqa: ARG001
         showed = np.log(table.column(law.reads) if law.reads is not None else table.outcome)[None]
         noise = chain(table, showed).noise
         return chain(table, np.concatenate([showed, showed + noise * np.eye(table.n_runs)]))
@@ -84,7 +84,7 @@ def _stage(
     rows = sorted({row for place in np.flatnonzero(fitted) for row in points.rows[int(place)]})
     if not rows or not predicted.any():
         return None
-    found = study(law, table.only(rows), options)
+    found = study(law, table.only(rows), options, whole=False)
     lacking = found.missing.keys() - all_found.missing.keys() - set(found.open)
     if lacking or not np.all(np.isfinite(found.theta[0])):
         return None
