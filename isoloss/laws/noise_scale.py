@@ -81,9 +81,9 @@ class NoiseScale(PowerProduct, StagedLaw):
     varies = ("the numbers of tokens seen",)
     remedy = "log the norms of the gradient at two batches more often, over a longer part of training"
     requires = (
-        "config.n_tokens (tokens seen so far)",
-        "config.grad_norm_small, config.grad_norm_big, config.batch_small_tokens, config.batch_big_tokens, or "
-        "config.grad_noise_scale",
+        "config.n_tokens",
+        "config.grad_noise_scale, or config.grad_norm_small, config.grad_norm_big, config.batch_small_tokens and "
+        "config.batch_big_tokens",
     )
     parameters = (
         scaling("c", "tokens / tokens^exponent", "sets the level"),
