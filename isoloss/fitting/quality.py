@@ -164,7 +164,7 @@ def pass_gate(table: RunTable, law: TableLaw[Any], switches: Mapping[str, bool])
 
 
 def _asked(law: TableLaw[Any], switches: Mapping[str, bool]) -> Iterator[str]:
-    for name in CHECKS:
+    for name in CHECKS if law.of_runs else ():
         if switches.get(name, True) and (law.predicts_outcomes or name not in OF_LOSS_LAWS):
             yield name
 

@@ -451,6 +451,7 @@ class TableRange(FittedRange):
             if asked.get(word) is not None:
                 raise InvalidInput(field=word, reason=f"the law {law.name} knows no {word}")
         given = {name: self._asked(name, asked) for name in law.columns}
+        given |= {name: one for name, one in self._only(missing).items() if given.get(name, one) is None}
         for name, values in given.items():
             if values is None:
                 raise InvalidInput(field=f"config.{name}", reason=f"the law {law.name} predicts from it")
@@ -478,6 +479,11 @@ class TableRange(FittedRange):
             "this size; fit a law that reads it"
         )
         raise Unidentified(reason=reason)
+
+    def _only(self, missing: Mapping[str, str]) -> dict[str, float]:
+        """Return the columns of which the runs have one value, and no other may be asked: it need not be said."""
+        alone = {name: low for name, (low, high) in self.columns.items() if high <= low * (1 + OFF_PATH)}
+        return {name: low for name, low in alone.items() if f"exponent_{name}" in missing}
 
     def _refuse_undetermined(self, columns: Mapping[str, FloatArray], missing: Mapping[str, str]) -> None:
         """Raise Unidentified for another value of a column that all runs have one of: its exponent is missing."""

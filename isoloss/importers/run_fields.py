@@ -38,6 +38,21 @@ FLAG = "diverged"
 """A column that says so with true or false: the run's status, in the words of other tools."""
 
 OUTCOMES = frozenset({"final_loss", "final_val_loss", "reward"})
+MEASURED = frozenset({"steps_to_target", "grad_noise_scale", "grad_norm_small"})
+"""What laws are fitted to that need no outcome."""
+
+READINGS = frozenset(
+    {
+        "grad_noise_scale",
+        "grad_norm_small",
+        "grad_norm_big",
+        "batch_small_tokens",
+        "batch_big_tokens",
+        "curve",
+    }
+)
+"""Columns of readings in time, which stand in tables under their own names."""
+
 SUMMARY = OUTCOMES | {"steps_to_target", "target_loss"}
 TEXT = SPECIFICATION | {
     "n_params_kind",
@@ -86,7 +101,7 @@ def _refuse_reversed(header: Sequence[str], chosen: Mapping[str, str], file: str
 
 def unread_columns(header: Sequence[str], fields: Mapping[str, str]) -> tuple[str, ...]:
     """Return notes in words on the columns that no law reads, and on those that were passed over."""
-    own = [column for column, field in fields.items() if field not in KNOWN]
+    own = [column for column, field in fields.items() if field not in KNOWN | READINGS]
     passed = [column for column in header if column not in fields]
     read = "no law reads {}: kept beside the runs, and every run counts the same"
     over = "passed over: {}, for want of a name, or because another column has it"

@@ -19,6 +19,7 @@ from isoloss.importers.plans import run_id_of
 from isoloss.importers.run_fields import (
     FLAG,
     KNOWN,
+    MEASURED,
     OUTCOMES,
     SPECIFICATION,
     SUMMARY,
@@ -98,9 +99,10 @@ def read_specifications(
     map, config = checked_map(map), mapping_of(config, "config")
     source = _read(checked_path(path, "path"))
     fields = map_run_columns(source.header, map, file=str(path))
-    if outcome is not None and "steps_to_target" not in fields.values():
+    measured = not MEASURED.isdisjoint(fields.values())
+    if outcome is not None and not measured:
         check_outcome(fields, outcome, str(path), source.header)
-    elif not SUMMARY & set(fields.values()):
+    elif not measured and not SUMMARY & set(fields.values()):
         check_outcome(fields, "final_loss", str(path), source.header)
     if not source.rows:
         raise InvalidInput(field=str(path), reason="there are no rows under the header")

@@ -10,7 +10,9 @@ from isoloss.laws.effective_lr import EffectiveLR
 from isoloss.laws.kaplan import Kaplan
 from isoloss.laws.law import CurveLaw, Features, Law, Parameter, Priors, TableLaw
 from isoloss.laws.lr_annealing import LRAnnealing
+from isoloss.laws.lr_of_batch import LROfBatch
 from isoloss.laws.multi_power import MultiPower
+from isoloss.laws.noise_scale import NoiseScale
 from isoloss.laws.optimal_batch import OptimalBatch
 from isoloss.laws.optimal_lr import OptimalLR
 from isoloss.laws.power_law import PowerLaw
@@ -39,6 +41,8 @@ LAWS: dict[str, Law[Any]] = {
         CriticalBatch(),
         StepsToTarget(),
         OptimalLR(),
+        LROfBatch(),
+        NoiseScale(),
     )
 }
 

@@ -210,6 +210,9 @@ class TableLaw(Law[F]):
     predicts_outcomes: ClassVar[bool] = True
     """Whether it predicts what came of a run, its final loss; otherwise how a run is best set."""
 
+    of_runs: ClassVar[bool] = True
+    """Whether a row is a finished run, and not one of many readings of it."""
+
     needs_outcome: ClassVar[bool] = True
     """Whether every run must have the outcome that is the target; otherwise its columns say all."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from isoloss.laws.law import TableLaw
+from isoloss.laws.sweep_law import SweepLaw
 
 
 class StagedLaw(TableLaw[Any]):
@@ -13,3 +14,9 @@ class StagedLaw(TableLaw[Any]):
     predicts_outcomes = False
     reads: ClassVar[str | None] = None
     """The column that runs are measured by where it is not their outcome."""
+
+    sweeps: ClassVar[SweepLaw | None] = None
+    """The sweeps that its runs make, where the first stage reads optima off them."""
+
+    cut_by: ClassVar[str] = "n_params"
+    """The column whose largest values are predicted from the smaller ones."""

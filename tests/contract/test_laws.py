@@ -42,6 +42,8 @@ TRUTHS: dict[str, dict[str, float]] = {
     "timescale": {"coefficient": 1.1, "exponent": -0.53},
     "optimal_batch": {"coefficient": 20.0, "exponent": 0.45, "exponent_n_params": 0.1},
     "optimal_lr": {"coefficient": 1.8, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25},
+    "lr_of_batch": {"eta_inf": 2e-3, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25, "B0": 4e5},
+    "noise_scale": {"coefficient": 30.0, "exponent": 0.5},
     "three_term": {"E": 1.6, "A": 400.0, "alpha": 0.34, "B": 40.0, "beta": 0.5, "C": 20.0, "gamma": 0.3},
 }
 # fmt: on

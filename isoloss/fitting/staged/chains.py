@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.fitting.options import FitOptions
 from isoloss.fitting.solver import Model, solve
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
@@ -18,11 +20,15 @@ Values = Mapping[str, tuple[str, FloatArray]]
 
 @dataclass(frozen=True)
 class Group:
-    """What was found for some of the runs: `by` says which they are, `rows` are they."""
+    """What was found for some of the runs: `by` says which they are, `rows` are they.
+
+    `ends` are intervals by their names, None for a side without limit, where members do not show them.
+    """
 
     by: Mapping[str, float | str]
     rows: Sequence[int]
     values: Values
+    ends: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,13 @@ class Found:
     `points` are those of the first member, which has the runs as they are. `noise` is the standard deviation of the
     logarithm of what runs showed about the fits of the first stage, which have `n_fitted` parameters in all.
     `missing` are parameters that the runs cannot determine, with why; `weak` and `notes` are reasons in words,
-    those that speak against the law and others. `left_out` has runs that no stage could use.
+    those that speak against the law and others. `left_out` has runs that no stage could use. `open` are those of
+    `missing` without which predictions hold all the same, only wider. `profiles` are limits of parameters, None for
+    a side without one.
+
+    Members after the first have one run each moved by a standard deviation, or are `drawn`: then each has noise in
+    all runs at once. `spare` is from how many independent deviations the noise is known, the runs less `n_fitted`
+    where it is None. `convention` is the law's reading that was chosen, `statement` what intervals rest on.
     """
 
     theta: FloatArray
@@ -63,12 +75,21 @@ class Found:
     weak: Sequence[str] = ()
     notes: Sequence[str] = ()
     left_out: Sequence[dict[str, str]] = ()
+    open: Collection[str] = ()
+    profiles: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    drawn: bool = False
+    spare: float | None = None
+    unit: str = "runs"
+    convention: str | None = None
+    statement: str | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def nothing(law: StagedLaw, members: int, why: str, left_out: Sequence[dict[str, str]]) -> Found:
     """Return what is found where the first stage has nothing to work on."""
     names = [parameter.name for parameter in law.parameters]
-    points = Points([], {name: np.empty(0) for name in (*law.columns, "n_params")}, np.empty(0), [])
+    names_of = (*law.columns, "n_params", law.cut_by)
+    points = Points([], {name: np.empty(0) for name in names_of}, np.empty(0), [])
     theta = np.full((members, len(names)), np.nan)
     return Found(theta, points, [], {}, 0.0, 0, dict.fromkeys(names, why), left_out=left_out)
 
@@ -76,6 +97,17 @@ def nothing(law: StagedLaw, members: int, why: str, left_out: Sequence[dict[str,
 Chain = Callable[[RunTable, FloatArray], Found]
 """Runs that all have what the law needs, and the logarithms (members, runs) of what they showed: what is found for
 every member. The first has them as they are."""
+
+
+class Study(Protocol):
+    """Finds a law in its runs under the options of a fit, for the runs as they are and for other members.
+
+    Where not the `whole` of it is asked for, predictions are all that is wanted: no groups and no comparisons.
+    """
+
+    def __call__(
+        self, law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True
+    ) -> Found: ...
 
 
 @dataclass(frozen=True)

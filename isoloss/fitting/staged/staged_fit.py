@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,16 +16,25 @@ from isoloss.fitting.one_law import Observations, options_for
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Fit
-from isoloss.fitting.staged.chains import Chain
+from isoloss.fitting.screening import LeftOut
+from isoloss.fitting.staged.chains import Study
 from isoloss.fitting.staged.critical_batch import critical_batch
+from isoloss.fitting.staged.lr_of_batch import lr_of_batch, sweeps_in
+from isoloss.fitting.staged.noise_scale import noise_scale, readings_of
 from isoloss.fitting.staged.staged_report import Staged, described
 from isoloss.fitting.staged.steps_to_target import steps_to_target
-from isoloss.fitting.staged.validation import moved, validated
+from isoloss.fitting.staged.validation import by_moves, validated
 from isoloss.fitting.table_screening import screen_table
+from isoloss.laws.noise_scale import NoiseScale
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
-CHAINS: Mapping[str, Chain] = {"steps_to_target": steps_to_target, "critical_batch": critical_batch}
+STUDIES: Mapping[str, Study] = {
+    "steps_to_target": by_moves(steps_to_target),
+    "critical_batch": by_moves(critical_batch),
+    "lr_of_batch": lr_of_batch,
+    "noise_scale": noise_scale,
+}
 
 UNUSED_OPTIONS = ("fix", "bounds", "expr", "priors", "prior_strength", "skip_steps")
 
@@ -44,24 +54,45 @@ def fit_staged(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
-    table, dropped = screen_table(observations, law, left_out, asked.gate)
-    now = provenance(TableDataset(table, law.run_columns), asked)
-    if previous is not None and previous.law_name == law.name and previous.provenance == now:
+    data, table, dropped = _screened(law, observations, asked, left_out)
+    now = provenance(data, asked)
+    if previous is not None and previous.law_name == law.name and _came_from(previous, now):
         return replace(
             previous, left_out=[*dropped, *(one for one in previous.left_out if one not in dropped)]
         )
     progress(0.1, "fitting in stages")
-    chain = CHAINS[law.name]
-    found = moved(chain, table, law)
-    return described(
-        Staged(law, table, asked, found, validated(law, table, found.points, chain)), now, dropped
-    )
+    study = STUDIES[law.name]
+    found = study(law, table, asked)
+    law = law.under(found.convention)
+    chosen = now if found.convention is None else now | {"convention": found.convention}
+    stages = validated(law, table, asked, found, study)
+    return described(Staged(law, table, asked, found, stages), chosen, dropped)
+
+
+def _came_from(previous: Fit, now: Mapping[str, Any]) -> bool:
+    return {name: one for name, one in previous.provenance.items() if name != "convention"} == now
+
+
+def _screened(
+    law: StagedLaw, observations: RunTable, asked: FitOptions, left_out: Sequence[dict[str, str]]
+) -> tuple[TableDataset, RunTable, LeftOut]:
+    """Return what the answer hangs on, the runs that are fitted, and the others with why."""
+    if law.sweeps is not None:
+        return sweeps_in(observations, law, left_out, asked.gate)
+    table, dropped = screen_table(observations, law, left_out, asked.gate)
+    if isinstance(law, NoiseScale):
+        table, dropped = readings_of(table, dropped)
+        return TableDataset(table, tuple(table.columns)), table, dropped
+    return TableDataset(table, law.run_columns), table, dropped
 
 
 def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> None:
     if not isinstance(observations, RunTable):
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
+    for name, times in Counter(observations.run_ids).items():
+        if times > 1:
+            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
     for option in UNUSED_OPTIONS:
         if getattr(asked, option) not in ({}, None):
             raise InvalidInput(field=option, reason=f"{law.name} is fitted in stages, and has no use for it")

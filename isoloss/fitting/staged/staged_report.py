@@ -55,11 +55,16 @@ class Staged:
     @cached_property
     def inflation(self) -> float:
         """By how much Student's quantile exceeds the normal one: the noise is known from so many runs."""
-        left, tail = max(1, self.table.n_runs - self.found.n_fitted), (1 + self.asked.level) / 2
+        spare = self.found.spare
+        left = max(1.0, self.table.n_runs - self.found.n_fitted if spare is None else spare)
+        tail = (1 + self.asked.level) / 2
         return float(stats.t.ppf(tail, left) / stats.norm.ppf(tail))
 
     def members(self, values: FloatArray) -> FloatArray:
-        """Return resamples (resamples, ...) of what was found, (1 + runs, ...): noise moves every run by chance."""
+        """Return resamples (resamples, ...) of what was found, (members, ...): noise moves every run by chance."""
+        if self.found.drawn:
+            known = np.isfinite(values[1:])
+            return values[1:][known.all(axis=tuple(range(1, known.ndim)))]
         moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
         columns = [self.table.column(name) for name in self.law.run_columns]
         parts = list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
@@ -129,17 +134,18 @@ def _samples(staged: Staged) -> FloatArray:
 def _parameters(staged: Staged) -> Iterator[ParameterEstimate]:
     for one, values in zip(staged.law.parameters, staged.found.theta.T, strict=True):
         about = (one.name, one.symbol, one.unit)
+        profile = staged.found.profiles.get(one.name)
         if one.name in staged.found.missing or not np.isfinite(values[0]):
-            yield ParameterEstimate(*about, None, None, None, at_bound=False)
+            yield ParameterEstimate(*about, None, None, None, at_bound=False, profile=profile)
         else:
-            yield ParameterEstimate(*about, *staged.interval(values), at_bound=False)
+            yield ParameterEstimate(*about, *staged.interval(values), at_bound=False, profile=profile)
 
 
 def _group(staged: Staged, group: Group) -> dict[str, Any]:
     parameters = []
     for name, (unit, values) in group.values.items():
         value, error, ends = staged.interval(values)
-        interval = None if ends is None else list(ends)
+        interval = list(group.ends[name]) if name in group.ends else None if ends is None else list(ends)
         said = {"name": name, "symbol": name, "unit": unit, "value": value, "std_error": error}
         parameters.append({**said, "interval": interval})
     return {"by": dict(group.by), "n_runs": len(group.rows), "parameters": parameters}
@@ -205,7 +211,11 @@ def _diagnostics(staged: Staged) -> dict[str, Any]:
         "n_runs": staged.table.n_runs,
         "n_groups": len(staged.found.groups),
         "noise": staged.found.noise,
-        "resampling": {"unit": "runs", "resamples": staged.asked.bootstrap, "statement": _statement(staged)},
+        "resampling": {
+            "unit": staged.found.unit,
+            "resamples": staged.asked.bootstrap,
+            "statement": _statement(staged),
+        },
         "discrepancy": {
             "log": spread.discrepancy,
             "error": spread.error,
@@ -213,18 +223,21 @@ def _diagnostics(staged: Staged) -> dict[str, Any]:
             "folds": spread.folds,
             "worst": spread.worst,
         },
+        **staged.found.diagnostics,
     }
 
 
 def _statement(staged: Staged) -> str:
     if not staged.asked.bootstrap:
         return "no resamples were drawn: there are no intervals"
+    if staged.found.statement is not None:
+        return staged.found.statement
     noise = f"{np.expm1(staged.found.noise):.2g}"
     return f"intervals are what noise of a share of {noise} in every run does to all stages together"
 
 
 def _judged(staged: Staged) -> tuple[Verdict, list[str]]:
-    optional = staged.law.optional
+    optional = (*staged.law.optional, *(staged.found.open if staged.determined else ()))
     lacking = {name: why for name, why in staged.found.missing.items() if name not in optional}
     unidentified = [f"{' and '.join(_those(lacking, why))}: {why}" for why in dict.fromkeys(lacking.values())]
     weak = [
