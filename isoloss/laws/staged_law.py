@@ -13,3 +13,9 @@ class StagedLaw(TableLaw[Any]):
     predicts_outcomes = False
     reads: ClassVar[str | None] = None
     """The column that runs are measured by where it is not their outcome."""
+
+    label: ClassVar[str | None] = None
+    """The field in words that says to which part a row belongs, where every part has parameters of its own."""
+
+    compares: ClassVar[bool] = False
+    """Whether the parts are rivals: then a prediction says how likely each leads."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,8 @@ from isoloss.fitting.provenance import provenance
 from isoloss.fitting.result import Fit
 from isoloss.fitting.staged.chains import Chain
 from isoloss.fitting.staged.critical_batch import critical_batch
+from isoloss.fitting.staged.recipe_comparison import fit_recipes
+from isoloss.fitting.staged.rl_compute import fit_rl_compute
 from isoloss.fitting.staged.staged_report import Staged, described
 from isoloss.fitting.staged.steps_to_target import steps_to_target
 from isoloss.fitting.staged.validation import moved, validated
@@ -25,6 +27,12 @@ from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
 CHAINS: Mapping[str, Chain] = {"steps_to_target": steps_to_target, "critical_batch": critical_batch}
+
+APART: Mapping[str, Callable[[Any, RunTable, FitOptions, Sequence[dict[str, str]]], Fit]] = {
+    "rl_compute": fit_rl_compute,
+    "recipe_comparison": fit_recipes,
+}
+"""Laws of which every part of the table has parameters of its own: each is fitted in its own way."""
 
 UNUSED_OPTIONS = ("fix", "bounds", "expr", "priors", "prior_strength", "skip_steps")
 
@@ -44,6 +52,14 @@ def fit_staged(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
+    if law.name in APART:
+        if asked.holdout is not None:
+            raise InvalidInput(
+                field="holdout", reason=f"{law.name} chooses what it predicts from the rest itself"
+            )
+        progress(0.1, "fitting each part")
+        found = APART[law.name](law, observations, asked, left_out)
+        return _previous(found, previous) or found
     table, dropped = screen_table(observations, law, left_out)
     now = provenance(TableDataset(table, law.run_columns), asked)
     if previous is not None and previous.law_name == law.name and previous.provenance == now:
@@ -52,10 +68,16 @@ def fit_staged(
         )
     progress(0.1, "fitting in stages")
     chain = CHAINS[law.name]
-    found = moved(chain, table, law)
-    return described(
-        Staged(law, table, asked, found, validated(law, table, found.points, chain)), now, dropped
-    )
+    by_chain = moved(chain, table, law)
+    stages = validated(law, table, by_chain.points, chain)
+    return described(Staged(law, table, asked, by_chain, stages), now, dropped)
+
+
+def _previous(found: Fit, previous: Fit | None) -> Fit | None:
+    """Return the earlier fit where the rows and the options are the same, with what is left out now."""
+    if previous is None or (previous.law_name, previous.provenance) != (found.law_name, found.provenance):
+        return None
+    return previous if previous.left_out == found.left_out else replace(previous, left_out=found.left_out)
 
 
 def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> None:
