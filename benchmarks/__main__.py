@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.results import printed_by, write
 
-NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "optima", "peak_lr")
+NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "optima", "peak_lr", "rl", "stages")
 
 
 def main(asked: list[str]) -> None:

@@ -75,10 +75,10 @@ def sigmoid(compute: Any) -> Any:
 
 
 def recipes(seed: int | None = None) -> RunTable:
-    """Two recipes over two decades of compute, of which b leads from 3e19 on, with a part in a thousand of noise."""
+    """Two recipes over two decades of compute, of which b leads from some point on; noise of a thousandth."""
     compute = np.tile(np.geomspace(1e18, 1e20, 12), 2)
     first = np.arange(24) < 12
-    loss = np.where(first, 1.7 + 200 * compute**-0.12, 1.75 + 265 * compute**-0.1275)
+    loss = np.where(first, 1.7 + 200 * compute**-0.12, 1.74 + 290 * compute**-0.1295)
     if seed is not None:
         loss = loss * np.exp(1e-3 * np.random.default_rng(seed).standard_normal(24))
     names = tuple(f"run-{number:02}" for number in range(24))

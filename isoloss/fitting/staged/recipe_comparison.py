@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray
 from isoloss.errors import FitFailed, UnusableData
@@ -34,6 +35,9 @@ GRID = 400
 
 SAME = 1e-6
 """Relative distance within which two computes are one."""
+
+WIDEST = 4.0
+"""The most that an interval is widened by for its largest run's leverage."""
 
 NO_RECIPE = "it has no recipe"
 
@@ -86,7 +90,7 @@ class Recipe:
         if not measured.size:
             return np.full(1 + self.count, np.nan)
         off = np.full(self.count, np.nan)
-        if measured.size > 1:
+        if measured.size > 1 and np.ptp(measured) > 0:
             random = np.random.default_rng([self.seed, self.number, 29])
             error = float(measured.std(ddof=1)) / np.sqrt(measured.size)
             off = error * random.standard_t(measured.size - 1, self.count)
@@ -161,7 +165,30 @@ def _recipe(read: TableLaw[Any], name: str, number: int, runs: RunTable, asked: 
         return replace(blank, why=f"no law fits it ({error})")
     if fit.verdict == "unidentified":
         return replace(blank, why=f"its law is unidentified, so that means are compared: {fit.reasons[0]}")
-    return replace(blank, fit=fit)
+    return replace(blank, fit=_wide_enough(fit, compute, runs.outcome))
+
+
+def _wide_enough(fit: Fit, compute: FloatArray, loss: FloatArray) -> Fit:
+    """Return a recipe's fit whose interval at its largest compute is no narrower than that of linear theory.
+
+    The largest of few runs draws the law to itself: its residual is smaller than its error, and resampled weights
+    make too little of it. Linear theory takes one noise for all runs: t s sqrt(g (J'J)^-1 g) in log loss (Bates and
+    Watts 1988, section 2.3.2).
+    """
+    law, level, left = _law_of(fit), float(fit.provenance["options"]["level"]), loss.size - fit.theta.size
+    if left < 1 or len(fit.samples) < 2:
+        return fit
+    told, slopes = law.jacobian(fit.theta[None], law.prepare({law.columns[0]: compute}))
+    share = slopes[0] / told[0][:, None]
+    scale = np.linalg.norm(share, axis=0)
+    noise = np.sqrt(np.sum(np.log(told[0] / loss) ** 2) / left)
+    largest = int(np.argmax(compute))
+    leverage = np.linalg.qr(share / scale)[0][largest]
+    expected = noise * np.linalg.norm(leverage) * stats.t.ppf((1 + level) / 2, left)
+    at = law.prepare({law.columns[0]: compute[[largest]]})
+    shown = float(np.std(np.log(law.predict(fit.samples, at))[:, 0])) * stats.norm.ppf((1 + level) / 2)
+    needed = expected / shown if shown > 0 else 1.0
+    return replace(fit, inflation=float(max(fit.inflation, min(needed, WIDEST * fit.inflation))))
 
 
 def _silent(fraction: float, message: str) -> None:
@@ -262,7 +289,7 @@ class _Pair:
         if self.shared is None:
             return [f"{self.name}: there is no compute at which both are known"]
         if not self.known:
-            return [f"{self.name}: one run at a compute does not show how much chance moves it"]
+            return [f"{self.name}: one run at a compute, or equal ones, do not show what chance does"]
         crossing, _, share = self._crossing()
         if crossing is None and share > 1 - self.level:
             return [f"{self.name}: whether they cross within {BESIDE:g} times their runs the data do not say"]
