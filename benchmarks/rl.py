@@ -134,7 +134,7 @@ def _recipes() -> None:
         "ranks": "rank correlation of the two halves' means",
         "mean, interval": "the other half's mean lies in the 90 % interval of the mean (.76 to .80 expected)",
         "mean, of a half again": "the same for an interval of another half's mean (.90 expected)",
-        "gap, interval": "the other half's gap of two recipes of equal steps lies in the gap's interval (.76 to .80)",
+        "gap, interval": "the other half's gap of two recipes of equal steps lies in its interval (.76 to .80)",
         "gap, of a half again": "the same for an interval of another half's gap (.90)",
         "leader": "where the gap's interval excludes 0, the other half has the same leader",
     }
@@ -168,9 +168,8 @@ def main() -> None:
     if available("rl_sigmoid"):
         fit = isoloss.fit("rl_compute", rewards())
         print_table("rl_sigmoid: rewards over RL steps, 90 % intervals", list(_curve_rows(fit)))
-        print(
-            f"\nThe last readings from first halves: an rms error of {(fit.holdout or {})['score']:.4f} in accuracy."
-        )
+        score = (fit.holdout or {})["score"]
+        print(f"\nThe last readings from first halves: an rms error of {score:.4f} in accuracy.")
     if available("recipes"):
         _recipes()
 

@@ -197,6 +197,10 @@ class Fit:
         label, known = self.law.label, [group["by"][self.law.label] for group in self.groups]
         if name is None and len(known) == 1:
             name = known[0]
+        if isinstance(name, int | float) and not isinstance(
+            name, bool
+        ):  # numbers name parts too, as in tables
+            name = f"{name:.12g}"
         if not isinstance(name, str) or name not in known:
             which = f"each {label} has parameters of its own" if name is None else f"{name!r} was not fitted"
             reason = f"{which}; name one of {', '.join(known[:MOST_NAMED])}"

@@ -131,7 +131,7 @@ def fit_recipes(
         [*reasons, *([law.remedy] if not any(pair.known for pair in pairs) else [])],
         _holdout(recipes),
         [one for pair in pairs for one in pair.derived()],
-        {"compared_over": read.columns[0], "n_pairs": len(pairs)},
+        {"compared_over": read.columns[0], "n_pairs": len(pairs), "leads_at": _largest_common(recipes)},
         left_out,
     )
     return assembled(law, table, parts, together, origin(law, table, names, asked))
@@ -197,8 +197,7 @@ def _silent(fraction: float, message: str) -> None:
 
 def _parts(recipes: Sequence[Recipe], read: TableLaw[Any], asked: FitOptions) -> list[Part]:
     """Return what is said of each recipe, and how likely it leads at the largest compute that all know."""
-    shared = _largest_common(recipes)
-    leads = {} if shared is None else lead({one.name: one.losses(np.array([shared])) for one in recipes})
+    leads = _leads(recipes, _largest_common(recipes))
     return [
         Part(
             one.name,
@@ -206,31 +205,32 @@ def _parts(recipes: Sequence[Recipe], read: TableLaw[Any], asked: FitOptions) ->
             "weak" if one.fit is None else one.fit.verdict,
             [str(one.why)] if one.fit is None else one.fit.reasons,
             one.fit,
-            list(_values(one, read, shared, leads.get(one.name), asked)),
+            list(_values(one, read, leads.get(one.name), asked)),
         )
         for one in recipes
     ]
 
 
+def _leads(recipes: Sequence[Recipe], shared: float | None) -> dict[str, float]:
+    """Return how likely each recipe has the lowest loss at a compute; nothing where chance is not known of all."""
+    if shared is None or len(recipes) < 2:
+        return {}
+    drawn = {one.name: one.losses(np.array([shared])) for one in recipes}
+    if not all(np.all(np.isfinite(one)) for one in drawn.values()):
+        return {}
+    return {name: share[0] for name, share in lead(drawn).items()}
+
+
 def _values(
-    one: Recipe,
-    read: TableLaw[Any],
-    shared: float | None,
-    leads: Sequence[float] | None,
-    asked: FitOptions,
+    one: Recipe, read: TableLaw[Any], leads: float | None, asked: FitOptions
 ) -> Iterator[dict[str, Any]]:
     """Yield a recipe's largest compute, its loss there, and how likely it leads where all recipes are known."""
-    largest = float(one.computes[-1])
-    column = read.columns[0]
+    largest, column = float(one.computes[-1]), read.columns[0]
     losses = one.losses(np.array([largest]))[:, 0]
-    mean = one.at(largest).mean()
-    ends = _ends(losses, asked.level)
-    unit = "FLOP" if column == COMPUTE else "tokens"
-    yield _said(f"largest_{column}", unit, largest)
-    yield _said("mean_loss", "nats/token", float(mean))
-    yield _said("loss", "nats/token", float(losses[0]), ends)
-    if shared is not None and len(set(np.isnan(losses[1:]))) <= 1 and leads is not None:
-        yield _said(f"leads_at_{shared:.4g}", "1", float(leads[0]))
+    yield _said(f"largest_{column}", "FLOP" if column == COMPUTE else "tokens", largest)
+    yield _said("mean_loss", "nats/token", float(one.at(largest).mean()))
+    yield _said("loss", "nats/token", float(losses[0]), _ends(losses, asked.level))
+    yield _said("leads", "1", leads)
 
 
 def _said(
@@ -249,6 +249,22 @@ def _largest_common(recipes: Sequence[Recipe]) -> float | None:
     """Return the largest compute at which the loss of every recipe is known, None where there is none."""
     candidates = np.unique(np.concatenate([one.computes for one in recipes]))[::-1]
     return next((float(one) for one in candidates if all(recipe.knows(one) for recipe in recipes)), None)
+
+
+Ended = tuple[float | None, tuple[float, float] | None]
+"""A value and its interval, None where the data do not say."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """The compute at which two recipes cross, with its interval; `share` of the resamples have a crossing."""
+
+    compute: float | None
+    interval: tuple[float, float] | None
+    share: float
+
+
+NO_CROSSING = Crossing(None, None, 0.0)
 
 
 class _Pair:
@@ -290,8 +306,8 @@ class _Pair:
             return [f"{self.name}: there is no compute at which both are known"]
         if not self.known:
             return [f"{self.name}: one run at a compute, or equal ones, do not show what chance does"]
-        crossing, _, share = self._crossing()
-        if crossing is None and share > 1 - self.level:
+        crossing = self._over_grid[0]
+        if crossing.compute is None and crossing.share > 1 - self.level:
             return [f"{self.name}: whether they cross within {BESIDE:g} times their runs the data do not say"]
         return []
 
@@ -305,64 +321,59 @@ class _Pair:
         yield Derived(f"{self.name}.largest_common", self.unit, self.shared, None)
         yield Derived(f"{self.name}.gap", "nats/token", value, ends)
         yield Derived(f"{self.name}.first_leads", "1", leads, None)
-        crossing, crossed, _ = self._crossing()
-        yield Derived(f"{self.name}.crossing", self.unit, crossing, crossed)
-        yield Derived(f"{self.name}.compute_saved", "1", *self._saved())
+        crossing, saved = self._over_grid
+        yield Derived(f"{self.name}.crossing", self.unit, crossing.compute, crossing.interval)
+        yield Derived(f"{self.name}.compute_saved", "1", *saved)
 
     @cached_property
-    def _curves(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Computes (grid,) within `BESIDE` times the runs of both, and the losses (1 + resamples, grid) of each."""
-        computes = np.concatenate([self.one.compute, self.other.compute])
-        grid = np.geomspace(computes.min() / BESIDE, computes.max() * BESIDE, GRID)
-        return grid, *_paired(self.one.losses(grid), self.other.losses(grid))
+    def _over_grid(self) -> tuple[Crossing, Ended]:
+        """Where the two cross, and how many times less compute the first needs, from their laws over a grid.
 
-    def _crossing(self) -> tuple[float | None, tuple[float, float] | None, float]:
-        """Return the compute at which the two cross, its interval, and the share of resamples that have a crossing.
-
-        None where the estimate has none in the grid, or too many resamples have theirs outside of it.
+        The losses themselves, (1 + resamples, grid) of each, are not kept: there may be many pairs.
         """
         if not self.by_laws:
-            return None, None, 0.0
-        grid, one, other = self._curves
-        gaps = one - other
+            return NO_CROSSING, (None, None)
+        computes = np.concatenate([self.one.compute, self.other.compute])
+        grid = np.geomspace(computes.min() / BESIDE, computes.max() * BESIDE, GRID)
+        one, other = _paired(self.one.losses(grid), self.other.losses(grid))
+        return self._crossing(grid, one - other), self._saved(grid, one)
+
+    def _crossing(self, grid: FloatArray, gaps: FloatArray) -> Crossing:
+        """Return the compute at which the two cross, by their gaps (1 + resamples, grid)."""
         changes = np.sign(gaps[:, :-1]) != np.sign(gaps[:, 1:])
         share = float(np.mean(changes[1:].any(axis=1))) if len(gaps) > 1 else 0.0
         if not changes[0].any():
-            return None, None, share
+            return Crossing(None, None, share)
         place = int(np.flatnonzero(changes[0])[-1])
-        at = _crossings(np.log(grid), gaps, changes, place)
-        if not len(at) > 1:
-            return float(np.exp(at[0])), None, share
-        ends = np.quantile(at[1:], [(1 - self.level) / 2, (1 + self.level) / 2], method="nearest")
-        if not np.all(np.isfinite(ends)):
-            return None, None, share
-        low, high = min(ends[0], at[0]), max(ends[1], at[0])
-        return float(np.exp(at[0])), (float(np.exp(low)), float(np.exp(high))), share
+        value, ends = _ended(_crossings(np.log(grid), gaps, changes, place), self.level)
+        return Crossing(value, ends, share)
 
-    def _saved(self) -> tuple[float | None, tuple[float, float] | None]:
+    def _saved(self, grid: FloatArray, losses: FloatArray) -> Ended:
         """Return how many times less compute the first needs for the loss of the second at the largest common one.
 
-        None where it reaches that loss nowhere in the grid, or too many resamples do not.
+        `losses` (1 + resamples, grid) are those of the first.
         """
-        if not self.by_laws or self.shared is None:
+        if self.shared is None:
             return None, None
-        grid, one, _ = self._curves
-        at = np.array([self.shared])
-        target = _paired(one, self.other.losses(at))[1][:, 0]
-        logs = np.log(self.shared) - np.array(
-            [_reached(np.log(grid), losses, wanted) for losses, wanted in zip(one, target, strict=True)]
-        )
-        if not np.isfinite(logs[0]):
-            return None, None
-        if len(logs) < 2:
-            return float(np.exp(logs[0])), None
-        ends = np.quantile(logs[1:], [(1 - self.level) / 2, (1 + self.level) / 2], method="nearest")
-        if not np.all(np.isfinite(ends)):
-            return None, None
-        return float(np.exp(logs[0])), (
-            float(np.exp(min(ends[0], logs[0]))),
-            float(np.exp(max(ends[1], logs[0]))),
-        )
+        own, target = _paired(losses, self.other.losses(np.array([self.shared])))
+        needed = [_reached(np.log(grid), one, wanted) for one, wanted in zip(own, target[:, 0], strict=True)]
+        return _ended(np.log(self.shared) - np.array(needed), self.level)
+
+
+def _ended(logs: FloatArray, level: float) -> Ended:
+    """Return a value and its interval of logarithms (1 + resamples,), the estimate first.
+
+    Both None where the estimate, or an end of the interval, lies beyond the grid: infinitely far.
+    """
+    if not np.isfinite(logs[0]):
+        return None, None
+    if len(logs) < 2:
+        return float(np.exp(logs[0])), None
+    ends = np.quantile(logs[1:], [(1 - level) / 2, (1 + level) / 2], method="nearest")
+    if not np.all(np.isfinite(ends)):
+        return None, None
+    low, high = np.exp([min(ends[0], logs[0]), max(ends[1], logs[0])])
+    return float(np.exp(logs[0])), (float(low), float(high))
 
 
 def _paired(one: FloatArray, other: FloatArray) -> tuple[FloatArray, FloatArray]:

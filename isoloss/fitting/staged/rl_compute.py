@@ -68,7 +68,7 @@ def fit_rl_compute(
         readings, dropped = _without_noisy_part(table, rows)
         left_out += dropped
         half = _end(readings, asked)
-        parts.append(_part(law, name, table, readings, asked, half))
+        parts.append(_part(law, name, table.only(rows), readings, asked, half))
         ends |= {name: half} if half is not None else {}
     reasons = parts[0].reasons if len(parts) == 1 else [one for part in parts for one in _said(part)]
     together = Together(
