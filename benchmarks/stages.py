@@ -132,6 +132,8 @@ EVERY_FOURTH = np.arange(0.0, 56.0, 4.0)
 CURVES = (
     Curve("like 0.6b: 14 readings", (0.04, 0.69, 17.0, 5.0), EVERY_FOURTH, 0.012),
     Curve("like 1.7b: 14 readings", (0.555, 0.838, 15.2, 2.1), EVERY_FOURTH, 0.01),
+    Curve("like 8b: jumps at once", (0.636, 0.916, 4.1, 2.2), EVERY_FOURTH, 0.006),
+    Curve("54 readings", (0.2, 0.8, 15.0, 2.0), np.arange(0.0, 54.0), 0.012),
     Curve("54 readings, neighbours err alike", (0.2, 0.8, 15.0, 2.0), np.arange(0.0, 54.0), 0.012, 0.7),
     Curve("no reading at step 0", (0.04, 0.69, 17.0, 3.0), np.arange(4.0, 68.0, 4.0), 0.012),
 )

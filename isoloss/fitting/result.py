@@ -34,6 +34,9 @@ CHUNK_VALUES = 4_000_000
 MOST_NAMED = 8
 """Curves or recipes that an error names."""
 
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""What an absolute law that predicts 0 is read as: predictions go by their logarithms."""
+
 LARGEST = float(np.log(np.finfo(np.float64).max))
 """The largest logarithm of a number: an interval without an upper end has its end here."""
 
@@ -312,7 +315,7 @@ class Fit:
             return centre, *ends
         with np.errstate(divide="ignore"):
             below, above = (np.log(np.clip(end, *self.law.outcomes)) for end in ends)
-            return np.log(centre), below, above
+        return np.log(np.maximum(centre, SMALLEST)), below, above
 
     def _inflation_at(self, features: Features) -> FloatArray:
         """Return by how much the spread of resamples is too narrow at each point, (points,).

@@ -217,6 +217,15 @@ def test_a_held_out_choice_is_refused(name: str) -> None:
         isoloss.fit(name, table, holdout={"fraction": 0.2})
 
 
+def test_a_curve_that_begins_at_nothing_predicts_nothing_there() -> None:
+    """Where R0 is 0 and the rise is steep, early rewards are 0 and their intervals stay within 0 and 1."""
+    reward = np.where(STEPS < 20, 0.0, sigmoid(STEPS, 0.0, 0.7, 24.0))
+    found = isoloss.fit("rl_compute", readings(reward))
+    told = found.predict(config={"compute_flops": [1e-6, 30.0]}, interval="new_run")
+    assert told.value[0] < 1e-6
+    assert np.all((told.lower >= 0) & (told.upper <= 1))
+
+
 def test_one_reading_is_no_curve() -> None:
     """A curve of one point has a verdict and no sigmoid."""
     found = isoloss.fit("rl_compute", readings([0.3], [5.0]))
