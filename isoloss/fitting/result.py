@@ -441,10 +441,10 @@ _SHOWN = (
 def lead(drawn: Mapping[str, FloatArray]) -> dict[str, list[float]]:
     """Return how likely each of several has the lowest of all losses: their shares of resamples, for every point.
 
-    `drawn` (1 + resamples, points) each, as `Fit.drawn`; no shares where there are no resamples.
+    `drawn` (1 + resamples, points) each, as `Fit.drawn`; no shares where there are no resamples, or no rivals.
     """
     fewest = min((len(one) for one in drawn.values()), default=0)
-    if fewest < 2:
+    if fewest < 2 or len(drawn) < 2:
         return {}
     losses = np.stack([one[1:fewest] for one in drawn.values()])
     least = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=0)

@@ -307,6 +307,13 @@ def test_recipes_without_a_common_compute_are_not_compared() -> None:
     assert any("no compute at which both" in reason for reason in found.reasons)
 
 
+def test_nobody_leads_where_only_one_recipe_has_a_law() -> None:
+    """Beside recipes that are known at one compute alone, a prediction elsewhere names no leader."""
+    table = two_recipes().only([*range(10), 19])
+    found = isoloss.fit("recipe_comparison", table)
+    assert found.predict(config={"recipe": "a", "compute_flops": 1e19}).extrapolation["leads"] == {}
+
+
 def test_one_recipe_alone_is_compared_with_nothing() -> None:
     """Its own numbers are shown under the verdict unidentified."""
     found = isoloss.fit("recipe_comparison", two_recipes().only(range(10)))
