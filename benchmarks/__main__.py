@@ -7,7 +7,9 @@ import sys
 
 from benchmarks.results import printed_by, write
 
-NAMES = ("accuracy", "coverage", "fit_speed", "growth", "ingest", "noise_and_batch", "optima", "peak_lr")
+NAMES = (
+    "accuracy", "coverage", "fit_speed", "growth", "ingest", "noise_and_batch", "optima", "peak_lr", "rl", "stages",
+)  # fmt: skip
 
 
 def main(asked: list[str]) -> None:

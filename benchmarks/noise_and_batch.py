@@ -49,7 +49,8 @@ def rate(form: str, **design: Any) -> Study:
     asked = {"inside": inside, "8 times beyond": inside | {"batch_tokens": 8 * largest}}
 
     def exact(at: Mapping[str, float]) -> float:
-        return float(made.best_lr(*(np.array(value) for value in at.values()), form))
+        size, data, batch = (np.array(at[name]) for name in ("n_params", "n_tokens", "batch_tokens"))
+        return float(made.best_lr(size, data, batch, form))
 
     def observed(seed: int) -> RunTable:
         return made.rising(seed, form=form, **design)

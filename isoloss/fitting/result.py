@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from isoloss.fitting.intervals import Spread, averaged, interval_around, widened
 from isoloss.fitting.objective import stretch
 from isoloss.fitting.ranges import FittedRange, Question, range_from_dict
 from isoloss.fitting.summary import summary
-from isoloss.laws import LAWS, Features, Law
+from isoloss.laws import LAWS, Features, Law, StagedLaw
 from isoloss.notes import counted
 from isoloss.observations.counts import fits_float, mapping_of
 from isoloss.schedules import Schedule
@@ -31,6 +31,12 @@ ROUNDED = 1e-9
 CHUNK_VALUES = 4_000_000
 """Resamples times terms that are predicted at once; bounds the memory of a prediction."""
 
+
+MOST_NAMED = 8
+"""Curves or recipes that an error names."""
+
+SMALLEST = float(np.finfo(np.float64).tiny)
+"""What an absolute law that predicts 0 is read as: predictions go by their logarithms."""
 
 LARGEST = float(np.log(np.finfo(np.float64).max))
 """The largest logarithm of a number: an interval without an upper end has its end here."""
@@ -95,7 +101,8 @@ class Fit:
     `inflation` by how much few resampled units make their spread too narrow, `covariances` (parameters, parameters)
     what of it comes from noise and what from priors, where there are some; `spread` what resampling cannot
     show; `fitted_range` where the data lay. `selection` says how the law was chosen, where it was; `equals` are
-    fits of other laws, with their weights, that predict as well: then a prediction is their average.
+    fits of other laws, with their weights, that predict as well: then a prediction is their average. `parts` are
+    the fits of curves or recipes by their names, each with parameters of its own: predictions are theirs.
     """
 
     law_name: str
@@ -119,6 +126,7 @@ class Fit:
     missing: dict[str, str] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
     equals: tuple[tuple[float, Fit], ...] = ()
+    parts: Mapping[str, Fit] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Show what the fit says in a few lines; a notebook has no use for thousands of resamples."""
@@ -147,8 +155,12 @@ class Fit:
         the end. For a law of tables: the outcome of runs with these columns, `n_params`, `n_tokens` or any in
         `config`. `interval` 'mean' is for the law's own value, 'new_run' for one more run. Raises Unidentified
         where the data did not determine the law, or a term of it, and InvalidInput for a question that the law
-        does not answer, steps inside the warm-up among them, unless the fit was made with `skip_steps`.
+        does not answer, steps inside the warm-up among them, unless the fit was made with `skip_steps`. Where every
+        curve or recipe has parameters of its own, `config` names it.
         """
+        if self.is_of_parts:
+            columns = {"n_params": n_params, "n_tokens": n_tokens, "schedule": schedule, "steps": steps}
+            return self._predict_part(config, columns, level=level, interval=interval)
         self._require_identified()
         level = self._checked_level(level, interval)
         asked = {
@@ -175,6 +187,73 @@ class Fit:
             interval=interval,
             extrapolation=self._extrapolation(question, level),
         )
+
+    @property
+    def is_of_parts(self) -> bool:
+        """Return whether every curve or recipe has parameters of its own, in `parts`."""
+        return bool(self.groups) and isinstance(self.law, StagedLaw) and self.law.label is not None
+
+    def part(self, name: object) -> Fit:
+        """Return the fit of a curve or recipe, of the only one where None is named.
+
+        Raises InvalidInput for a name that there is not, Unidentified for one that no law was fitted to.
+        """
+        assert isinstance(self.law, StagedLaw)
+        label, known = self.law.label, [group["by"][self.law.label] for group in self.groups]
+        if name is None and len(known) == 1:
+            name = known[0]
+        if isinstance(name, int | float) and not isinstance(
+            name, bool
+        ):  # numbers name parts too, as in tables
+            name = f"{name:.12g}"
+        if not isinstance(name, str) or name not in known:
+            which = f"each {label} has parameters of its own" if name is None else f"{name!r} was not fitted"
+            reason = f"{which}; name one of {', '.join(known[:MOST_NAMED])}"
+            raise InvalidInput(field=f"config.{label}", reason=reason)
+        if name not in self.parts:
+            group = self.groups[known.index(name)]
+            raise Unidentified(reason=f"{label} {name!r}: {'; '.join(group['reasons'])}")
+        return self.parts[name]
+
+    def _predict_part(
+        self,
+        config: Mapping[str, Any] | None,
+        columns: Mapping[str, Any],
+        *,
+        level: float | None,
+        interval: IntervalKind,
+    ) -> Prediction:
+        """Return what the curve or recipe that `config` names would show; of rivals, also how likely each leads."""
+        assert isinstance(self.law, StagedLaw)
+        own = dict(_checked_config(config) or {})
+        part = self.part(own.pop(self.law.label or "", None))
+        told = part.predict(config=own, **columns, level=level, interval=interval)
+        if not self.law.compares:
+            return told
+        leads = lead(
+            {name: one.drawn({**columns, "config": own}, number) for number, (name, one) in self._rivals()}
+        )
+        return replace(told, extrapolation={**told.extrapolation, "leads": leads})
+
+    def _rivals(self) -> Iterator[tuple[int, tuple[str, Fit]]]:
+        """Yield the parts that can be predicted, numbered."""
+        usable = ((name, one) for name, one in self.parts.items() if one.verdict != "unidentified")
+        return enumerate(usable)
+
+    @np.errstate(over="ignore", invalid="ignore", divide="ignore")
+    def drawn(self, asked: Mapping[str, Any], number: int) -> FloatArray:
+        """Return log predictions (1 + resamples, points) of a table's law, the estimate first.
+
+        Resamples are as wide as the interval for the mean: they are spread for few runs, and each has the
+        discrepancy by chance. Their order is drawn by `number`, so that fits with one seed do not move together.
+        """
+        question = self.ask(asked)
+        features = question.features(self.law, slice(0, question.n_points))
+        random = np.random.default_rng([self.provenance["seed"], number, 23])
+        centre = np.log(self.law.predict(self.theta[None], features))
+        moves = self._inflation_at(features) * (np.log(self._members(features)) - centre)
+        off = random.standard_normal((len(moves), 1)) * (self.spread.discrepancy or 0.0) * question.reach()
+        return np.concatenate([centre, centre + random.permutation(moves) + off])
 
     def ask(self, asked: Mapping[str, Any]) -> Question:
         """Return the question that `schedule`, `steps`, `config` and columns mean; raises as `predict` does."""
@@ -244,9 +323,11 @@ class Fit:
         new_run: bool,
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
         features = question.features(self.law, part)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            centre = np.log(self.law.predict(self.theta[None], features)[0])
-            members = np.log(self._members(features))
+        centre = self.law.predict(self.theta[None], features)[0]
+        members = self._members(features)
+        if not self.law.absolute:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                centre, members = np.log(centre), np.log(members)
         ends = interval_around(
             centre,
             members,
@@ -257,7 +338,11 @@ class Fit:
             inflation=self._inflation_at(features),
             new_run=new_run,
         )
-        return centre, *ends
+        if not self.law.absolute:
+            return centre, *ends
+        with np.errstate(divide="ignore"):
+            below, above = (np.log(np.clip(end, *self.law.outcomes)) for end in ends)
+        return np.log(np.maximum(centre, SMALLEST)), below, above
 
     def _inflation_at(self, features: Features) -> FloatArray:
         """Return by how much the spread of resamples is too narrow at each point, (points,).
@@ -336,6 +421,7 @@ class Fit:
             "covariances": None if self.covariances is None else [one.tolist() for one in self.covariances],
             "fitted_range": self.fitted_range.as_dict(),
             "missing": self.missing,
+            "parts": {name: fit.as_document() for name, fit in self.parts.items()},
             "equals": [[weight, fit.as_document()] for weight, fit in self.equals],
         }
         return {**self.public(), "private": private}
@@ -366,6 +452,7 @@ class Fit:
             missing=private["missing"],
             selection=document.get("selection"),
             equals=tuple((weight, cls._from_document(one)) for weight, one in private.get("equals", ())),
+            parts={name: cls._from_document(one) for name, one in private.get("parts", {}).items()},
             **shown,
         )
 
@@ -377,6 +464,19 @@ def _arrays(covariances: Any) -> tuple[FloatArray, FloatArray] | None:
 _SHOWN = (
     "objective", "metrics", "holdout", "groups", "diagnostics", "left_out", "verdict", "reasons", "provenance",
 )  # fmt: skip
+
+
+def lead(drawn: Mapping[str, FloatArray]) -> dict[str, list[float]]:
+    """Return how likely each of several has the lowest of all losses: their shares of resamples, for every point.
+
+    `drawn` (1 + resamples, points) each, as `Fit.drawn`; no shares where there are no resamples, or no rivals.
+    """
+    fewest = min((len(one) for one in drawn.values()), default=0)
+    if fewest < 2 or len(drawn) < 2:
+        return {}
+    losses = np.stack([one[1:fewest] for one in drawn.values()])
+    least = np.argmin(np.where(np.isnan(losses), np.inf, losses), axis=0)
+    return {name: np.mean(least == place, axis=0).tolist() for place, name in enumerate(drawn)}
 
 
 def _checked_config(config: object) -> Mapping[str, Any] | None:

@@ -20,6 +20,7 @@ RUN_FIELDS: dict[str, tuple[str, ...]] = {
     "n_tokens": ("n_tokens", "tokens", "training_tokens", "train_tokens", "num_tokens", "d"),
     "batch_tokens": ("batch_tokens", "batch_size_tokens"),
     "sequence_length": ("sequence_length", "seq_len"),
+    "compute_flops": ("compute_flops",),
     "peak_lr": ("peak_lr", "max_lr", "lr", "learning_rate"),
     "weight_decay": ("weight_decay", "wd"),
     "width": ("width", "d_model", "hidden_size"),
@@ -61,6 +62,7 @@ TEXT = SPECIFICATION | {
     "parametrization",
     "dataset",
     "tokenizer",
+    "curve",
 }
 KNOWN = TEXT | set(RUN_FIELDS)
 

@@ -17,6 +17,8 @@ from isoloss.laws.optimal_batch import OptimalBatch
 from isoloss.laws.optimal_lr import OptimalLR
 from isoloss.laws.power_law import PowerLaw
 from isoloss.laws.power_law_compute import PowerLawCompute
+from isoloss.laws.recipe_comparison import RecipeComparison
+from isoloss.laws.rl_compute import RLCompute
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.laws.steps_to_target import StepsToTarget
 from isoloss.laws.sweep_law import SweepLaw
@@ -43,6 +45,8 @@ LAWS: dict[str, Law[Any]] = {
         OptimalLR(),
         LROfBatch(),
         NoiseScale(),
+        RLCompute(),
+        RecipeComparison(),
     )
 }
 

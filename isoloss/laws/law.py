@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,12 @@ class Law(ABC, Generic[F]):
 
     remedies: ClassVar[Mapping[frozenset[str], str]] = {}
     """The same for pairs of parameters that need something else."""
+
+    absolute: ClassVar[bool] = False
+    """Whether errors are differences of what it predicts, as of a share; otherwise of its logarithm."""
+
+    outcomes: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    """Between which values lies what it predicts."""
 
     conventions: ClassVar[Mapping[str, str]] = {}
     """The readings of the law that a fit may choose from, with their meaning; the first is the usual one."""

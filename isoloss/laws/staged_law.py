@@ -20,3 +20,9 @@ class StagedLaw(TableLaw[Any]):
 
     cut_by: ClassVar[str] = "n_params"
     """The column whose largest values are predicted from the smaller ones."""
+
+    label: ClassVar[str | None] = None
+    """The field in words that says to which part a row belongs, where every part has parameters of its own."""
+
+    compares: ClassVar[bool] = False
+    """Whether the parts are rivals: then a prediction says how likely each leads."""

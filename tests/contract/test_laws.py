@@ -44,6 +44,8 @@ TRUTHS: dict[str, dict[str, float]] = {
     "optimal_lr": {"coefficient": 1.8, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25},
     "lr_of_batch": {"eta_inf": 2e-3, "exponent_n_params": -0.6, "exponent_n_tokens": 0.25, "B0": 4e5},
     "noise_scale": {"coefficient": 30.0, "exponent": 0.5},
+    "rl_compute": {"R0": 0.04, "A": 0.7, "C_mid": 3e18, "B": 1.2},
+    "recipe_comparison": {"E": 1.7, "coefficient": 200.0, "exponent": -0.12},
     "three_term": {"E": 1.6, "A": 400.0, "alpha": 0.34, "B": 40.0, "beta": 0.5, "C": 20.0, "gamma": 0.3},
 }
 # fmt: on

@@ -64,25 +64,64 @@ def fluctuating(seed: int | None = None) -> RunTable:
     return readings(seed, count=2000)
 
 
+def rewards(seed: int | None = None) -> RunTable:
+    """A curve of rewards that saturates: .04 + .66 / (1 + (18/C)^2.2), with an error of .012."""
+    compute = np.arange(0.0, 64.0, 4.0)
+    noise = 0.0 if seed is None else 0.012 * np.random.default_rng(seed).standard_normal(compute.size)
+    reward = np.clip(sigmoid(compute) + noise, 0.0, 1.0)
+    names = tuple(f"reading-{number:02}" for number in range(compute.size))
+    return RunTable(names, {"compute_flops": compute}, reward, "reward")
+
+
+def sigmoid(compute: Any) -> Any:
+    """Return the exact reward, .04 where there is no compute."""
+    share = np.asarray(compute) ** 2.2
+    return 0.04 + 0.66 * share / (share + 18**2.2)
+
+
+def recipes(seed: int | None = None) -> RunTable:
+    """Two recipes over two decades of compute, of which b leads from some point on; noise of a thousandth."""
+    compute = np.tile(np.geomspace(1e18, 1e20, 12), 2)
+    first = np.arange(24) < 12
+    loss = np.where(first, 1.7 + 200 * compute**-0.12, 1.74 + 290 * compute**-0.1295)
+    if seed is not None:
+        loss = loss * np.exp(1e-3 * np.random.default_rng(seed).standard_normal(24))
+    names = tuple(f"run-{number:02}" for number in range(24))
+    return RunTable(names, {"compute_flops": compute}, loss, labels={"recipe": ("a",) * 12 + ("b",) * 12})
+
+
 STAGED = {
     "steps_to_target": steps,
     "critical_batch": batches,
     "lr_of_batch": rising,
     "noise_scale": fluctuating,
+    "rl_compute": rewards,
+    "recipe_comparison": recipes,
 }
 FAR = {
     "steps_to_target": {"n_params": 4e9, "batch_tokens": 2e6},
     "critical_batch": {"n_tokens": 2e11},
     "lr_of_batch": {"n_params": 1e9, "n_tokens": 2e10, "batch_tokens": 2.0**24},
     "noise_scale": {"n_tokens": 3e11},
+    "rl_compute": {"compute_flops": 120.0},
+    "recipe_comparison": {"recipe": "a", "compute_flops": 1e21},
 }
 EXACT = {
     "steps_to_target": 1.3 * 4e9**0.38 + 18 * 4e9 / 2e6,
     "critical_batch": 4 * 2e11**0.46,
     "lr_of_batch": float(best_lr(np.array(1e9), np.array(2e10), np.array(2.0**24))),
     "noise_scale": float(scale_at(np.array(3e11))),
+    "rl_compute": float(sigmoid(120.0)),
+    "recipe_comparison": 1.7 + 200 * 1e21**-0.12,
 }
-TOLERANCE = {"steps_to_target": 1e-5, "critical_batch": 0.02, "lr_of_batch": 1e-5, "noise_scale": 1e-3}
+TOLERANCE = {
+    "steps_to_target": 1e-5,
+    "critical_batch": 0.02,
+    "lr_of_batch": 1e-5,
+    "noise_scale": 1e-3,
+    "rl_compute": 1e-5,
+    "recipe_comparison": 1e-5,
+}
 """The loss of one batch over the data is a power only nearly: Power Lines' own procedure is so much off. The
 ratio of averages over a window is not quite the ratio in its middle."""
 every_staged_law = pytest.mark.parametrize("name", sorted(STAGED))

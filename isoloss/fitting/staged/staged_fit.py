@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from isoloss.fitting.staged.chains import Study
 from isoloss.fitting.staged.critical_batch import critical_batch
 from isoloss.fitting.staged.lr_of_batch import lr_of_batch, sweeps_in
 from isoloss.fitting.staged.noise_scale import noise_scale, readings_of
+from isoloss.fitting.staged.recipe_comparison import fit_recipes
+from isoloss.fitting.staged.rl_compute import fit_rl_compute
 from isoloss.fitting.staged.staged_report import Staged, described
 from isoloss.fitting.staged.steps_to_target import steps_to_target
 from isoloss.fitting.staged.validation import by_moves, validated
@@ -35,6 +37,12 @@ STUDIES: Mapping[str, Study] = {
     "lr_of_batch": lr_of_batch,
     "noise_scale": noise_scale,
 }
+
+APART: Mapping[str, Callable[[Any, RunTable, FitOptions, Sequence[dict[str, str]]], Fit]] = {
+    "rl_compute": fit_rl_compute,
+    "recipe_comparison": fit_recipes,
+}
+"""Laws of which every part of the table has parameters of its own: each is fitted in its own way."""
 
 UNUSED_OPTIONS = ("fix", "bounds", "expr", "priors", "prior_strength", "skip_steps")
 
@@ -54,6 +62,14 @@ def fit_staged(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
+    if law.name in APART:
+        if asked.holdout is not None:
+            raise InvalidInput(
+                field="holdout", reason=f"{law.name} chooses what it predicts from the rest itself"
+            )
+        progress(0.1, "fitting each part")
+        apart = APART[law.name](law, observations, asked, left_out)
+        return _previous(apart, previous) or apart
     data, table, dropped = _screened(law, observations, asked, left_out)
     now = provenance(data, asked)
     if previous is not None and previous.law_name == law.name and _came_from(previous, now):
@@ -84,6 +100,13 @@ def _screened(
         table, dropped = readings_of(table, dropped)
         return TableDataset(table, tuple(table.columns)), table, dropped
     return TableDataset(table, law.run_columns), table, dropped
+
+
+def _previous(found: Fit, previous: Fit | None) -> Fit | None:
+    """Return the earlier fit where the rows and the options are the same, with what is left out now."""
+    if previous is None or (previous.law_name, previous.provenance) != (found.law_name, found.provenance):
+        return None
+    return previous if previous.left_out == found.left_out else replace(previous, left_out=found.left_out)
 
 
 def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> None:
