@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from typing import Any
 
@@ -14,7 +15,7 @@ import isoloss
 from isoloss.advice import Recommendation
 from isoloss.errors import Unidentified
 from isoloss.observations import RunTable
-from store import jobs, projects
+from store import events, jobs, projects
 from store.tables import Advice, Fit, Project, Run
 from tests.advice.test_advice import SITES, TARGET, study
 from tests.app.conftest import Api, fields, problem
@@ -24,6 +25,7 @@ from workers import advice as advice_work
 
 ASKED = {**TARGET, "options": {"bootstrap": 20}}
 FRONT = {"target_loss": 3.2, "options": {"bootstrap": 20}}
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 SETTINGS = ("peak_lr", "weight_decay", "batch_tokens", "timescale", "predicted_loss")
 
 
@@ -40,11 +42,9 @@ def put_table(api: Api, project: str, table: RunTable) -> None:
             session.add(run)
 
 
-def given(
-    api: Api, client: httpx.Client, project: str, noun: str, body: dict[str, Any], **headers: str
-) -> dict[str, Any]:
+def given(api: Api, client: httpx.Client, project: str, noun: str, body: dict[str, Any]) -> dict[str, Any]:
     """Advice that is asked for over HTTP and computed as a worker does it."""
-    answer = client.post(f"{project}/{noun}", json=body, headers=headers)
+    answer = client.post(f"{project}/{noun}", json=body)
     assert answer.status_code == 202, answer.text
     queued = answer.json()
     assert queued.keys() == {"id", "job_id", "status"}
@@ -105,6 +105,10 @@ def test_the_fits_of_a_recommendation_are_as_good_as_any(api: Api, client: httpx
     assert {one["law"] for one in listed} == {
         "optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla",
     }  # fmt: skip
+    with api.sessions() as session:
+        project_id = projects.get(session, swept.rpartition("/")[2]).id
+        changed = [one.kind for one in events.since(session, project_id, LONG_AGO)]
+    assert (changed.count("job"), changed.count("fit")) == (1, 5)
     path = f"{swept}/fits/{by_law['chinchilla']}"
     fit = client.get(path).json()
     assert (fit["status"], fit["revision"], fit["job_id"]) == ("succeeded", 1, shown["job_id"])
@@ -169,11 +173,11 @@ def test_advice_is_queued_with_its_job_and_cancelled_by_it(
     api: Api, client: httpx.Client, one_run: str
 ) -> None:
     """The queue's row, the job of its own kind and the advice are there together; cancelling ends both."""
-    for noun, kind, body in (("recommendations", "recommendation", ASKED),):
+    for noun, kind, body in (("recommendations", "recommendation", ASKED), ("pareto", "pareto", FRONT)):
         queued = client.post(f"{one_run}/{noun}", json=body).json()
         shown = client.get(f"{one_run}/{noun}/{queued['id']}").json()
-        assert (shown["status"], shown["peak_lr"], shown["started_at"]) == ("queued", None, None)
-        assert (shown["n_params"], shown["n_tokens"]) == (TARGET["n_params"], TARGET["n_tokens"])
+        assert (shown["status"], shown["started_at"], shown["warnings"]) == ("queued", None, None)
+        assert {name: shown[name] for name in body} == body
         assert client.get(f"/v1/jobs/{queued['job_id']}").json()["kind"] == kind
         with api.sessions() as session:
             waiting = sa.text("SELECT args->>'job_id' FROM jobs.procrastinate_jobs WHERE task_name = :kind")
