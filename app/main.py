@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 
 from app import problems
+from app.advice.routes import pareto, recommendations
 from app.bodies import BodyLimit
 from app.events.routes import router as events
 from app.fits.routes import router as fits
@@ -32,7 +33,7 @@ Every request needs `Authorization: Bearer <key>`. All values are in tokens, cou
 strings and booleans are no numbers, and the numbers that are not finite are the strings "NaN", "Infinity" and
 "-Infinity", in both directions. Times are RFC 3339 in UTC. Every error is a problem document (RFC 9457)."""
 
-ROUTERS = (projects, runs, points, laws, fits, jobs, keys, events, health)
+ROUTERS = (projects, runs, points, laws, fits, recommendations, pareto, jobs, keys, events, health)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -53,15 +53,15 @@ def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change
         .outerjoin(first, first.id == Fit.job_id)
         .where(Job.project_id == project_id, Job.updated_at >= moment)
     )
-    found: list[Change] = []
+    found: dict[str, Change] = {}  # a job may have made several fits
     fits: dict[str, Change] = {}
     for key, at, status, progress, message, kind, fit_id, *of_it in session.execute(
         changed.order_by(Job.updated_at)
     ):
         stands = {"status": status, "progress": progress, "message": message}
-        found.append(Change("job", str(key), at, {"id": str(key), "kind": kind, **stands}))
+        found[str(key)] = Change("job", str(key), at, {"id": str(key), "kind": kind, **stands})
         if fit_id is not None:
             law, job_id, state, revision = of_it
             facts = {"law": law, "job_id": str(job_id), "status": state, "revision": revision}
             fits[str(fit_id)] = Change("fit", str(fit_id), at, {"id": str(fit_id), **facts})
-    return [*found, *fits.values()]
+    return [*found.values(), *fits.values()]

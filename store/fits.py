@@ -45,6 +45,23 @@ def create(
     return fit
 
 
+def add(
+    session: Session,
+    job: Job,
+    law: str,
+    select: Mapping[str, Any],
+    options: Mapping[str, Any],
+    result: Mapping[str, Any],
+    state: Mapping[str, Any],
+) -> uuid.UUID:
+    """A fit with its result, of a job of a project that made it on the way to something else; its id."""
+    fit = Fit(project_id=job.project_id, job=job, law=law, select=dict(select), options=dict(options))
+    session.add(fit)
+    session.flush()
+    save(session, fit.id, result, state)
+    return fit.id
+
+
 def get(session: Session, fit_id: uuid.UUID, project_id: int | None = None) -> Fit:
     """The fit, within `project_id` where given. Raises NotFound."""
     fit = session.get(Fit, fit_id)

@@ -34,6 +34,7 @@ SCHEMA = "public"
 
 RUN_STATUSES = ("running", "finished", "failed", "preempted", "diverged")
 JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+ADVICE_KINDS = ("recommendation", "pareto")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -226,6 +227,31 @@ class Fit(Created, Base):
     def follows(self) -> bool:
         """Whether a run that lands is to change the fit: a cancelled one is left as it is."""
         return self.follow and self.job.status != "cancelled"
+
+
+class Advice(Created, Base):
+    """A recommendation or a Pareto front, or one to be made. Its status is its job's.
+
+    `asked` is what the library is called with beside the runs, `result` the public document. The fits that it
+    rests on are fits of the same job.
+    """
+
+    __tablename__ = "advice"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", ADVICE_KINDS), name="kind"),
+        Index(None, "project_id"),
+        Index(None, "job_id"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    job_id: Mapped[uuid.UUID] = mapped_column(_references("job", "CASCADE"))
+    kind: Mapped[str]
+    select: Mapped[dict[str, Any]]
+    asked: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None]
+
+    job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
 
 
 class ApiKey(Created, Base):

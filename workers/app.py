@@ -12,7 +12,8 @@ from procrastinate.manager import JobManager
 
 from store.engine import conninfo
 from store.queue import UPKEEP, WORK
-from workers import compact, fits, forget, recover, refits
+from store.tables import ADVICE_KINDS
+from workers import advice, compact, fits, forget, recover, refits
 from workers.work import RunAgain
 
 T = TypeVar("T")
@@ -81,6 +82,8 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
     app.job_manager = Manager(app.connector)
     app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
     app.task(name="refit", queue=WORK, retry=RunAgain(), pass_context=True)(refits.run)
+    for kind in ADVICE_KINDS:
+        app.task(name=kind, queue=WORK, retry=RunAgain(), pass_context=True)(advice.run)
     compacting = app.task(
         name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"
     )(compact.run)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
 from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
+from app.fits.checks import check_counts, named, rows_of, rows_of_any
 from app.fits.schemas import (
     FitDocument,
     Holdout,
@@ -23,9 +23,7 @@ from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.errors import InvalidInput, InvalidSchedule, NotReady, UnusableData
 from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
-from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, TableLaw
-from isoloss.observations import RunTable, n_params_of
 from isoloss.observations.tables import SUMMARY_FIELDS
 from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
@@ -37,6 +35,9 @@ from store.tables import Run
 router = APIRouter(prefix="/v1/projects/{project}/fits", tags=["fits"], route_class=StrictRoute)
 
 MAX_SUMMED_STEPS = 2_000_000
+_LAWS_OF_OUTCOMES = [
+    name for name, law in LAWS.items() if isinstance(law, TableLaw) and law.predicts_outcomes
+]
 
 
 @router.post(
@@ -128,15 +129,15 @@ def _check(access: Access, body: NewFit) -> None:
     """Refuse now what a worker would refuse later."""
     if body.law not in (AUTO, *LAWS):
         raise InvalidInput(field="law", reason=f"{body.law!r} is not one of {', '.join((AUTO, *LAWS))}")
-    with _named("options"):
+    with named("options"):
         options = FitOptions.from_mapping(body.options.sent())
         if body.law == AUTO:
             check_of_any_law(body.options.sent())
         else:
             options.constrain(LAWS[body.law])
-    with _named("select"):
+    with named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
-    _check_counts(chosen, options.n_params_kind)
+    check_counts(chosen, options.n_params_kind)
     _check_holdout(chosen, _usable(body, options, chosen), body.options.holdout)
 
 
@@ -144,12 +145,9 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
     sent = body.options.sent()
     if body.law == AUTO and are_table(chosen, sent):
-        return _rows_of_any_law(options, table_of(chosen, sent))
-    law = LAWS.get(body.law)
-    if isinstance(law, TableLaw):
-        return set(
-            screen_table(table_of(chosen, sent), law.under(options.convention), gate=options.gate)[0].run_ids
-        )
+        return rows_of_any(_LAWS_OF_OUTCOMES, options, table_of(chosen, sent))
+    if isinstance(LAWS.get(body.law), TableLaw):
+        return rows_of(body.law, options, table_of(chosen, sent))
     usable = {run.run_id for run in chosen if _may_have_rates(run)}
     if not usable:
         reason = "no learning rate is known of any of these runs: declare a schedule or log lr"
@@ -157,47 +155,6 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
         nor_table = f"; nor has any of them {outcome}, for a law of finished runs"
         raise UnusableData(reason=reason + (nor_table if body.law == AUTO else ""))
     return usable
-
-
-def _rows_of_any_law(options: FitOptions, table: RunTable) -> set[str]:
-    """The rows that have all that some law of tables needs. Raises UnusableData where none has."""
-    usable: set[str] = set()
-    lacking = []
-    for law in LAWS.values():
-        if isinstance(law, TableLaw) and law.predicts_outcomes:
-            try:
-                usable |= set(
-                    screen_table(table, law.under(options.convention), gate=options.gate)[0].run_ids
-                )
-            except UnusableData as error:
-                lacking.append(f"{law.name}: {error}")
-    if not usable:
-        raise UnusableData(reason="; ".join(lacking))
-    return usable
-
-
-@contextmanager
-def _named(part: str) -> Iterator[None]:
-    """Fields at fault go by their path in the body, whatever they are called where they are checked."""
-    try:
-        yield
-    except InvalidInput as error:
-        field = str(error.fields.get("field"))
-        if field.split(".")[0] == part:
-            raise
-        raise type(error)(**{**error.fields, "field": f"{part}.{field}"}) from None
-
-
-def _check_counts(chosen: Sequence[Run], asked: str | None) -> None:
-    counts = [n_params_of(run.config, asked) for run in chosen]
-    kinds = {kind for kind, count in counts if count is not None}
-    if asked is not None and not kinds:
-        reason = f"none of the runs has n_params_{asked}, or n_params of the kind {asked}"
-        raise InvalidInput(field="options.n_params_kind", reason=reason)
-    if len(kinds) > 1:
-        named = " and ".join(sorted(kind or "no kind that is named" for kind in kinds))
-        reason = f"the runs count their parameters in {named}; ask for one kind that all have"
-        raise InvalidInput(field="options.n_params_kind", reason=reason)
 
 
 def _check_holdout(chosen: Sequence[Run], usable: set[str], holdout: Holdout | None) -> None:

@@ -88,18 +88,42 @@ class Holdout(Document):
         return self
 
 
-class Options(Document):
-    """How to fit. Every option may be left out; the law's parameters go by their names in `GET /v1/laws`."""
+class BasicOptions(Document):
+    """How any fit is made. Every option may be left out."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"bootstrap": 500, "level": 0.8}]})
 
     target: Literal["loss", "val_loss", "reward"] = Field(
         "loss",
         description="What to fit: the column of the curves; for a law of finished runs `summary.final_loss`, "
         "`summary.final_val_loss` or `summary.reward`.",
     )
+    bootstrap: Annotated[int, Field(ge=0, le=MAX_BOOTSTRAP)] = Field(
+        200, description="Resamples that the intervals come from.", examples=[500]
+    )
+    level: Share = Field(0.9, description="Coverage of the intervals.", examples=[0.9])
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        0, description="Seed of everything random: the same seed gives the same numbers.", examples=[0]
+    )
+    n_params_kind: Literal["total", "non_embedding", "active"] | None = Field(
+        None,
+        description="Which count of parameters is meant; null: each run's own, which must be the same.",
+        examples=["non_embedding"],
+    )
+
+    def sent(self) -> dict[str, Any]:
+        """The options that were asked for, as the library takes them."""
+        sent = self.model_dump(exclude_unset=True)
+        return {name: value for name, value in sent.items() if value is not None}
+
+
+class Options(BasicOptions):
+    """How to fit. Every option may be left out; the law's parameters go by their names in `GET /v1/laws`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"bootstrap": 500, "holdout": {"run_ids": ["wsd-1"]}}]}
+    )
+
     fix: dict[str, int | float] = Field(
         default_factory=dict, description="Parameters that are given.", examples=[{"lambda": 0.999}]
     )
@@ -124,20 +148,8 @@ class Options(Document):
     starts: Annotated[int, Field(ge=1, le=MAX_STARTS)] = Field(
         6, description="Starting points of the search.", examples=[6]
     )
-    bootstrap: Annotated[int, Field(ge=0, le=MAX_BOOTSTRAP)] = Field(
-        200, description="Resamples that the intervals come from.", examples=[500]
-    )
-    level: Share = Field(0.9, description="Coverage of the intervals.", examples=[0.9])
     holdout: Holdout | None = Field(
         None, description="Runs to predict instead of fitting.", examples=[{"run_ids": ["wsd-1"]}]
-    )
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
-        0, description="Seed of everything random: the same seed gives the same numbers.", examples=[0]
-    )
-    n_params_kind: Literal["total", "non_embedding", "active"] | None = Field(
-        None,
-        description="Which count of parameters is meant; null: each run's own, which must be the same.",
-        examples=["non_embedding"],
     )
     resample: Literal["runs", "configurations", "blocks"] | None = Field(
         None,
@@ -171,11 +183,6 @@ class Options(Document):
         "`under_annealed`, `diverged`, `tuned` (a run that another one beats that differs in its settings alone).",
         examples=[{"tuned": False}],
     )
-
-    def sent(self) -> dict[str, Any]:
-        """The options that were asked for, as the library takes them."""
-        sent = self.model_dump(exclude_unset=True)
-        return {name: value for name, value in sent.items() if value is not None}
 
 
 class NewFit(Document):

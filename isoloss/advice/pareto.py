@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from isoloss.advice.constraints import Constraints, positive
-from isoloss.advice.recommendation import best_of_each
+from isoloss.advice.progress import part
+from isoloss.advice.recommendation import fitted_to
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.observations import RunTable
+
+LAWS_NEEDED = ("chinchilla", "critical_batch")
+"""The fits that a front rests on."""
 
 SIZES, BATCHES = 25, 25
 """Model sizes and batches that are tried, evenly spaced in logarithms."""
@@ -86,18 +90,14 @@ def pareto(
     determine the loss law or the critical batch, InvalidInput for a target that no run can reach, and for a speed
     in tokens, which belongs to one size.
     """
-    target, limits = positive(target_loss, "target_loss"), Constraints.of(constraints)
+    target, limits = positive(target_loss, "target_loss"), limits_of_sizes(constraints)
     asked = FitOptions.from_mapping(options)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
-    if limits.tokens_per_second is not None:
-        reason = "is a speed of one size, and the sizes vary: give flops_per_second"
-        raise InvalidInput(field="constraints.tokens_per_second", reason=reason)
-    told = progress or _silent
-    told(0.1, "fitting chinchilla")
-    loss = _determined(fit("chinchilla", best_of_each(runs), **options))
-    told(0.5, "fitting critical_batch")
-    critical = _determined(fit("critical_batch", runs, **options))
+    loss, critical = (
+        _determined(fit(law, fitted_to(law, runs), progress=part(progress, number, 2, law), **options))
+        for number, law in enumerate(LAWS_NEEDED)
+    )
     sizes = _sizes(loss)
     data = _least_data(loss.theta[None], sizes, target)[0]
     if not np.any(np.isfinite(data)):
@@ -122,6 +122,15 @@ def pareto(
         _warnings(front, limits),
         {"chinchilla": loss, "critical_batch": critical},
     )
+
+
+def limits_of_sizes(constraints: object) -> Constraints:
+    """Return constraints that hold for any size; raises InvalidInput, for a speed in tokens too."""
+    limits = Constraints.of(constraints)
+    if limits.tokens_per_second is not None:
+        reason = "is a speed of one size, and the sizes vary: give flops_per_second"
+        raise InvalidInput(field="constraints.tokens_per_second", reason=reason)
+    return limits
 
 
 def _determined(found: Fit) -> Fit:
@@ -218,7 +227,3 @@ def _warnings(front: Sequence[Choice], limits: Constraints) -> list[str]:
     if limits.deadline_hours is not None and limits.flops_per_second is None:
         return ["whether the deadline holds is not known: give measured flops_per_second"]
     return []
-
-
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.advice.constraints import Constraints, positive
+from isoloss.advice.progress import part
 from isoloss.advice.quantities import Quantity, predicted
 from isoloss.advice.wanted import Wanted, wanted
 from isoloss.arrays import FloatArray
@@ -20,6 +21,9 @@ from isoloss.observations import RunTable
 
 LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla")
 """The fits that a recommendation rests on."""
+
+LAWS_OF_TUNED = ("chinchilla",)
+"""Those that are fitted to the best run at each size and data."""
 
 FAR_BEYOND = 10.0
 """How many times beyond the data a target may lie before the answer says so."""
@@ -97,7 +101,7 @@ def recommend(
     limits, asked = Constraints.of(constraints), FitOptions.from_mapping(options)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
-    fits, reasons = _fits(runs, options, progress or _silent)
+    fits, reasons = _fits(runs, options, progress)
     target = {"n_params": size, "n_tokens": data}
     quantities = _chain(fits, target, limits, reasons)
     schedule = _schedule(runs, quantities, data, reasons)
@@ -110,16 +114,15 @@ def recommend(
 
 
 def _fits(
-    runs: RunTable, options: Mapping[str, Any], progress: Progress
+    runs: RunTable, options: Mapping[str, Any], progress: Progress | None
 ) -> tuple[dict[str, Fit], dict[str, str]]:
     """Return the fits of all laws that the runs can be fitted with, and why not of the others by their names."""
     found: dict[str, Fit] = {}
     reasons: dict[str, str] = {}
     for number, law in enumerate(LAWS_ASKED):
-        progress(number / len(LAWS_ASKED), f"fitting {law}")
-        observations = best_of_each(runs) if law == "chinchilla" else runs
+        told = part(progress, number, len(LAWS_ASKED), law)
         try:
-            found[law] = fit(law, observations, **options)
+            found[law] = fit(law, fitted_to(law, runs), progress=told, **options)
         except (UnusableData, FitFailed, InvalidInput) as error:
             reasons[law] = str(error.fields.get("reason", error))
     if not found:
@@ -127,8 +130,13 @@ def _fits(
     return found, reasons
 
 
+def fitted_to(law: str, runs: RunTable) -> RunTable:
+    """Return the runs that a law is fitted to: laws of the loss are of runs that were tuned."""
+    return best_of_each(runs) if law in LAWS_OF_TUNED else runs
+
+
 def best_of_each(runs: RunTable) -> RunTable:
-    """Return the best run at each size and data: laws of the loss are of runs that were tuned."""
+    """Return the best run at each size and data."""
     columns = [runs.column(name) for name in ("n_params", "n_tokens")]
     known = np.all(np.isfinite([*columns, runs.outcome]), axis=0)
     rows = runs.only(np.flatnonzero(known))
@@ -261,7 +269,3 @@ def _warnings(
     weak = sorted({law for law in _used(quantities) if fits[law].verdict == "weak"})
     if weak:
         yield f"weak fits, whose reasons are worth reading: {', '.join(weak)}"
-
-
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from isoloss import __version__
-from isoloss.cli import fits, imports, jobs, keys, laws, predictions, projects, runs, service
+from isoloss.cli import advice, fits, imports, jobs, keys, laws, predictions, projects, runs, service
 
 
 def _show_version(asked: bool) -> None:
@@ -38,6 +38,7 @@ def build() -> typer.Typer:
     for noun in (projects, runs, imports, fits):
         app.add_typer(noun.app)
     predictions.register(app)
+    advice.register(app)
     for noun in (jobs, keys):
         app.add_typer(noun.app)
     laws.register(app)

@@ -46,6 +46,17 @@ def given_fit(fit_id: str) -> str:
     return fit_id
 
 
+def selection(
+    run: list[str] | None, tag: list[str] | None, recipe: str | None, where: str | None, all_runs: bool
+) -> dict[str, Any]:
+    """The runs that are meant; raises BadArgument unless they are named in exactly one way."""
+    choices = {"run_ids": run, "tags": tag, "recipe": recipe, "where": where, "all": all_runs}
+    chosen = {name: value for name, value in choices.items() if value}
+    if len(chosen) != 1:
+        raise BadArgument(field="runs", reason="name exactly one of --run, --tag, --recipe, --where, --all")
+    return chosen
+
+
 def bounds(text: str) -> list[float | None]:
     """`0:1`, `0:` or `:1` as a lower and an upper bound."""
     low, colon, high = text.partition(":")

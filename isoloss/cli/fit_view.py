@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,11 +45,16 @@ def show_fits(output: Output, fits: Sequence[Fit]) -> None:
 
 def _fitted(fit: Fit, shown: int = SHOWN_RUNS) -> str:
     """The column and the runs of a fit, without those held out, as in: val_loss of a, b and 3 more."""
-    target = (fit.get("options") or {}).get("target", "loss")
-    chosen = fit.get("select") or {}
-    held = _held_out(fit)
-    runs = [run_id for run_id in chosen.get("run_ids") or [] if run_id not in held]
-    if runs:
+    chosen = dict(fit.get("select") or {})
+    if "run_ids" in chosen:
+        held = _held_out(fit)
+        chosen["run_ids"] = [run_id for run_id in chosen["run_ids"] if run_id not in held]
+    return of_runs((fit.get("options") or {}).get("target", "loss"), chosen, shown)
+
+
+def of_runs(target: str, chosen: Mapping[str, Any], shown: int = SHOWN_RUNS) -> str:
+    """A target of the runs that a selection means, in words."""
+    if runs := chosen.get("run_ids"):
         more = f" and {len(runs) - shown} more" if len(runs) > shown else ""
         return f"{target} of {', '.join(runs[:shown])}{more}"
     if chosen.get("all"):
@@ -57,6 +62,7 @@ def _fitted(fit: Fit, shown: int = SHOWN_RUNS) -> str:
     words = [
         f"{said}" if name == "where" else f"{name} {', '.join(said) if isinstance(said, list) else said}"
         for name, said in chosen.items()
+        if said
     ]
     return f"{target} of the runs with {'; '.join(words)}" if words else target
 
@@ -74,7 +80,7 @@ def show_fit(output: Output, fit: Fit) -> None:
         _show_following(output, fit)
         return
     output.line(f"Fitted {_fitted(fit, shown=MANY_RUNS)}")
-    _show_options(output, fit.get("options") or {})
+    show_options(output, fit.get("options") or {})
     _show_following(output, fit)
     _show_verdict(output, fit)
     _show_parameters(output, fit.get("parameters") or [], _level(fit))
@@ -108,7 +114,7 @@ def _show_left_out(output: Output, left_out: Sequence[LeftOut]) -> None:
         output.line(f"Left out {named}{more}: {reason}", style="yellow")
 
 
-def _show_options(output: Output, options: dict[str, Any]) -> None:
+def show_options(output: Output, options: Mapping[str, Any]) -> None:
     """What was asked for otherwise than by default; the target has been told."""
     asked = {name: said for name, said in options.items() if name != "target"}
     if not asked:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import BadArgument, bounds, given_fit, pairs, prior
+from isoloss.cli.arguments import BadArgument, bounds, given_fit, pairs, prior, selection
 from isoloss.cli.fit_view import show_fit, show_fits
 from isoloss.cli.session import Project, Session, command
 
@@ -116,22 +116,12 @@ def create(
         "backend": backend,
         "gate": dict.fromkeys(no_check, False) if no_check else None,
     }
-    select = _selection(run, tag, recipe, where, all_runs)
+    select = selection(run, tag, recipe, where, all_runs)
     given = {name: value for name, value in options.items() if value is not None}
     fit = session.client.fits.create(project, law, **select, options=given, follow=follow)
     if wait:
         fit = _wait(session, project, fit)
     session.output.show(fit, lambda: show_fit(session.output, fit))
-
-
-def _selection(
-    run: list[str] | None, tag: list[str] | None, recipe: str | None, where: str | None, all_runs: bool
-) -> dict[str, Any]:
-    choices = {"run_ids": run, "tags": tag, "recipe": recipe, "where": where, "all": all_runs}
-    chosen = {name: value for name, value in choices.items() if value}
-    if len(chosen) != 1:
-        raise BadArgument(field="runs", reason="name exactly one of --run, --tag, --recipe, --where, --all")
-    return chosen
 
 
 def _holdout(runs: list[str] | None, fraction: float | None) -> dict[str, Any] | None:

@@ -94,7 +94,7 @@ def _show(output: Output, prediction: Prediction, asked: Mapping[str, Any]) -> N
             number(float(prediction["value"][row]), DIGITS),
             interval([float(prediction[end][row]) for end in ("lower", "upper")], DIGITS),
         ]
-        for row in _shown_rows(len(prediction["value"]))
+        for row in shown_rows(len(prediction["value"]))
     ]
     unit = f" ({prediction['unit']})" if prediction.get("unit") else ""
     about = ["step"] if prediction["steps"] is not None else [name.replace("_", " ") for name in asked]
@@ -103,10 +103,10 @@ def _show(output: Output, prediction: Prediction, asked: Mapping[str, Any]) -> N
     if len(prediction["value"]) > len(rows):
         count = len(prediction["value"])
         output.line(f"{len(rows)} of {count:,} steps; --json writes them all.", style="dim")
-    _show_reach(output, prediction.get("extrapolation") or {})
+    show_reach(output, prediction.get("extrapolation") or {})
 
 
-def _shown_rows(count: int) -> list[int]:
+def shown_rows(count: int) -> list[int]:
     """Which rows of a long prediction are shown: evenly spaced, the first and the last among them."""
     if not count:
         return []
@@ -120,7 +120,7 @@ def _place(prediction: Prediction, row: int, asked: Mapping[str, Any]) -> list[s
     return [number(value) for value in asked.values()]
 
 
-def _show_reach(output: Output, reach: Mapping[str, Any]) -> None:
+def show_reach(output: Output, reach: Mapping[str, Any]) -> None:
     """How far the prediction lies beyond what was fitted, and what to mind about it."""
     factors = [f"{number(value, 3)} times {FACTORS.get(name, name)}" for name, value in _beyond(reach)]
     early = ["before the first fitted point"] if reach.get("before_first_point") else []

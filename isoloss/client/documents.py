@@ -118,6 +118,107 @@ class Prediction(TypedDict):
     extrapolation: dict[str, Any]
 
 
+class Basis(TypedDict):
+    """A fit that advice rests on, and how many times beyond its runs it is asked."""
+
+    fit_id: str
+    law: str
+    verdict: Literal["sound", "weak", "unidentified"]
+    extrapolation_factor: NotRequired[float | None]
+
+
+class Quantity(TypedDict):
+    """A recommended setting, or what to expect; `value` is None, with the `reason`, where the runs do not tell.
+
+    `regret_factor_two` is the share of the loss that being off by a factor of two costs.
+    """
+
+    value: float | None
+    unit: str | None
+    interval: Interval | None
+    regret_factor_two: float | None
+    basis: list[Basis]
+    reason: str | None
+
+
+class SuggestedSchedule(TypedDict):
+    value: dict[str, Any] | None
+    reason: str | None
+
+
+class Cost(TypedDict):
+    """What a run takes; None for what the constraints do not tell."""
+
+    compute_flops: float
+    hours: float | None
+    device_hours: float | None
+    money: float | None
+
+
+class WantedRuns(TypedDict):
+    """The cheapest runs that would determine a law, and their operations in all."""
+
+    law: str
+    why: str
+    runs: list[dict[str, Any]]
+    compute_flops: float
+
+
+class Advice(TypedDict):
+    """What recommendations and Pareto fronts share; what was found is None until `status` is succeeded."""
+
+    id: str
+    job_id: str
+    status: FitStatus
+    error: NotRequired[str | None]
+    select: NotRequired[dict[str, Any]]
+    constraints: NotRequired[dict[str, Any]]
+    options: NotRequired[dict[str, Any]]
+    level: NotRequired[float | None]
+    warnings: NotRequired[list[str] | None]
+    created_at: NotRequired[str]
+    started_at: NotRequired[str | None]
+    finished_at: NotRequired[str | None]
+
+
+class Recommendation(Advice):
+    """How a run is best set."""
+
+    n_params: NotRequired[float]
+    n_tokens: NotRequired[float]
+    peak_lr: NotRequired[Quantity | None]
+    weight_decay: NotRequired[Quantity | None]
+    batch_tokens: NotRequired[Quantity | None]
+    critical_batch_tokens: NotRequired[Quantity | None]
+    timescale: NotRequired[Quantity | None]
+    predicted_loss: NotRequired[Quantity | None]
+    schedule: NotRequired[SuggestedSchedule | None]
+    cost: NotRequired[Cost | None]
+    wanted: NotRequired[list[WantedRuns] | None]
+
+
+class Choice(TypedDict):
+    """A size, its data and its batch that reach a loss."""
+
+    n_params: float
+    n_tokens: float
+    batch_tokens: float
+    critical_batch_tokens: float
+    steps: float
+    compute_flops: float
+    compute_interval: Interval | None
+    hours: float | None
+
+
+class ParetoFront(Advice):
+    """Choices of which none is beaten in both steps and operations, the cheapest in operations first."""
+
+    target_loss: NotRequired[float]
+    choices: NotRequired[list[Choice] | None]
+    extrapolation: NotRequired[dict[str, float] | None]
+    basis: NotRequired[list[Basis] | None]
+
+
 class Job(TypedDict):
     """Work in the background; `progress` goes from 0 to 1."""
 

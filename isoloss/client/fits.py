@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from isoloss.client import wire
 from isoloss.client.documents import Fit, Job, Prediction
-from isoloss.client.errors import JobCancelled, JobFailed
 from isoloss.client.projects import project_path
 from isoloss.client.transport import Transport
-from isoloss.client.waits import wait_for
+from isoloss.client.waits import wait_until_done
 
 NUMERIC_PARTS = ("objective", "metrics", "holdout", "parameters", "groups", "derived", "diagnostics")
 
@@ -89,11 +88,7 @@ class Fits:
         Raises JobFailed, JobCancelled or WaitTimedOut.
         """
         job_id = self.get(project, fit_id)["job_id"]
-        job = wait_for(lambda: self._job(job_id), timeout, on_progress)
-        if job["status"] == "failed":
-            raise JobFailed(kind="Fit", name=fit_id, reason=job.get("message") or "no reason is recorded")
-        if job["status"] == "cancelled":
-            raise JobCancelled(kind="Fit", name=fit_id)
+        wait_until_done(lambda: self._job(job_id), ("Fit", fit_id), timeout, on_progress)
         return self.get(project, fit_id)
 
     def predict(

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from isoloss.client.advice import Fronts, Recommendations
 from isoloss.client.documents import Health
 from isoloss.client.errors import ApiError
 from isoloss.client.fits import Fits
@@ -66,6 +67,8 @@ class Client:
         self.runs = Runs(self._transport)
         self.points = Points(self._transport)
         self.fits = Fits(self._transport)
+        self.recommendations = Recommendations(self._transport)
+        self.pareto = Fronts(self._transport)
         self.jobs = Jobs(self._transport)
         self.laws = Laws(self._transport)
         self.keys = Keys(self._transport)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from isoloss.client.documents import Job
-from isoloss.client.errors import WaitTimedOut
+from isoloss.client.errors import JobCancelled, JobFailed, WaitTimedOut
 
 FINISHED = frozenset({"succeeded", "failed", "cancelled"})
 FIRST_PAUSE_S = 0.05
@@ -29,6 +29,24 @@ def wait_for(
             raise WaitTimedOut(kind="Job", name=job["id"], status=job["status"], seconds=timeout)
         time.sleep(pause)
     raise AssertionError("pauses never end")
+
+
+def wait_until_done(
+    fetch: Callable[[], Job],
+    what: tuple[str, str],
+    timeout: float | None,
+    on_progress: Callable[[Job], None] | None,
+) -> None:
+    """Wait until the job of `what`, a kind and a name, has succeeded.
+
+    Raises JobFailed with the reason, JobCancelled or WaitTimedOut.
+    """
+    job = wait_for(fetch, timeout, on_progress)
+    kind, name = what
+    if job["status"] == "failed":
+        raise JobFailed(kind=kind, name=name, reason=job.get("message") or "no reason is recorded")
+    if job["status"] == "cancelled":
+        raise JobCancelled(kind=kind, name=name)
 
 
 def pauses() -> Iterator[float]:

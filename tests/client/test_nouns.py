@@ -79,6 +79,42 @@ def test_a_fit_that_did_not_succeed_raises_what_became_of_it(scripted, status, k
         client.fits.wait("p", "f")
 
 
+def test_a_recommendation_sends_what_was_asked_and_is_waited_for(scripted):
+    """The question, the limits and the runs as the API has them; infinite numbers come back as floats."""
+    queued = {"id": "r", "job_id": "j", "status": "queued"}
+    found = {"value": 0.1, "interval": [0.0, "Infinity"], "basis": [], "reason": None}
+    done = {**queued, "status": "succeeded", "peak_lr": found}
+    client, script = scripted(
+        answer(queued, 202), answer(queued), job("succeeded", 1.0), answer(done), answer({"items": [done]})
+    )
+    told = client.recommendations.create(
+        "p", n_params=7e9, n_tokens=1.4e11, constraints={"devices": 8}, select={"tags": ["a"]}, wait=True
+    )
+    assert script.bodies == [
+        {
+            "n_params": 7e9,
+            "n_tokens": 1.4e11,
+            "constraints": {"devices": 8},
+            "options": {},
+            "select": {"tags": ["a"]},
+        }
+    ]
+    assert "Idempotency-Key" in script.requests[0].headers
+    assert told["peak_lr"]["interval"] == [0.0, math.inf]
+    assert [one["id"] for one in client.recommendations.list("p")] == ["r"]
+    assert script.requests[-1].url.path == "/v1/projects/p/recommendations"
+
+
+def test_a_front_that_the_runs_do_not_determine_raises_the_reason(scripted):
+    """The job's message is the error's."""
+    queued = {"id": "f", "job_id": "j", "status": "queued"}
+    client, script = scripted(answer(queued, 202), answer(queued), job("failed", message="no batches"))
+    with pytest.raises(JobFailed, match="Pareto front f failed: no batches"):
+        client.pareto.create("p", target_loss=2.1, options={"bootstrap": 50}, wait=True)
+    assert script.bodies == [{"target_loss": 2.1, "constraints": {}, "options": {"bootstrap": 50}}]
+    assert script.requests[1].url.path == "/v1/projects/p/pareto/f"
+
+
 def test_a_fit_follows_its_runs_only_where_that_was_said(scripted):
     client, script = scripted(answer(FIT, 202), answer(FIT, 202), answer({**FIT, "follow": False}))
     client.fits.create("p", "power_law", all=True)

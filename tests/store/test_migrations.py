@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from store import fits, jobs, keys, migrate, projects, queue, runs
+from store import advice, fits, jobs, keys, migrate, projects, queue, runs
 from store.engine import create_engine, create_sessions
 from store.tables import Base, Fit, Point, PointChunk, Project, Run
 
@@ -22,6 +22,7 @@ def _fill(url: str) -> None:
         fit = fits.create(session, project.id, "lr_annealing", {"all": True}, {})
         fit.job.queue_id = queue.defer(session, "fit", {"job_id": str(fit.job_id)})
         fits.save(session, fit.id, {"verdict": "sound"}, {"theta": [1.0]})
+        advice.create(session, project.id, "pareto", {"all": True}, {"target_loss": 2.1})
         jobs.create(session, "compact")
         keys.create(session, "k", ["read"], project.id)
         session.add(Point(run=parent.id, step=1, loss=2.5, free=[1.0, None]))

@@ -1,0 +1,190 @@
+"""How advice is shown: settings with what being wrong costs, what they rest on, and what is lacking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from isoloss.cli.fit_view import of_runs, show_options
+from isoloss.cli.output import Output, interval, number
+from isoloss.cli.predictions import show_reach, shown_rows
+
+if TYPE_CHECKING:
+    from isoloss.client.documents import (
+        Advice,
+        Basis,
+        Choice,
+        ParetoFront,
+        Quantity,
+        Recommendation,
+        SuggestedSchedule,
+    )
+
+DIGITS, LOSS_DIGITS = 3, 4
+SETTINGS = {
+    "peak_lr": "peak learning rate",
+    "weight_decay": "weight decay",
+    "batch_tokens": "batch, tokens",
+    "critical_batch_tokens": "critical batch, tokens",
+    "timescale": "timescale, share of the run",
+    "predicted_loss": "expected loss, nats/token",
+}
+COSTS = {"compute_flops": "operations", "hours": "hours", "device_hours": "device-hours", "money": "in price"}
+
+
+def show_recommendation(output: Output, told: Recommendation) -> None:
+    """Print a recommendation in whatever state it is."""
+    target = [f" for {number(told['n_params'])} parameters"] if "n_params" in told else []
+    target += [f" and {number(told['n_tokens'])} tokens"] if "n_tokens" in told else []
+    output.line(f"Recommendation {told['id']}{''.join(target)}")
+    if not _show_question(output, told):
+        return
+    known = cast("Mapping[str, Quantity]", {name: told.get(name) for name in SETTINGS if told.get(name)})
+    _show_settings(output, known, told.get("level"))
+    _show_schedule(output, told.get("schedule"))
+    _show_cost(output, told.get("cost") or {})
+    _show_basis(output, (one for quantity in known.values() for one in quantity["basis"]))
+    _show_missing(output, told, known)
+    _show_wanted(output, told)
+    _show_warnings(output, told)
+
+
+def show_front(output: Output, front: ParetoFront) -> None:
+    """Print a Pareto front in whatever state it is."""
+    target = f" to a loss of {number(front['target_loss'])}" if "target_loss" in front else ""
+    output.line(f"Pareto front {front['id']}{target}")
+    if not _show_question(output, front):
+        return
+    _show_choices(output, front.get("choices") or [], front.get("level"))
+    _show_basis(output, front.get("basis") or [])
+    show_reach(output, front.get("extrapolation") or {})
+    _show_warnings(output, front)
+
+
+def _show_question(output: Output, told: Advice) -> bool:
+    """Print what was asked; whether there is an answer."""
+    if told["status"] != "succeeded":
+        why = f": {told['error']}" if told.get("error") else ""
+        output.line(f"{told['status'].capitalize()}{why} (job {told['job_id']})")
+        return False
+    options = told.get("options") or {}
+    output.line(f"From the {of_runs(options.get('target', 'loss'), told.get('select') or {})}")
+    for name, limit in (told.get("constraints") or {}).items():
+        output.line(f"  {name.replace('_', ' ')}: {limit:g}")
+    show_options(output, options)
+    output.line()
+    return True
+
+
+def _show_settings(output: Output, known: Mapping[str, Quantity], level: float | None) -> None:
+    rows = []
+    for name, one in known.items():
+        if one["value"] is None:
+            continue
+        digits = LOSS_DIGITS if name == "predicted_loss" else DIGITS
+        shown = number(one["value"], digits)
+        laws = ", ".join(basis["law"] for basis in one["basis"])
+        ends = interval(one["interval"], digits, like=shown)
+        rows.append([SETTINGS[name], shown, ends, _percent(one["regret_factor_two"]), laws])
+    columns = ["setting", "value", _interval_name(level), "a factor of two costs", "rests on"]
+    output.table(columns, rows, right=["value", "a factor of two costs"], whole=columns[:2])
+
+
+def _interval_name(level: float | None) -> str:
+    return "interval" if level is None else f"{100 * level:g}% interval"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2g}%"
+
+
+def _show_schedule(output: Output, suggested: SuggestedSchedule | None) -> None:
+    schedule = None if suggested is None else suggested["value"]
+    if schedule is not None:
+        numbers = [
+            f"{name.replace('_', ' ')} {number(one, DIGITS)}"
+            for name, one in schedule.items()
+            if name != "kind"
+        ]
+        output.line()
+        output.line(f"Schedule: {', '.join([schedule['kind'], *numbers])}")
+
+
+def _show_cost(output: Output, cost: Mapping[str, Any]) -> None:
+    said = [
+        f"{number(cost[name], DIGITS)} {what}" for name, what in COSTS.items() if cost.get(name) is not None
+    ]
+    if said:
+        output.line()
+        output.line(f"It takes {', '.join(said)}.")
+
+
+def _show_basis(output: Output, basis: Iterable[Basis]) -> None:
+    """The fits behind all settings, each once."""
+    fits = {one["fit_id"]: one for one in basis}
+    if not fits:
+        return
+    reaches = any(one.get("extrapolation_factor") is not None for one in fits.values())
+    rows = [
+        [
+            one["law"],
+            one["verdict"],
+            *([number(one.get("extrapolation_factor"), DIGITS)] if reaches else []),
+            one["fit_id"],
+        ]
+        for one in fits.values()
+    ]
+    beyond = ["times beyond its runs"] if reaches else []
+    output.line()
+    output.table(["law", "verdict", *beyond, "fit"], rows, right=beyond, whole=["fit"])
+
+
+def _show_missing(output: Output, told: Recommendation, known: Mapping[str, Quantity]) -> None:
+    """Why there is no value, for what has none."""
+    missing = {SETTINGS[name]: one["reason"] for name, one in known.items() if one["value"] is None}
+    schedule = told.get("schedule")
+    if schedule is not None and schedule["value"] is None:
+        missing["schedule"] = schedule["reason"]
+    if missing:
+        output.line()
+    for name, reason in missing.items():
+        output.line(f"No {name.partition(',')[0]}: {reason}", style="yellow")
+
+
+def _show_wanted(output: Output, told: Recommendation) -> None:
+    """What to train for each law that is not determined: how many runs, and how much they take."""
+    cost = told.get("cost")
+    for one in told.get("wanted") or []:
+        if not one["runs"]:
+            continue
+        flops = one["compute_flops"]
+        share = f", {_percent(flops / cost['compute_flops'])} of the run's own" if cost else ""
+        runs = f"{len(one['runs'])} runs of {number(flops, DIGITS)} operations in all{share}"
+        output.line(f"To determine {one['law']}: {runs}; --json lists them")
+
+
+def _show_warnings(output: Output, told: Advice) -> None:
+    warnings = told.get("warnings") or []
+    if warnings:
+        output.line()
+    for warning in warnings:
+        output.line(f"  - {warning}", style="yellow")
+
+
+def _show_choices(output: Output, choices: Sequence[Choice], level: float | None) -> None:
+    """The choices, of many some evenly spaced."""
+    if not choices:
+        return
+    timed = any(one["hours"] is not None for one in choices)
+    rows = [_choice_row(choices[row], timed) for row in shown_rows(len(choices))]
+    numbers = ["parameters", "tokens", "batch, tokens", "steps", "operations"]
+    hours = ["hours"] if timed else []
+    output.table([*numbers, _interval_name(level), *hours], rows, right=[*numbers, *hours])
+    if len(choices) > len(rows):
+        output.line(f"{len(rows)} of {len(choices):,} choices; --json writes them all.", style="dim")
+
+
+def _choice_row(one: Choice, timed: bool) -> list[str]:
+    sizes = [one["n_params"], one["n_tokens"], one["batch_tokens"], one["steps"], one["compute_flops"]]
+    hours = [number(one["hours"], DIGITS)] if timed else []
+    return [*(number(size, DIGITS) for size in sizes), interval(one["compute_interval"], DIGITS), *hours]

@@ -1,0 +1,311 @@
+"""Recommendations and Pareto fronts over HTTP, computed as a worker does it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+import isoloss
+from isoloss.advice import Recommendation
+from isoloss.errors import Unidentified
+from isoloss.observations import RunTable
+from store import events, jobs, projects
+from store.tables import Advice, Fit, Project, Run
+from tests.advice.test_advice import SITES, TARGET, study
+from tests.app.conftest import Api, fields, problem
+from tests.fitting.synthetic_sweeps import lr_and_batch
+from tests.fitting.test_staged import batches
+from workers import advice as advice_work
+
+ASKED = {**TARGET, "options": {"bootstrap": 20}}
+FRONT = {"target_loss": 3.2, "options": {"bootstrap": 20}}
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+SETTINGS = ("peak_lr", "weight_decay", "batch_tokens", "timescale", "predicted_loss")
+
+
+def put_table(api: Api, project: str, table: RunTable) -> None:
+    """Finished runs of a table, each with its configuration and its final loss, as rows of the store."""
+    with api.sessions.begin() as session:
+        project_id = projects.get(session, project.rpartition("/")[2]).id
+        for row, name in enumerate(table.run_ids):
+            values = {column: float(one[row]) for column, one in table.columns.items()}
+            config = {column: one for column, one in values.items() if np.isfinite(one)}
+            run = Run(project_id=project_id, run_id=name, name=name, status="finished")
+            run.config = {**config, "n_params_kind": "non_embedding"}
+            run.summary = {"final_loss": float(table.outcome[row])}
+            session.add(run)
+
+
+def given(api: Api, client: httpx.Client, project: str, noun: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Advice that is asked for over HTTP and computed as a worker does it."""
+    answer = client.post(f"{project}/{noun}", json=body)
+    assert answer.status_code == 202, answer.text
+    queued = answer.json()
+    assert queued.keys() == {"id", "job_id", "status"}
+    with api.sessions.begin() as session:
+        job = uuid.UUID(queued["job_id"])
+        attempt = jobs.start(session, job)
+        found = advice_work.compute(**advice_work.read(session, job), progress=lambda *_: None)
+        assert jobs.finish(session, job, attempt or 0, "succeeded")
+        advice_work.write(session, job, found)
+    return dict(client.get(f"{project}/{noun}/{queued['id']}").json())
+
+
+@pytest.fixture
+def swept(api: Api, project: str) -> str:
+    """The path of a project with sweeps of learning rate, batch and weight decay."""
+    put_table(api, project, study())
+    return project
+
+
+@pytest.fixture
+def one_run(client: httpx.Client, project: str) -> str:
+    """The path of a project with one finished run, enough to ask."""
+    config = {"n_params": 1e8, "n_tokens": 1e9, "peak_lr": 1e-3, "batch_tokens": 2e5}
+    said = {"name": "r", "status": "finished", "config": config, "summary": {"final_loss": 3.0}}
+    assert client.put(f"{project}/runs/r", json=said).status_code == 201
+    return project
+
+
+def test_a_recommendation_is_the_librarys_and_rests_on_fits_of_the_project(
+    api: Api, client: httpx.Client, swept: str
+) -> None:
+    """Settings, intervals, cost and warnings as `isoloss.recommend` has them; each names its fits."""
+    limits = {"devices": 8, "tokens_per_second": 1e6, "price_per_device_hour": 2.0}
+    shown = given(api, client, swept, "recommendations", {**ASKED, "constraints": limits})
+    assert (shown["status"], shown["error"], shown["select"]) == ("succeeded", None, {"all": True})
+    assert (shown["constraints"], shown["options"]) == (limits, {"bootstrap": 20})
+    own = isoloss.recommend(study(), **TARGET, constraints=limits, bootstrap=20).as_dict()
+    assert shown["cost"] == pytest.approx(own["cost"])
+    assert shown["warnings"] == own["warnings"]
+    for name in SETTINGS:
+        told, exact = shown[name], own[name]
+        assert told["value"] == pytest.approx(exact["value"], rel=1e-6), name
+        assert told["interval"] == pytest.approx(exact["interval"], rel=1e-3), name
+        assert [one.pop("fit_id") is not None for one in told["basis"]]
+        assert [one["law"] for one in told["basis"]] == [one["law"] for one in exact["basis"]]
+        assert all(
+            one["extrapolation_factor"] == pytest.approx(other["extrapolation_factor"], rel=1e-9)
+            for one, other in zip(told["basis"], exact["basis"], strict=True)
+        )
+
+
+def test_the_fits_of_a_recommendation_are_as_good_as_any(api: Api, client: httpx.Client, swept: str) -> None:
+    """They are listed, shown with their verdict, and predict what the recommendation says."""
+    shown = given(api, client, swept, "recommendations", ASKED)
+    by_law = {one["law"]: one["fit_id"] for name in SETTINGS for one in shown[name]["basis"]}
+    listed = client.get(f"{swept}/fits").json()["items"]
+    assert {one["id"] for one in listed} >= set(by_law.values())
+    assert {one["law"] for one in listed} == {
+        "optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla",
+    }  # fmt: skip
+    with api.sessions() as session:
+        project_id = projects.get(session, swept.rpartition("/")[2]).id
+        changed = [one.kind for one in events.since(session, project_id, LONG_AGO)]
+    assert (changed.count("job"), changed.count("fit")) == (1, 5)
+    path = f"{swept}/fits/{by_law['chinchilla']}"
+    fit = client.get(path).json()
+    assert (fit["status"], fit["revision"], fit["job_id"]) == ("succeeded", 1, shown["job_id"])
+    assert fit["verdict"] == shown["predicted_loss"]["basis"][0]["verdict"]
+    assert len(fit["select"]["run_ids"]) == len(SITES)  # the best of each size and data
+    told = client.post(f"{path}/predictions", json={"config": TARGET}).json()
+    assert told["value"][0] == pytest.approx(shown["predicted_loss"]["value"])
+    again = client.post(f"{swept}/fits", json={"law": "chinchilla", "select": fit["select"]})
+    assert again.status_code == 202, again.text
+
+
+def test_what_the_runs_do_not_determine_is_null_with_a_reason_and_the_runs_that_would(
+    api: Api, client: httpx.Client, project: str
+) -> None:
+    """Without sweeps of the weight decay the recommendation succeeds without it."""
+    put_table(api, project, lr_and_batch(0, sites=SITES[:4]))
+    shown = given(api, client, project, "recommendations", ASKED)
+    assert shown["status"] == "succeeded"
+    assert (shown["timescale"]["value"], shown["timescale"]["interval"]) == (None, None)
+    assert shown["timescale"]["reason"].startswith("timescale: ")
+    assert "timescale is missing" in shown["weight_decay"]["reason"]
+    assert "timescale" in [one["law"] for one in shown["wanted"]]
+    assert shown["schedule"] == {"value": None, "reason": "the runs state no schedule"}
+    assert shown["peak_lr"]["value"] is not None
+
+
+def test_a_front_is_the_librarys_and_names_its_fits(api: Api, client: httpx.Client, project: str) -> None:
+    """Choices in the order of their operations, within the limits, on two fits of the project."""
+    table = batches(0, sizes=(1e8, 2e8, 4e8), levels=5)
+    put_table(api, project, table)
+    limits = {"max_batch_tokens": 1e5}
+    shown = given(api, client, project, "pareto", {**FRONT, "constraints": limits})
+    own = isoloss.pareto(table, target_loss=3.2, constraints=limits, bootstrap=20).as_dict()
+    assert shown["target_loss"] == 3.2
+    assert [one["n_params"] for one in shown["choices"]] == pytest.approx(
+        [one["n_params"] for one in own["choices"]]
+    )
+    assert [one["law"] for one in shown["basis"]] == ["chinchilla", "critical_batch"]
+    for one in shown["basis"]:
+        assert client.get(f"{project}/fits/{one['fit_id']}").json()["verdict"] == one["verdict"]
+    assert [one["id"] for one in client.get(f"{project}/pareto").json()["items"]] == [shown["id"]]
+    assert client.get(f"{project}/recommendations").json()["items"] == []
+
+
+def test_a_front_without_its_laws_fails_with_the_reason(api: Api, client: httpx.Client, swept: str) -> None:
+    """Where the critical batch is not determined the worker ends in one sentence that says so."""
+    answer = client.post(f"{swept}/pareto", json=FRONT)
+    assert answer.status_code == 202, answer.text
+    job = uuid.UUID(answer.json()["job_id"])
+    with api.sessions.begin() as session:
+        jobs.start(session, job)
+        inputs = advice_work.read(session, job)
+        with pytest.raises(Unidentified, match="critical_batch") as caught:
+            advice_work.compute(**inputs, progress=lambda *_: None)
+        assert jobs.finish(session, job, 1, "failed", str(caught.value))
+    shown = client.get(f"{swept}/pareto/{answer.json()['id']}").json()
+    assert (shown["status"], shown["choices"], shown["basis"]) == ("failed", None, None)
+    assert "critical_batch" in shown["error"]
+
+
+def test_advice_is_queued_with_its_job_and_cancelled_by_it(
+    api: Api, client: httpx.Client, one_run: str
+) -> None:
+    """The queue's row, the job of its own kind and the advice are there together; cancelling ends both."""
+    for noun, kind, body in (("recommendations", "recommendation", ASKED), ("pareto", "pareto", FRONT)):
+        queued = client.post(f"{one_run}/{noun}", json=body).json()
+        shown = client.get(f"{one_run}/{noun}/{queued['id']}").json()
+        assert (shown["status"], shown["started_at"], shown["warnings"]) == ("queued", None, None)
+        assert {name: shown[name] for name in body} == body
+        assert client.get(f"/v1/jobs/{queued['job_id']}").json()["kind"] == kind
+        with api.sessions() as session:
+            waiting = sa.text("SELECT args->>'job_id' FROM jobs.procrastinate_jobs WHERE task_name = :kind")
+            assert queued["job_id"] in session.scalars(waiting, {"kind": kind}).all()
+        assert client.post(f"/v1/jobs/{queued['job_id']}/cancel").json()["status"] == "cancelled"
+        listed = client.get(f"{one_run}/{noun}", params={"where": "status = cancelled"}).json()["items"]
+        assert [one["id"] for one in listed] == [queued["id"]]
+
+
+def test_the_same_request_twice_is_one_recommendation(client: httpx.Client, one_run: str) -> None:
+    """With an Idempotency-Key the second request gets the first answer."""
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    answers = [client.post(f"{one_run}/recommendations", json=ASKED, headers=key) for _ in range(2)]
+    assert answers[0].json() == answers[1].json()
+    assert len(client.get(f"{one_run}/recommendations").json()["items"]) == 1
+
+
+@pytest.mark.parametrize("noun", ["recommendations", "pareto"])
+def test_asking_takes_the_scope_to_write_and_reading_the_one_to_read(
+    api: Api, client: httpx.Client, one_run: str, noun: str
+) -> None:
+    """A key that reads may look and not ask; no key may do neither."""
+    scoped = {"name": "k", "scopes": ["read"]}
+    reader = api.client(client.post("/v1/keys", json=scoped).json()["key"])
+    assert reader.get(f"{one_run}/{noun}").status_code == 200
+    problem(reader.post(f"{one_run}/{noun}", json=ASKED if noun != "pareto" else FRONT), 403)
+    problem(api.client(None).get(f"{one_run}/{noun}"), 401)
+
+
+def test_advice_of_another_project_or_kind_is_not_there(client: httpx.Client, one_run: str) -> None:
+    """404 for ids of another project, of the other kind, unknown ones, and what is no id."""
+    queued = client.post(f"{one_run}/recommendations", json=ASKED).json()["id"]
+    other = f"{one_run}-other"
+    client.post("/v1/projects", json={"name": other.rpartition("/")[2]})
+    problem(client.get(f"{other}/recommendations/{queued}"), 404)
+    assert "Pareto front" in problem(client.get(f"{one_run}/pareto/{queued}"), 404)["detail"]
+    for noun in ("recommendations", "pareto"):
+        for name in (uuid.uuid4(), "nonsense"):
+            problem(client.get(f"{one_run}/{noun}/{name}"), 404)
+
+
+def test_deleting_a_project_deletes_its_advice(api: Api, client: httpx.Client, one_run: str) -> None:
+    """Its rows go with it, and with them its jobs."""
+    queued = client.post(f"{one_run}/recommendations", json=ASKED).json()["id"]
+    assert client.delete(one_run).status_code == 204
+    with api.sessions() as session:
+        assert session.get(Advice, uuid.UUID(queued)) is None
+        named = sa.select(Project.id).where(Project.name == one_run.rpartition("/")[2])
+        assert (
+            session.scalar(sa.select(sa.func.count()).select_from(Fit).where(Fit.project_id.in_(named))) == 0
+        )
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"constraints": {"devices": -1}}, "constraints.devices"),
+    ({"constraints": {"devices": "8"}}, "constraints.devices"),
+    ({"constraints": {"devices": True}}, "constraints.devices"),
+    ({"constraints": {"deadline": 3}}, "constraints.deadline"),
+    ({"constraints": []}, "constraints"),
+    ({"constraints": None}, "constraints"),
+    ({"select": None}, "select"),
+    ({"select": {}}, "select"),
+    ({"select": {"all": True, "recipe": "r"}}, "select"),
+    ({"select": {"tags": ["none"]}}, "select"),
+    ({"select": {"run_ids": ["gone"]}}, "select.run_ids"),
+    ({"select": {"where": "nope = 1"}}, "select.where"),
+    ({"options": {"level": 1}}, "options.level"),
+    ({"options": {"starts": 5}}, "options.starts"),
+    ({"options": {"bootstrap": 10**9}}, "options.bootstrap"),
+    ({"options": {"n_params_kind": "active"}}, "options.n_params_kind"),
+    ({"nope": 1}, "nope"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        *REFUSED,
+        ({"n_params": 0}, "n_params"),
+        ({"n_params": "7e9"}, "n_params"),
+        ({"n_tokens": None}, "n_tokens"),
+        ({"n_tokens": "NaN"}, "n_tokens"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_is_refused_by_its_field(
+    client: httpx.Client, one_run: str, change: dict[str, Any], field: str
+) -> None:
+    """Sizes, constraints, runs and options are checked before anything is queued."""
+    assert fields(client.post(f"{one_run}/recommendations", json={**ASKED, **change})) == [field]
+    assert client.get(f"{one_run}/recommendations").json()["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        *REFUSED,
+        ({"target_loss": -1}, "target_loss"),
+        ({"n_params": 7e9}, "n_params"),
+        ({"constraints": {"tokens_per_second": 1e6}}, "constraints.tokens_per_second"),
+    ],
+)
+def test_a_front_that_cannot_be_is_refused_by_its_field(
+    client: httpx.Client, one_run: str, change: dict[str, Any], field: str
+) -> None:
+    """The same, and a speed in tokens, which belongs to one size."""
+    assert fields(client.post(f"{one_run}/pareto", json={**FRONT, **change})) == [field]
+    assert client.get(f"{one_run}/pareto").json()["items"] == []
+
+
+def test_runs_that_no_law_can_use_are_refused_with_what_they_lack(client: httpx.Client, project: str) -> None:
+    """A project without runs, and runs of which nothing came, are 422 at once."""
+    for noun, body in (("recommendations", ASKED), ("pareto", FRONT)):
+        assert fields(client.post(f"{project}/{noun}", json=body)) == ["select"]
+    config = {"n_params": 1e8, "n_tokens": 1e9, "batch_tokens": 1e5}
+    client.put(f"{project}/runs/r", json={"name": "r", "status": "finished", "config": config})
+    for noun, body in (("recommendations", ASKED), ("pareto", FRONT)):
+        assert "summary.final_loss" in problem(client.post(f"{project}/{noun}", json=body), 422)["detail"]
+
+
+def test_every_field_is_described_with_an_example(client: httpx.Client) -> None:
+    """OpenAPI tells what each field of a question and of an answer means."""
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert set(Recommendation.NAMES) <= schemas["RecommendationDocument"]["properties"].keys()
+    for name in ("NewRecommendation", "RecommendationDocument", "NewPareto", "ParetoDocument", "Limits"):
+        assert all(one.get("description") for one in schemas[name]["properties"].values()), name
+    for noun in ("recommendations", "pareto"):
+        assert document["paths"][f"/v1/projects/{{project}}/{noun}"]["post"]["responses"].keys() >= {
+            "202",
+            "422",
+        }

@@ -1,0 +1,93 @@
+"""Recommendations and Pareto fronts: what the chosen runs say, and the fits that it rests on."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from procrastinate import JobContext
+from sqlalchemy.orm import Session
+
+from isoloss.observations import RunTable
+from store import advice, fits
+from store.run_tables import load_table
+from workers.fits import storable
+from workers.work import Work, carry_out
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A fit that advice rests on: both its documents, and the runs that it was made to where they are not all."""
+
+    law: str
+    run_ids: Sequence[str] | None
+    result: dict[str, Any]
+    state: dict[str, Any]
+
+
+Found = tuple[dict[str, Any], list[Rest]]
+
+
+def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
+    """What was asked, and the chosen runs as they are now."""
+    asked = advice.of_job(session, job_id)
+    runs, _ = load_table(session, asked.project_id, asked.select, asked.asked["options"])
+    return {"kind": asked.kind, "asked": asked.asked, "runs": runs}
+
+
+def compute(
+    kind: str, asked: Mapping[str, Any], runs: RunTable, progress: Callable[[float, str], None]
+) -> Found:
+    """The public document, in which a basis names its law, and the fits."""
+    # Here, in the child process: the worker itself does without the numerical libraries of a fit.
+    from isoloss.advice import pareto, recommend
+    from isoloss.advice.recommendation import fitted_to
+
+    question = {name: value for name, value in asked.items() if name != "options"}
+    give: Callable[..., Any] = recommend if kind == "recommendation" else pareto
+    found = give(runs, **question, **asked["options"], progress=progress)
+    rests = []
+    for law, fit in found.fits.items():
+        fitted = fitted_to(law, runs)
+        some = None if fitted is runs else fitted.run_ids
+        rests.append(Rest(law, some, fit.public(), fit.as_document()))
+    return found.as_dict(), rests
+
+
+def write(session: Session, job_id: uuid.UUID, found: Found) -> None:
+    """Stores the fits as fits of the project, and the document in which every basis names its fit."""
+    document, rests = found
+    given = advice.of_job(session, job_id)
+    stored = {
+        one.law: fits.add(
+            session,
+            given.job,
+            one.law,
+            given.select if one.run_ids is None else {"run_ids": list(one.run_ids)},
+            given.asked["options"],
+            storable(one.result),
+            one.state,
+        )
+        for one in rests
+    }
+    advice.save(session, given, storable(_with_fits(document, stored)))
+
+
+def _with_fits(value: Any, stored: Mapping[str, uuid.UUID]) -> Any:
+    """The document with the fit's id in every entry of a basis."""
+    if not isinstance(value, Mapping):
+        return value
+    named = {name: _with_fits(one, stored) for name, one in value.items() if name != "basis"}
+    if "basis" in value:
+        named["basis"] = [{"fit_id": str(stored[one["law"]]), **one} for one in value["basis"]]
+    return named
+
+
+ADVICE = Work(read=read, compute=compute, write=write)
+
+
+async def run(context: JobContext, *, job_id: str) -> None:
+    """The tasks `recommendation` and `pareto`."""
+    await carry_out(ADVICE, context, uuid.UUID(job_id))
