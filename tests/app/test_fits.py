@@ -314,6 +314,7 @@ def test_every_option_is_taken_shown_as_sent_and_described(client: httpx.Client,
         "convention": None,
         "priors": {"alpha": [0.4, 0.2], "L0": None},
         "prior_strength": 0.01,
+        "gate": {"tuned": False},
         "backend": "numpy",
     }
     assert options.keys() == set(NAMES) == {field.name for field in dataclasses.fields(FitOptions)}

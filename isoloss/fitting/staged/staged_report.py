@@ -66,11 +66,15 @@ class Staged:
             known = np.isfinite(values[1:])
             return values[1:][known.all(axis=tuple(range(1, known.ndim)))]
         moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
+        drawn = draws(self._parts(len(moves)), self.asked.seed, self.asked.bootstrap)
+        return np.asarray(values[0] + np.tensordot(drawn, moves, 1))
+
+    def _parts(self, count: int) -> list[tuple[float, ...]]:
+        """Return what tells each part that moves: a run by its numbers, else by its place (windows of training)."""
+        if count != self.table.n_runs:
+            return [(float(number),) for number in range(count)]
         columns = [self.table.column(name) for name in self.law.run_columns]
-        parts = list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
-        return np.asarray(
-            values[0] + np.tensordot(draws(parts, self.asked.seed, self.asked.bootstrap), moves, 1)
-        )
+        return list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
 
     def interval(self, values: FloatArray) -> tuple[float, float | None, tuple[float, float] | None]:
         """Return (value, standard error, interval) of something found for every member (members,).
