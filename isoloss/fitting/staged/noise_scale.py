@@ -41,6 +41,9 @@ share what fluctuates slowly."""
 FEWEST_WINDOWS = 4
 """Windows that a power needs: two for its parameters, and two to test it by."""
 
+EXACT = 1e-3
+"""Readings so near to the power, as a share, show its own bend and no noise that could be correlated."""
+
 LEAST_SPREAD = 0.1
 """How far, as a share, a window lies off the power at least: none counts much more than the others."""
 
@@ -212,6 +215,8 @@ def _least_readings(table: RunTable) -> tuple[int, float]:
         off = np.sign(scale * table.column("inverse") - 1)
     else:
         off = (scale * table.column("gradient") - table.column("noise")) / _about(table.column("noise"))
+    if "inverse" not in table.columns and float(np.std(off)) < EXACT:
+        return BLOCKS, 1.0
     curve = table.column("curve")
     memory = float(np.mean([_correlation_time(off[curve == one]) for one in np.unique(curve)]))
     return max(BLOCKS, int(np.ceil(memory))), memory
