@@ -61,7 +61,7 @@ def batches(seed: int | None = None, sizes: tuple[float, ...] = (1e8, 4e8), leve
 
 
 def fluctuating(seed: int | None = None) -> RunTable:
-    return readings(seed, count=2000)
+    return readings(seed, count=600, curves=3, memory=0.5)
 
 
 def rewards(seed: int | None = None) -> RunTable:

@@ -32,10 +32,17 @@ WINDOWS = 10
 """Windows of a training, evenly spaced in the logarithm of the tokens seen."""
 
 BLOCKS = 8
-"""Parts in time of a window that are left out in turn; a window has as many readings or more."""
+"""Parts in time of a window that are left out in turn, at most; a window has as many readings or more."""
+
+APART = 12
+"""A part of a run that is left out holds one of so many of its readings at least: windows that follow each other
+share what fluctuates slowly."""
 
 FEWEST_WINDOWS = 4
 """Windows that a power needs: two for its parameters, and two to test it by."""
+
+EXACT = 1e-3
+"""Readings so near to the power, as a share, show its own bend and no noise that could be correlated."""
 
 LEAST_SPREAD = 0.1
 """How far, as a share, a window lies off the power at least: none counts much more than the others."""
@@ -164,18 +171,22 @@ class Window:
 def noise_scale(law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bool = True) -> Found:
     """Return the law of the noise scale over training; a `chains.Study`."""
     assert isinstance(law, NoiseScale)
-    windows, few = _windows(table)
+    least, memory = _least_readings(table)
+    windows, few = _windows(table, least, memory)
     groups = [_group(table, one, asked.level) for one in windows] if whole else []
     places = np.unique([one.begin for one in windows]).size
-    if places < FEWEST_WINDOWS:
-        why = f"{places} windows of training have {BLOCKS} readings or more, and {FEWEST_WINDOWS} are needed"
-        return replace(nothing(law, 1, why, few), groups=groups, spare=1.0)
     units = _units(windows)
+    n_units = int(units.max(initial=-1)) + 1
+    if min(places, n_units) < FEWEST_WINDOWS:
+        why = (
+            f"{min(places, n_units)} parts of training have the {least} readings or more that err apart from the "
+            f"next, and {FEWEST_WINDOWS} are needed"
+        )
+        return replace(nothing(law, 1, why, few), groups=groups, spare=1.0)
     theta = _powers(windows, units)
     if not np.isfinite(theta[0]).all():
         why = "the average of |G|^2 is not above 0 where it counts: the noise scale is undetermined"
         return replace(nothing(law, 1, why, few), groups=groups, spare=1.0)
-    n_units = int(units.max()) + 1
     lost = [one for one in windows if not one.inverse > 0]
     weak = _said(lost, windows, theta)
     known = [one for one in windows if one.inverse > 0]
@@ -183,12 +194,52 @@ def noise_scale(law: StagedLaw, table: RunTable, asked: FitOptions, *, whole: bo
         _moved(theta), _points(table, known), groups, {}, _noise(theta[0], known), 2, {}, weak,
         _notes(table), few, spare=max(1.0, n_units - 2.0), unit="runs" if _by_runs(windows) else "blocks",
         statement=_statement(windows, n_units, asked),
-        diagnostics={"n_windows": len(windows), "n_undetermined": len(lost)},
+        diagnostics={"n_windows": len(windows), "n_undetermined": len(lost), "correlated_readings": memory},
     )  # fmt: skip
 
 
-def _windows(table: RunTable) -> tuple[list[Window], LeftOut]:
-    """Return the windows of every run, and the readings of runs that have too few for one."""
+def _least_readings(table: RunTable) -> tuple[int, float]:
+    """Return how many readings a window must have, and over how many they are correlated.
+
+    That is 1 + 2 (the sum of autocorrelations up to the first below 0), of what readings show beside the power
+    through windows as short as can be.
+    """
+    windows, _ = _windows(table, BLOCKS, 1.0)
+    if len(windows) < FEWEST_WINDOWS:
+        return BLOCKS, 1.0
+    power = _powers(windows, _units(windows))[0]
+    if not np.isfinite(power).all():
+        return BLOCKS, 1.0
+    scale = np.exp(power[0] + power[1] * np.log(table.column("n_tokens")))
+    if "inverse" in table.columns:  # of which the median counts
+        off = np.sign(scale * table.column("inverse") - 1)
+    else:
+        off = (scale * table.column("gradient") - table.column("noise")) / _about(table.column("noise"))
+    if "inverse" not in table.columns and float(np.std(off)) < EXACT:
+        return BLOCKS, 1.0
+    curve = table.column("curve")
+    memory = float(np.mean([_correlation_time(off[curve == one]) for one in np.unique(curve)]))
+    return max(BLOCKS, int(np.ceil(memory))), memory
+
+
+def _about(values: FloatArray) -> float:
+    return max(float(np.mean(np.abs(values))), np.finfo(np.float64).tiny)
+
+
+def _correlation_time(values: FloatArray) -> float:
+    """Return over how many values in time they are correlated, at least 1."""
+    away = values - values.mean()
+    total = float(away @ away)
+    if not total > 0:
+        return 1.0
+    padded = np.fft.rfft(away, 2 * away.size)
+    shares = np.fft.irfft(padded * padded.conj())[1 : away.size] / total
+    ends = np.flatnonzero(shares < 0)
+    return 1.0 + 2.0 * float(shares[: ends[0] if ends.size else shares.size].sum())
+
+
+def _windows(table: RunTable, least: int, memory: float) -> tuple[list[Window], LeftOut]:
+    """Return the windows of every run, of `least` readings, and the readings of runs that have too few for one."""
     tokens, curve = table.column("n_tokens"), table.column("curve").astype(np.int64)
     each = int(np.median(np.bincount(curve)[np.unique(curve)]))
     count = int(np.clip(each // BLOCKS, 1, WINDOWS))
@@ -196,22 +247,24 @@ def _windows(table: RunTable) -> tuple[list[Window], LeftOut]:
     place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, count - 1)
     windows, few = [], []
     for one in np.unique(curve):
-        parts = _joined([np.flatnonzero((curve == one) & (place == number)) for number in range(count)])
+        parts = _joined(
+            [np.flatnonzero((curve == one) & (place == number)) for number in range(count)], least
+        )
         if not parts:
-            why = f"its run has fewer than {BLOCKS} readings"
+            why = f"its run has fewer than {least} readings"
             few += [{"run_id": table.run_ids[row], "reason": why} for row in np.flatnonzero(curve == one)]
-        windows += [_window(table, int(one), float(edges[number]), rows) for number, rows in parts]
+        windows += [_window(table, int(one), float(edges[number]), rows, memory) for number, rows in parts]
     return windows, few
 
 
-def _joined(parts: Sequence[IntArray]) -> list[tuple[int, IntArray]]:
+def _joined(parts: Sequence[IntArray], least: int) -> list[tuple[int, IntArray]]:
     """Return the rows of windows by their number; one of too few readings is joined to the next, or the last."""
     found: list[tuple[int, IntArray]] = []
     begin, rows = None, np.empty(0, dtype=np.int64)
     for number, part in enumerate(parts):
         begin = number if begin is None else begin
         rows = np.concatenate([rows, part])
-        if rows.size >= BLOCKS:
+        if rows.size >= least:
             found.append((begin, rows))
             begin, rows = None, rows[:0]
     if rows.size and found:
@@ -220,23 +273,23 @@ def _joined(parts: Sequence[IntArray]) -> list[tuple[int, IntArray]]:
     return found
 
 
-def _window(table: RunTable, curve: int, begin: float, rows: IntArray) -> Window:
+def _window(table: RunTable, curve: int, begin: float, rows: IntArray, memory: float) -> Window:
     rows = rows[np.argsort(table.column("n_tokens")[rows], kind="stable")]
     at = float(np.exp(np.mean(np.log(table.column("n_tokens")[rows]))))
-    inverse, without = _inverses(table, rows)
+    inverse, without = _inverses(table, rows, int(np.clip(rows.size / memory, 2, BLOCKS)))
     return Window(curve, begin, rows, at, inverse, without)
 
 
-def _inverses(table: RunTable, rows: IntArray) -> tuple[float, FloatArray]:
+def _inverses(table: RunTable, rows: IntArray, n_blocks: int) -> tuple[float, FloatArray]:
     """Return 1 / B_simple of readings in time, and without each block of them in turn, (blocks,).
 
     A ratio of averages, or the median where only ratios were logged. The inverse is the one that is averaged
     safely: it passes through 0 where |G|^2 does. It is infinite where there is no noise.
     """
-    block = np.arange(rows.size) * BLOCKS // rows.size
+    block = np.arange(rows.size) * n_blocks // rows.size
     if "inverse" in table.columns:
         values = table.column("inverse")[rows]
-        return float(np.median(values)), np.array([np.median(values[block != k]) for k in range(BLOCKS)])
+        return float(np.median(values)), np.array([np.median(values[block != k]) for k in range(n_blocks)])
     gradient, noise = (_sums_without(table.column(name)[rows], block) for name in ("gradient", "noise"))
     inverse = np.where(noise > 0, gradient / np.where(noise > 0, noise, 1.0), np.inf)
     return float(inverse[0]), inverse[1:]
@@ -244,7 +297,7 @@ def _inverses(table: RunTable, rows: IntArray) -> tuple[float, FloatArray]:
 
 def _sums_without(values: FloatArray, block: IntArray) -> FloatArray:
     """Return the sum of values, and without each block in turn, (1 + blocks,)."""
-    of_blocks = np.bincount(block, values, minlength=BLOCKS)
+    of_blocks = np.bincount(block, values)
     return np.concatenate([[of_blocks.sum()], of_blocks.sum() - of_blocks])
 
 
@@ -253,10 +306,28 @@ def _by_runs(windows: Sequence[Window]) -> bool:
 
 
 def _units(windows: Sequence[Window]) -> IntArray:
-    """Return which windows are left out together, (windows,): those of a run where there are enough runs."""
-    if not _by_runs(windows):
-        return np.arange(len(windows))
-    return np.unique([one.curve for one in windows], return_inverse=True)[1].astype(np.int64)
+    """Return which windows are left out together, (windows,).
+
+    Those of a run where there are enough runs, else windows in time until they hold their share of the readings.
+    """
+    curves = np.array([one.curve for one in windows])
+    if _by_runs(windows):
+        return np.unique(curves, return_inverse=True)[1].astype(np.int64)
+    units = np.zeros(len(windows), dtype=np.int64)
+    unit = -1
+    for curve in np.unique(curves):
+        places = np.flatnonzero(curves == curve)
+        sizes = np.array([windows[int(place)].rows.size for place in places])
+        # The end of training first: there a window is a share by itself, and what is left over is the beginning.
+        held, before = 0, unit + 1
+        unit = before
+        for place, size in zip(places[::-1], sizes[::-1], strict=True):
+            if APART * held >= sizes.sum():
+                unit, held = unit + 1, 0
+            units[place], held = unit, held + size
+        if unit > before and APART * held < sizes.sum():
+            units[units == unit], unit = unit - 1, unit - 1
+    return units
 
 
 def _powers(windows: Sequence[Window], units: IntArray) -> FloatArray:
@@ -347,7 +418,9 @@ def _group(table: RunTable, window: Window, level: float) -> Group:
         "from_tokens": float(table.column("n_tokens")[window.rows[0]]),
         "to_tokens": float(table.column("n_tokens")[window.rows[-1]]),
     }
-    value = 1 / np.array([window.inverse, *window.without]) if known else np.full(1 + BLOCKS, np.nan)
+    value = (
+        1 / np.array([window.inverse, *window.without]) if known else np.full(1 + window.without.size, np.nan)
+    )
     ends = window.ends(level) if np.isfinite(window.moves).all() else (None, None)
     rows = list(map(int, window.rows))
     return Group(by, rows, {"noise_scale_tokens": ("tokens", value)}, {"noise_scale_tokens": ends})
@@ -388,5 +461,5 @@ def _notes(table: RunTable) -> list[str]:
 def _statement(windows: Sequence[Window], n_units: int, asked: FitOptions) -> str:
     if not asked.bootstrap:
         return "no resamples were drawn: there are no intervals"
-    what = "runs" if _by_runs(windows) else "windows of training"
+    what = "runs" if _by_runs(windows) else "parts of training"
     return f"intervals come from leaving out each of {n_units} {what}"
