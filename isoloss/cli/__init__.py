@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from isoloss import __version__
-from isoloss.cli import advice, fits, imports, jobs, keys, laws, predictions, projects, runs, service
+from isoloss.cli import advice, compare, fits, imports, jobs, keys, laws, predictions, projects, runs, service
 
 
 def _show_version(asked: bool) -> None:
@@ -39,6 +39,7 @@ def build() -> typer.Typer:
         app.add_typer(noun.app)
     predictions.register(app)
     advice.register(app)
+    compare.register(app)
     for noun in (jobs, keys):
         app.add_typer(noun.app)
     laws.register(app)

@@ -120,7 +120,7 @@ def create(
     given = {name: value for name, value in options.items() if value is not None}
     fit = session.client.fits.create(project, law, **select, options=given, follow=follow)
     if wait:
-        fit = _wait(session, project, fit)
+        fit = waited(session, project, fit)
     session.output.show(fit, lambda: show_fit(session.output, fit))
 
 
@@ -132,7 +132,8 @@ def _holdout(runs: list[str] | None, fraction: float | None) -> dict[str, Any] |
     return {"run_ids": runs} if runs else None
 
 
-def _wait(session: Session, project: str, fit: Fit) -> Fit:
+def waited(session: Session, project: str, fit: Fit) -> Fit:
+    """The fit once it has ended, with its progress meanwhile."""
     try:
         with session.output.progress("Fitting") as advance:
             return session.client.fits.wait(

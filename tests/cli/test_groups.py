@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import httpx
 import pytest
 
 from isoloss.cli.fit_view import MANY_GROUPS, show_groups
@@ -37,3 +39,19 @@ def test_many_groups_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
 def test_groups_without_findings_are_no_table(capsys: pytest.CaptureFixture[str]) -> None:
     """Sweeps that were left out are among the left-out runs."""
     assert shown([{"by": {"n_params": 1e8}, "parameters": []}], capsys) == ""
+
+
+def test_recipes_are_compared_over_all_runs_unless_some_are_named(invoke: Any) -> None:
+    """The fit that is asked for is a comparison of recipes."""
+    queued = {"id": "f1", "job_id": "j1", "law": "recipe_comparison", "status": "queued"}
+    routes = {"POST /v1/projects/p/fits": httpx.Response(202, json=queued)}
+    requests: list[httpx.Request] = []
+    asked = ("compare", "-p", "p", "--no-wait", "--bootstrap", "50", "--json")
+    assert invoke(*asked, routes=routes, requests=requests).exit_code == 0
+    assert json.loads(requests[0].content) == {
+        "law": "recipe_comparison",
+        "select": {"all": True},
+        "options": {"bootstrap": 50},
+    }
+    assert invoke(*asked, "--tag", "pilot", routes=routes, requests=requests).exit_code == 0
+    assert json.loads(requests[1].content)["select"] == {"tags": ["pilot"]}
