@@ -83,6 +83,7 @@ def test_a_recommendation_is_the_librarys_and_rests_on_fits_of_the_project(
     assert (shown["constraints"], shown["options"]) == (limits, {"bootstrap": 20})
     own = isoloss.recommend(study(), **TARGET, constraints=limits, bootstrap=20).as_dict()
     assert shown["cost"] == pytest.approx(own["cost"])
+    assert isinstance(shown["cost"]["compute_flops"], float)
     assert shown["warnings"] == own["warnings"]
     for name in SETTINGS:
         told, exact = shown[name], own[name]
