@@ -20,6 +20,7 @@ from app.fits.checks import check_counts, named, rows_of, rows_of_any
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.advice import Constraints
+from isoloss.advice.constraints import positive
 from isoloss.advice.pareto import LAWS_NEEDED, limits_of_sizes
 from isoloss.advice.recommendation import LAWS_ASKED
 from isoloss.errors import UnusableData
@@ -51,6 +52,8 @@ def create_recommendation(body: NewRecommendation, access: Writing, once: Idempo
     """
 
     def create() -> QueuedAdviceDocument:
+        positive(body.n_params, "n_params")
+        positive(body.n_tokens, "n_tokens")
         Constraints.of(body.asked()["constraints"])
         options, table = _read(access, body)
         rows_of_any(LAWS_ASKED, options, table)
@@ -90,6 +93,7 @@ def create_pareto(body: NewPareto, access: Writing, once: Idempotent) -> Respons
     """
 
     def create() -> QueuedAdviceDocument:
+        positive(body.target_loss, "target_loss")
         limits_of_sizes(body.asked()["constraints"])
         options, table = _read(access, body)
         _check_all(options, table)

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from app.fits.schemas import BasicOptions, Select
 from app.jobs.schemas import JobStatus
-from app.schemas import Document, Number, Positive, Time
+from app.schemas import Document, NonFinite, Positive, Time
 from store.tables import Advice
 
 LIMITS_EXAMPLE: dict[str, JsonValue] = {
@@ -50,9 +50,10 @@ CHOICE_EXAMPLE = {
 }
 FITS = "Every fit is one of the project, to be read and predicted from as any other."
 
-# Read back from the database's JSON, which has no type of its own for it.
+# The database's JSON has no type of its own for an identifier, and gives 6e21 back as a whole number.
 Identifier = Annotated[uuid.UUID, Field(strict=False)]
-Interval = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Real = float | NonFinite
+Interval = Annotated[list[Real], Field(min_length=2, max_length=2)]
 
 
 class Limits(Document):
@@ -132,7 +133,7 @@ class Basis(Document):
     fit_id: Identifier = Field(description="The fit: its parameters, reasons, and what it left out.")
     law: str = Field(description="Its law.", examples=["optimal_lr"])
     verdict: str = Field(description="How far to trust it.", examples=["sound"])
-    extrapolation_factor: Number | None = Field(
+    extrapolation_factor: Real | None = Field(
         None, description="How many times beyond its data the run lies.", examples=[5.0]
     )
 
@@ -140,13 +141,13 @@ class Basis(Document):
 class Quantity(Document):
     """A setting or an outcome of the run; null, with the reason, where the runs do not determine it."""
 
-    value: Number | None = Field(description="The best guess.", examples=[0.00158])
+    value: Real | None = Field(description="The best guess.", examples=[0.00158])
     unit: str | None = Field(None, description="Its unit; `1` for none.", examples=["tokens"])
     interval: Interval | None = Field(
         description="Its interval: every resample of the runs goes through the whole chain of fits.",
         examples=[[0.00145, 0.00173]],
     )
-    regret_factor_two: Number | None = Field(
+    regret_factor_two: Real | None = Field(
         description="The share of the loss that being off by a factor of two costs, either way.",
         examples=[0.0056],
     )
@@ -167,10 +168,10 @@ class SuggestedSchedule(Document):
 class Cost(Document):
     """What the run takes; null for what the constraints do not tell."""
 
-    compute_flops: Number = Field(description="Operations, 6 N D.", examples=[5.88e21])
-    hours: Number | None = Field(description="Hours, by the measured speed.", examples=[15.6])
-    device_hours: Number | None = Field(description="Hours of all devices.", examples=[996.0])
-    money: Number | None = Field(description="Their price.", examples=[2489.0])
+    compute_flops: Real = Field(description="Operations, 6 N D.", examples=[5.88e21])
+    hours: Real | None = Field(description="Hours, by the measured speed.", examples=[15.6])
+    device_hours: Real | None = Field(description="Hours of all devices.", examples=[996.0])
+    money: Real | None = Field(description="Their price.", examples=[2489.0])
 
 
 class WantedRuns(Document):
@@ -178,11 +179,11 @@ class WantedRuns(Document):
 
     law: str = Field(description="The law.", examples=["timescale"])
     why: str = Field(description="What it lacks.", examples=["train weight decays on both sides of the best"])
-    runs: list[dict[str, Any]] = Field(
+    runs: list[dict[str, Real]] = Field(
         description="Their configurations; none where `why` says all that is known.",
         examples=[WANTED_EXAMPLE["runs"]],
     )
-    compute_flops: Number = Field(description="Operations of all of them.", examples=[6e17])
+    compute_flops: Real = Field(description="Operations of all of them.", examples=[6e17])
 
 
 class AdviceDocument(Document):
@@ -242,16 +243,16 @@ class RecommendationDocument(AdviceDocument):
 class Choice(Document):
     """A size, its data and its batch that reach the loss."""
 
-    n_params: Number = Field(description="Parameters.", examples=[9.5e7])
-    n_tokens: Number = Field(description="Tokens.", examples=[1.04e10])
-    batch_tokens: Number = Field(description="Tokens in one step.", examples=[7099.0])
-    critical_batch_tokens: Number = Field(description="The critical batch of its data.", examples=[160412.0])
-    steps: Number = Field(description="Steps.", examples=[1.47e6])
-    compute_flops: Number = Field(description="Operations, 6 N D.", examples=[5.92e18])
+    n_params: Real = Field(description="Parameters.", examples=[9.5e7])
+    n_tokens: Real = Field(description="Tokens.", examples=[1.04e10])
+    batch_tokens: Real = Field(description="Tokens in one step.", examples=[7099.0])
+    critical_batch_tokens: Real = Field(description="The critical batch of its data.", examples=[160412.0])
+    steps: Real = Field(description="Steps.", examples=[1.47e6])
+    compute_flops: Real = Field(description="Operations, 6 N D.", examples=[5.92e18])
     compute_interval: Interval | None = Field(
         description="The interval of the operations; null without resamples.", examples=[[5.69e18, 5.97e18]]
     )
-    hours: Number | None = Field(description="Hours; null without `flops_per_second`.", examples=[None])
+    hours: Real | None = Field(description="Hours; null without `flops_per_second`.", examples=[None])
 
 
 class ParetoDocument(AdviceDocument):
@@ -263,7 +264,7 @@ class ParetoDocument(AdviceDocument):
         description="Of these none is beaten in both steps and operations, the cheapest in operations first.",
         examples=[[CHOICE_EXAMPLE]],
     )
-    extrapolation: dict[str, Number] | None = Field(
+    extrapolation: dict[str, Real] | None = Field(
         None,
         description="How many times the front lies beyond the sizes and tokens of the runs.",
         examples=[{"n_params_factor": 2.5, "n_tokens_factor": 1.0}],

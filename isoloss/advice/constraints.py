@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from isoloss.errors import InvalidInput
-from isoloss.observations.counts import fits_float, mapping_of
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, fits_float, mapping_of
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -87,7 +87,9 @@ class Constraints:
 
 
 def positive(value: object, field: str) -> float:
-    """Return a number above 0; raises InvalidInput for anything else."""
+    """Return a number above 0, of a size that anything has; raises InvalidInput for anything else."""
     if not fits_float(value) or not math.isfinite(value) or value <= 0:  # type: ignore[arg-type, operator]
         raise InvalidInput(field=field, reason="must be a number above 0")
+    if not LOWEST_COUNT <= value <= HIGHEST_COUNT:  # type: ignore[operator]
+        raise InvalidInput(field=field, reason=f"must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}")
     return float(value)  # type: ignore[arg-type]

@@ -160,7 +160,7 @@ class WantedRuns(TypedDict):
 
     law: str
     why: str
-    runs: list[dict[str, Any]]
+    runs: list[dict[str, float]]
     compute_flops: float
 
 

@@ -154,6 +154,8 @@ def test_the_schedule_is_the_one_of_the_runs() -> None:
         ({"n_params": 0}, "n_params"),
         ({"n_tokens": float("nan")}, "n_tokens"),
         ({"n_params": "many"}, "n_params"),
+        ({"n_params": 1e31}, "n_params"),
+        ({"constraints": {"price_per_device_hour": 1e-31}}, "constraints.price_per_device_hour"),
         ({"constraints": {"max_batch": 1}}, "constraints.max_batch"),
         ({"constraints": {"devices": -1}}, "constraints.devices"),
         ({"constraints": [1]}, "constraints"),
@@ -166,6 +168,18 @@ def test_wrong_questions_are_refused_by_name(given: dict[str, Any], field: str) 
     with pytest.raises(InvalidInput) as caught:
         isoloss.recommend(study(), **(TARGET | given))
     assert caught.value.fields["field"] == field
+
+
+def test_progress_goes_from_law_to_law() -> None:
+    """It never falls, stays between 0 and 1, and names the law that is being fitted."""
+    heard: list[tuple[float, str]] = []
+    isoloss.recommend(
+        study(), **TARGET, bootstrap=20, progress=lambda share, message: heard.append((share, message))
+    )
+    shares = [share for share, _ in heard]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < 0.2 < 0.8 < shares[-1] <= 1
+    assert {message.partition(":")[0] for _, message in heard} >= {"optimal_lr", "chinchilla"}
 
 
 def test_runs_that_say_nothing_are_refused() -> None:

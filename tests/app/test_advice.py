@@ -83,6 +83,7 @@ def test_a_recommendation_is_the_librarys_and_rests_on_fits_of_the_project(
     assert (shown["constraints"], shown["options"]) == (limits, {"bootstrap": 20})
     own = isoloss.recommend(study(), **TARGET, constraints=limits, bootstrap=20).as_dict()
     assert shown["cost"] == pytest.approx(own["cost"])
+    assert isinstance(shown["cost"]["compute_flops"], float)
     assert shown["warnings"] == own["warnings"]
     for name in SETTINGS:
         told, exact = shown[name], own[name]
@@ -235,6 +236,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"constraints": {"devices": -1}}, "constraints.devices"),
     ({"constraints": {"devices": "8"}}, "constraints.devices"),
     ({"constraints": {"devices": True}}, "constraints.devices"),
+    ({"constraints": {"devices": 1e31}}, "constraints.devices"),
     ({"constraints": {"deadline": 3}}, "constraints.deadline"),
     ({"constraints": []}, "constraints"),
     ({"constraints": None}, "constraints"),
@@ -258,6 +260,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         *REFUSED,
         ({"n_params": 0}, "n_params"),
         ({"n_params": "7e9"}, "n_params"),
+        ({"n_params": 1e31}, "n_params"),
+        ({"n_tokens": 1e-31}, "n_tokens"),
         ({"n_tokens": None}, "n_tokens"),
         ({"n_tokens": "NaN"}, "n_tokens"),
     ],
@@ -275,6 +279,7 @@ def test_a_recommendation_that_cannot_be_is_refused_by_its_field(
     [
         *REFUSED,
         ({"target_loss": -1}, "target_loss"),
+        ({"target_loss": 1e31}, "target_loss"),
         ({"n_params": 7e9}, "n_params"),
         ({"constraints": {"tokens_per_second": 1e6}}, "constraints.tokens_per_second"),
     ],
