@@ -10,6 +10,9 @@ from typing import ClassVar
 from isoloss.arrays import FloatArray
 from isoloss.laws.power_product import PowerProduct
 
+Labels = Mapping[str, tuple[str | None, ...]]
+"""Fields of runs that are text, a value for each run."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -40,9 +43,13 @@ class SweepLaw(PowerProduct):
     def run_columns(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*self.site, *self.cell, self.main.column)))
 
-    def with_settings(self, columns: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
+    def with_settings(self, columns: Mapping[str, FloatArray], labels: Labels) -> Mapping[str, FloatArray]:  # noqa: ARG002
         """Return the columns (runs,) of runs, and beside them settings that follow from several of them."""
         return columns
+
+    def refused(self, labels: Labels) -> Mapping[int, str]:  # noqa: ARG002
+        """Return the runs, by their rows, that the law does not hold for by what they say in words, with why."""
+        return {}
 
     @property
     def main(self) -> Axis:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from isoloss.arrays import FloatArray
 from isoloss.laws.power_product import scaling, slope
-from isoloss.laws.sweep_law import Axis, SweepLaw
+from isoloss.laws.sweep_law import Axis, Labels, SweepLaw
 
 TIMESCALE = Axis("timescale", "\\tau", "1", ("tokens_per_param",))
 
@@ -67,8 +69,20 @@ class Timescale(SweepLaw):
     def run_columns(self) -> tuple[str, ...]:
         return (*self.cell, "weight_decay")
 
-    def with_settings(self, columns: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
-        """Return the columns with `timescale` and `tokens_per_param`; no timescale where nothing decays."""
-        names = ("batch_tokens", "peak_lr", "weight_decay", "n_tokens")
-        tau = timescale_of(*(columns[name] for name in names))
+    def with_settings(self, columns: Mapping[str, FloatArray], labels: Labels) -> Mapping[str, FloatArray]:
+        """Return the columns with `timescale` and `tokens_per_param`; no timescale where nothing decays.
+
+        An independent decay is that of steps w *= 1 - lambda: as much as lambda / eta that is scaled by eta.
+        """
+        batch, rate, decay, data = (
+            columns[name] for name in ("batch_tokens", "peak_lr", "weight_decay", "n_tokens")
+        )
+        kinds = labels.get("weight_decay_kind", (None,) * decay.size)
+        independent = np.array([kind == "independent" for kind in kinds], dtype=bool)
+        tau = timescale_of(batch, rate, np.where(independent, decay / rate, decay), data)
         return {**columns, "timescale": tau, "tokens_per_param": columns["n_tokens"] / columns["n_params"]}
+
+    def refused(self, labels: Labels) -> Mapping[int, str]:
+        """Return the runs whose decay is in the gradient, which Adam scales away: it has no timescale."""
+        why = "its weight decay is of the kind l2, in the gradient: it has no timescale"
+        return {row: why for row, kind in enumerate(labels.get("weight_decay_kind", ())) if kind == "l2"}

@@ -238,6 +238,20 @@ def test_options_without_a_meaning_are_refused(options: dict[str, Any], field: s
     assert caught.value.fields["field"] == field
 
 
+def test_decay_that_is_not_scaled_by_the_learning_rate_is_converted_or_refused() -> None:
+    """Independent decay has the timescale of decay over learning rate; decay in the gradient has none."""
+    runs = decays(0)
+    scaled = isoloss.fit("timescale", runs)
+    columns = {**runs.columns, "weight_decay": runs.column("weight_decay") * runs.column("peak_lr")}
+    labels = {"weight_decay_kind": ("independent",) * runs.n_runs}
+    other = isoloss.fit("timescale", dataclasses.replace(runs, columns=columns, labels=labels))
+    np.testing.assert_allclose(other.theta, scaled.theta, rtol=1e-9)
+    with pytest.raises(UnusableData, match="of the kind l2"):
+        isoloss.fit(
+            "timescale", dataclasses.replace(runs, labels={"weight_decay_kind": ("l2",) * runs.n_runs})
+        )
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, np.inf, np.nan])
 def test_a_batch_that_is_none_leaves_its_run_out(value: float) -> None:
     """Where the batch is swept too, a run without a usable one is named, and the others are fitted."""

@@ -81,7 +81,8 @@ def screen_sweeps(
     run has what the law needs.
     """
     table, stopped = pass_gate(_with_settings(table, law), law, gate or {})
-    columns = lacking_columns(table, law.run_columns)
+    refused = law.refused(table.labels)
+    columns = [refused.get(row, why) for row, why in enumerate(lacking_columns(table, law.run_columns))]
     outcomes = lacking_outcomes(table)
     reasons = [one or other for one, other in zip(columns, outcomes, strict=True)]
     left_out: LeftOut = [*unread, *stopped]
@@ -135,7 +136,7 @@ def _with_settings(table: RunTable, law: SweepLaw) -> RunTable:
     known = (*law.run_columns, *(axis.column for axis in law.axes), *OTHER_SETTINGS, *table.columns)
     columns = {name: table.column(name) for name in known}
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns = dict(law.with_settings(columns))
+        columns = dict(law.with_settings(columns, table.labels))
     order = np.lexsort([table.outcome, *(columns[name] for name in reversed(law.run_columns))])
     return replace(table, columns=columns).only(order)
 
