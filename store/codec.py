@@ -78,8 +78,8 @@ def _progression(values: FloatArray) -> tuple[int, int] | None:
     """Start and stride where the values are whole numbers at equal distances, exactly."""
     if (
         len(values) < 2
-        or not np.isfinite(values[[0, -1]]).all()
-        or abs(values[[0, -1]]).max() > EXACT_INTEGER
+        or not np.isfinite(values[[0, 1, -1]]).all()
+        or abs(values[[0, 1, -1]]).max() > EXACT_INTEGER
     ):
         return None
     start, stride = float(values[0]), float(values[1] - values[0])

@@ -32,7 +32,16 @@ def test_steps_come_back(start: int, gaps: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [[1.0, 2.0, 3.0], [-0.0, 0.0], [0.0, 0.5, 1.0], [2.0**53, 2.0**53 + 2], [5.0]]
+    "values",
+    [
+        [1.0, 2.0, 3.0],
+        [-0.0, 0.0],
+        [0.0, 0.5, 1.0],
+        [2.0**53, 2.0**53 + 2],
+        [5.0],
+        [0.0, 2.0**63, 0.0],
+        [0.0, -(2.0**70), 0.0],
+    ],
 )
 def test_progressions_are_exact(values: list[float]) -> None:
     """What looks like a progression of whole numbers is stored as one only where that is exact."""
