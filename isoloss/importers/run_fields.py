@@ -54,6 +54,20 @@ READINGS = frozenset(
 )
 """Columns of readings in time, which stand in tables under their own names."""
 
+SETTINGS = frozenset(
+    {
+        "batch_sequences",
+        "warmup_steps",
+        "warmup_share",
+        "final_lr_share",
+        "beta1",
+        "beta2",
+        "epsilon",
+        "max_grad_norm",
+    }
+)
+"""Columns that the gate before a fit reads, and laws of settings, under their own names."""
+
 SUMMARY = OUTCOMES | {"steps_to_target", "target_loss"}
 TEXT = SPECIFICATION | {
     "n_params_kind",
@@ -103,7 +117,7 @@ def _refuse_reversed(header: Sequence[str], chosen: Mapping[str, str], file: str
 
 def unread_columns(header: Sequence[str], fields: Mapping[str, str]) -> tuple[str, ...]:
     """Return notes in words on the columns that no law reads, and on those that were passed over."""
-    own = [column for column, field in fields.items() if field not in KNOWN | READINGS]
+    own = [column for column, field in fields.items() if field not in KNOWN | READINGS | SETTINGS]
     passed = [column for column in header if column not in fields]
     read = "no law reads {}: kept beside the runs, and every run counts the same"
     over = "passed over: {}, for want of a name, or because another column has it"

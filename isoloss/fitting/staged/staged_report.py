@@ -16,7 +16,7 @@ from isoloss.fitting.options import FitOptions
 from isoloss.fitting.ranges import TableRange
 from isoloss.fitting.report import resampled
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
-from isoloss.fitting.scores import mean_scores, score
+from isoloss.fitting.scores import score_pairs
 from isoloss.fitting.staged.chains import Found, Group, Points
 from isoloss.fitting.staged.validation import Stage, told_of
 from isoloss.fitting.units import draws
@@ -168,8 +168,9 @@ def _metrics(staged: Staged) -> dict[str, Any]:
 
 
 def _scores(points: Points, told: FloatArray) -> dict[str, Any]:
-    runs = {name: score(points.outcome[[place]], told[[place]]) for place, name in enumerate(points.names)}
-    return {"runs": runs, "mean": mean_scores(runs.values())}
+    return score_pairs(
+        {name: (points.outcome[[place]], told[[place]]) for place, name in enumerate(points.names)}
+    )
 
 
 def _holdout(staged: Staged) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from isoloss.fitting.holdout import ASKED
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.report import resampled
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
-from isoloss.fitting.scores import mean_scores, score
+from isoloss.fitting.scores import mean_scores, score, score_pairs
 from isoloss.fitting.sweeps.cells import Cell, screen_sweeps
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
 from isoloss.fitting.verdicts import FAILED_SHARE
@@ -207,16 +207,13 @@ def _metrics(task: SweepTask, estimate: SweepEstimate | None) -> dict[str, Any]:
     if estimate is None:
         return {"runs": {}, "mean": {}}
     at = estimate.surface.optima(estimate.theta[None])[0, 0]
-    runs = {
-        cell.name: _score(at[number] + estimate.own.shift[0, number], at[number])
-        for number, cell in enumerate(task.screened.cells)
-        if np.isfinite(estimate.own.shift[0, number])
-    }
-    return {"runs": runs, "mean": mean_scores(runs.values())}
+    own = at + estimate.own.shift[0]
+    known = [number for number in range(at.size) if np.isfinite(own[number])]
+    return score_pairs({task.screened.cells[one].name: _pair(own[one], at[one]) for one in known})
 
 
-def _score(log_own: float, log_told: float) -> dict[str, float | None]:
-    return score(np.exp(np.array([log_own])), np.exp(np.array([log_told])))
+def _pair(log_own: float, log_told: float) -> tuple[FloatArray, FloatArray]:
+    return np.exp(np.array([log_own])), np.exp(np.array([log_told]))
 
 
 def _holdout(task: SweepTask, estimate: SweepEstimate) -> dict[str, Any] | None:
@@ -227,8 +224,8 @@ def _holdout(task: SweepTask, estimate: SweepEstimate) -> dict[str, Any] | None:
     stages = []
     for fold, error in zip(estimate.folds, estimate.fold_errors, strict=True):
         names = [task.screened.cells[cell].name for cell in fold.predicted]
-        runs = {
-            name: _score(at[cell], at[cell] + off)
+        pairs = {
+            name: _pair(at[cell], at[cell] + off)
             for name, cell, off in zip(names, fold.predicted, error, strict=True)
         }
         stages.append(
@@ -236,8 +233,7 @@ def _holdout(task: SweepTask, estimate: SweepEstimate) -> dict[str, Any] | None:
                 "predicted": fold.what,
                 "n_fitted": len(fold.fitted),
                 "score": float(np.sqrt(np.mean(error**2))),
-                "runs": runs,
-                "mean": mean_scores(runs.values()),
+                **score_pairs(pairs),
             }
         )
     first = {name: value for name, value in stages[0].items() if name != "n_fitted"}
