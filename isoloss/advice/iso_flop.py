@@ -15,6 +15,9 @@ from isoloss.fitting import Fit
 SIZES = 400
 """Model sizes at which a profile is worked out, evenly spaced in logarithms."""
 
+FEWEST, MOST = 3, 2001
+"""Points of a profile that may be asked for."""
+
 DECADES = 4.0
 """How many decades of sizes, either way of the middle, are looked at for the least loss."""
 
@@ -45,6 +48,8 @@ def iso_flop_profile(fit: Fit, compute_flops: float, *, points: int = 41) -> Iso
     loss has no least value over sizes.
     """
     compute = positive(compute_flops, "compute_flops")
+    if not isinstance(points, int) or isinstance(points, bool) or not FEWEST <= points <= MOST:
+        raise InvalidInput(field="points", reason=f"must be a whole number in {FEWEST}..{MOST}")
     if set(getattr(fit.law, "columns", ())) != {"n_params", "n_tokens"}:
         raise InvalidInput(field="fit", reason=f"{fit.law_name} is no law of model size and data")
     middle = np.sqrt(compute / 6)

@@ -25,6 +25,15 @@ LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chi
 LAWS_OF_TUNED = ("chinchilla",)
 """Those that are fitted to the best run at each size and data."""
 
+NEAR_BEST = 2.0
+"""How many times below the best batch a largest one may lie before the loss is not that of the loss law."""
+
+ALONG_VALLEY = 16.0
+"""How many times below the best batch the learning rate is taken along: about as far as sweeps reach."""
+
+WIDTH_IN_ERRORS = 3.3
+"""Standard errors in the width of a 90 percent interval."""
+
 FAR_BEYOND = 10.0
 """How many times beyond the data a target may lie before the answer says so."""
 
@@ -164,13 +173,18 @@ def _chain(
                 reasons[name] = f"{law}: {reasons[law]}"
         except (Unidentified, InvalidInput) as error:
             reasons[name] = f"{law}: {error.fields.get('reason', error)}"
-    _limit_batch(found, fits, limits)
+    _limit_batch(found, fits, limits, reasons)
     _add_weight_decay(found, target["n_tokens"], reasons)
     return found
 
 
-def _limit_batch(found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Constraints) -> None:
-    """Hold the batch to the largest one that is allowed, and take the learning rate along its valley."""
+def _limit_batch(
+    found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Constraints, reasons: dict[str, str]
+) -> None:
+    """Hold the batch to the largest one that is allowed, and take the learning rate along its valley.
+
+    Far below the best batch neither that valley nor the loss are known: they are left out.
+    """
     batch = found.get("batch_tokens")
     if batch is None or limits.max_batch_tokens is None:
         return
@@ -179,19 +193,41 @@ def _limit_batch(found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Co
         batch, log_value=min(batch.log_value, highest), log_samples=np.minimum(batch.log_samples, highest)
     )
     found["batch_tokens"] = held
-    rate, along = found.get("peak_lr"), _valley(fits)
-    if rate is not None and along is not None:
-        found["peak_lr"] = replace(
-            rate,
-            log_value=rate.log_value + along * (held.log_value - batch.log_value),
-            log_samples=rate.log_samples + along * (held.log_samples - batch.log_samples),
-        )
+    times = float(np.exp(batch.log_value - held.log_value))
+    far = f"the largest batch allowed is {times:.3g} times below the best one"
+    if times > NEAR_BEST and found.pop("predicted_loss", None) is not None:
+        reasons["predicted_loss"] = f"{far}: what that costs is not in the law of the loss"
+    rate, valley = found.get("peak_lr"), _valley(fits)
+    if rate is None or valley is None or held.log_value == batch.log_value:
+        return
+    if times > ALONG_VALLEY:
+        del found["peak_lr"]
+        reasons["peak_lr"] = f"{far}: how the learning rate goes along is known near the best batch alone"
+        return
+    drawn = np.random.default_rng(0).standard_normal(rate.log_samples.size)
+    slopes = valley.value + valley.error * drawn
+    found["peak_lr"] = replace(
+        rate,
+        log_value=rate.log_value + valley.value * (held.log_value - batch.log_value),
+        log_samples=rate.log_samples + slopes * (held.log_samples - batch.log_samples),
+    )
 
 
-def _valley(fits: Mapping[str, Fit]) -> float | None:
-    """Return how the best learning rate goes with a batch that is not the best: an exponent."""
-    slopes = (one.value for one in fits["optimal_lr"].derived if one.name == "peak_lr.exponent_batch_tokens")
-    return next(slopes, None)
+@dataclass(frozen=True)
+class Valley:
+    """How the best learning rate goes with a batch that is not the best: an exponent, with its standard error."""
+
+    value: float
+    error: float
+
+
+def _valley(fits: Mapping[str, Fit]) -> Valley | None:
+    """Return the valley of the sweeps; None where the batch was not swept."""
+    for one in fits["optimal_lr"].derived:
+        if one.name == "peak_lr.exponent_batch_tokens" and one.value is not None:
+            low, high = one.interval or (one.value, one.value)
+            return Valley(one.value, (high - low) / WIDTH_IN_ERRORS)
+    return None
 
 
 def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict[str, str]) -> None:

@@ -106,6 +106,15 @@ def test_a_largest_batch_takes_the_learning_rate_along() -> None:
     assert held["peak_lr"]["value"] / free["peak_lr"]["value"] == pytest.approx(0.5**slope, rel=0.1)
 
 
+def test_far_below_the_best_batch_neither_loss_nor_learning_rate_are_told() -> None:
+    """A batch a thousand times below the best one: what it costs, and how the rate goes along, is not known."""
+    said = isoloss.recommend(study(), **TARGET, bootstrap=50, constraints={"max_batch_tokens": 1e3}).as_dict()
+    assert said["batch_tokens"]["value"] == pytest.approx(1e3)
+    for name in ("peak_lr", "predicted_loss", "weight_decay"):
+        assert said[name]["value"] is None, name
+    assert "times below the best one" in said["peak_lr"]["reason"]
+
+
 def test_what_the_runs_do_not_determine_is_null_with_the_runs_that_would() -> None:
     """Without sweeps of the weight decay there is no timescale; the cheapest sweeps that would tell are listed."""
     runs = lr_and_batch(0, sites=SITES)

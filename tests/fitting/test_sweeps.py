@@ -159,6 +159,31 @@ def test_runs_that_diverged_were_tried() -> None:
     assert isoloss.fit("optimal_lr", flagged).diagnostics["n_sweeps"] > len(SITES) / 2
 
 
+def test_a_parabola_through_three_runs_shows_no_noise() -> None:
+    """One sweep of three learning rates has nothing left to tell its noise by: no interval without a width."""
+    found = isoloss.fit("optimal_lr", lr_alone(0, sites=((1e8, 1e9),), levels=3))
+    assert found.verdict == "unidentified"
+    assert "nothing shows the noise" in " ".join(found.reasons)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_given_exponent_does_not_lead_astray(seed: int) -> None:
+    """Uneven sweeps at 20 tokens a parameter, with one exponent given: an optimum among what was tried."""
+    random = np.random.default_rng(500 + seed)
+    size = np.repeat([1e8, 2e8, 4e8, 8e8], 5)
+    data = 20 * size
+    u = np.tile(np.arange(-2, 3) * np.log(2.0), 4) + np.repeat(random.uniform(-0.3, 0.3, 4), 5)
+    loss = (1.7 + 400 * size**-0.34 + 900 * data**-0.31) * np.exp(
+        0.012 * u**2 + 0.002 * random.standard_normal(20)
+    )
+    columns = {"n_params": size, "n_tokens": data, "peak_lr": best_lr(size, data) * np.exp(u)}
+    table = RunTable(tuple(f"run-{one}" for one in range(20)), columns, loss, n_params_kind="total")
+    found = isoloss.fit("optimal_lr", table, fix={"exponent_n_tokens": 0.15}, bootstrap=50)
+    if found.verdict != "unidentified":
+        told = found.predict(n_params=1e9, n_tokens=2e10)
+        assert 0.2 < told.value[0] / best_lr(np.array([1e9]), np.array([2e10]))[0] < 5
+
+
 def test_too_few_values_are_no_sweep() -> None:
     """Two learning rates at every site say nothing of an optimum; the verdict says what is needed."""
     found = isoloss.fit("optimal_lr", lr_alone(0, levels=2))

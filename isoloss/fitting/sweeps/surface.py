@@ -16,6 +16,7 @@ import numpy as np
 
 from isoloss.arrays import BoolArray, FloatArray, IntArray
 from isoloss.fitting.solver import COARSE, FINE, Solution, solve
+from isoloss.laws.power_product import STEEPEST
 
 FLATTEST = 1e-6
 """The least curvature, in log loss by the square of a log setting, of a surface that has a minimum."""
@@ -144,15 +145,20 @@ class Surface:
                 out[:, axis] += shape[:, number, None] * term.count(axis) * np.prod(u[:, others], axis=1)
         return out
 
-    def start(self) -> FloatArray:
+    def start(self, held: dict[int, float]) -> FloatArray:
         """Return where a search begins, (parameters,): optima at the mean of the settings, P as it fits."""
         sweeps, root = self.sweeps, np.sqrt(self.sweeps.weights)
-        slopes = [
-            np.linalg.lstsq((traits[:, sweeps.cell] * root).T, setting * root, rcond=None)[0]
-            for traits, setting in zip(sweeps.traits, sweeps.settings, strict=True)
-        ]
         theta = np.zeros((1, self.n_slopes + self.n_shape + sweeps.n_cells))
-        theta[0, : self.n_slopes] = np.concatenate(slopes)
+        at = 0
+        for traits, setting in zip(sweeps.traits, sweeps.settings, strict=True):
+            given = np.array([held.get(at + number, np.nan) for number in range(len(traits))])
+            free = np.isnan(given)
+            rest = setting - np.where(free, 0.0, given) @ traits[:, sweeps.cell]
+            design = (traits[free][:, sweeps.cell] * root).T
+            slopes = np.where(free, 0.0, given)
+            slopes[free] = np.linalg.lstsq(design, rest * root, rcond=None)[0]
+            theta[0, at : at + len(traits)] = slopes
+            at += len(traits)
         design = self.model(theta)[1][0][:, self.n_slopes :]
         found = np.linalg.lstsq(design * root[:, None], sweeps.log_loss * root, rcond=None)[0]
         theta[0, self.n_slopes :] = found
@@ -171,6 +177,10 @@ class Surface:
         for number, term in enumerate(self.monomials):
             if len(term) == 2 and len(set(term)) == 1:
                 lower[self.n_slopes + number] = FLATTEST
+        at = 0
+        for count_of_axis in self.n_traits:  # all but the first, which is the level, are exponents
+            lower[at + 1 : at + count_of_axis], upper[at + 1 : at + count_of_axis] = -STEEPEST, STEEPEST
+            at += count_of_axis
         for position, value in held.items():
             lower[position] = upper[position] = value
         return lower, upper

@@ -153,7 +153,13 @@ def task_of(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
         traits.append(found)
         names.append(named)
     sweeps, rows = sweeps_of(screened, law, traits)
-    return SweepTask(law, screened, asked, dict(missing), absent, sweeps, rows, tuple(names))
+    task = SweepTask(law, screened, asked, dict(missing), absent, sweeps, rows, tuple(names))
+    surface = task.surface()
+    count = surface.n_slopes + surface.n_shape + n_cells - len(task.held)
+    if len(rows) > count:
+        return task
+    why = f"{len(rows)} runs near the best for {count} parameters of the surface: nothing shows the noise"
+    return replace(task, missing=dict.fromkeys((parameter.name for parameter in law.parameters), why))
 
 
 def _nothing_to_do(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
@@ -189,7 +195,7 @@ def _traits(
 def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
     surface = task.surface()
     ones = np.ones((1, surface.sweeps.cell.size))
-    found = surface.solve(surface.start()[None], ones, task.held)
+    found = surface.solve(surface.start(task.held)[None], ones, task.held)
     if not np.isfinite(found.objective[0]):
         raise FitFailed(reason="the surface under the sweeps has no finite objective")
     theta = found.theta[0]

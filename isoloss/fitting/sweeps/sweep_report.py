@@ -31,6 +31,9 @@ FAR_OFF = float(np.log(1.5))
 CENSORED_SHARE = 1 / 3
 """Share of sweeps whose optimum is on the edge above which the others may be a biased choice."""
 
+OUTSIDE_SHARE = 1 / 2
+"""Share of sweeps whose optimum the law puts outside of what was tried above which it is not theirs."""
+
 MOST_NAMED = 5
 
 
@@ -338,9 +341,23 @@ def _judged(task: SweepTask, estimate: SweepEstimate | None) -> tuple[Verdict, l
         )
     if estimate is None:
         return "unidentified", [*unidentified, *_notes(task), task.law.remedy]
+    outside = _outside(task, estimate)
+    if len(outside) > OUTSIDE_SHARE * len(task.screened.cells):
+        share = f"{len(outside)} of {len(task.screened.cells)} sweeps"
+        unidentified.append(f"the law puts the optimum outside of what was tried at {share}")
     weak = list(_weak(task, estimate))
     said = [*unidentified, *weak, *_notes(task), _statement(estimate)]
     return ("unidentified" if unidentified else "weak" if weak else "sound"), said
+
+
+def _outside(task: SweepTask, estimate: SweepEstimate) -> list[int]:
+    """Return the sweeps of which the law's optimum lies beyond the values that were tried."""
+    at, values = (
+        estimate.surface.optima(estimate.theta[None])[0, 0],
+        task.screened.table.column(task.law.main.column),
+    )
+    tried = [np.log(values[list(cell.rows)]) for cell in task.screened.cells]
+    return [number for number, logs in enumerate(tried) if not logs.min() <= at[number] <= logs.max()]
 
 
 def _weak(task: SweepTask, estimate: SweepEstimate) -> Iterator[str]:
