@@ -122,7 +122,8 @@ def test_an_interrupt_in_the_middle_of_the_start_leaves_nothing(up: Start) -> No
     printed = service.output()
     assert service.process.returncode == 0
     assert "Traceback" not in printed
-    assert service.relatives() == []
+    # What makes the database dies with its maker, on a busy machine a moment after it.
+    wait_until(lambda: service.relatives() == [], 10)
 
 
 def test_a_database_that_is_not_there_is_said_in_one_sentence(up: Start) -> None:
