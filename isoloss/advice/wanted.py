@@ -53,7 +53,7 @@ def wanted(runs: RunTable, fits: Mapping[str, Fit | None]) -> list[Wanted]:
 
 def _sweeps(runs: RunTable, law: SweepLaw) -> list[dict[str, float]]:
     """Return sweeps of the law's setting around the best runs at the cheapest sizes and data."""
-    setting = "weight_decay" if law.main.column == "timescale" else law.main.column
+    setting = law.swept_by
     values = runs.column(setting)
     size, data = runs.column("n_params"), runs.column("n_tokens")
     known = np.isfinite(size) & np.isfinite(data) & np.isfinite(runs.outcome)

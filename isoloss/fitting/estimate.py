@@ -21,6 +21,11 @@ from isoloss.fitting.verdicts import AGREEING
 
 Progress = Callable[[float, str], None]
 
+
+def silent(fraction: float, message: str) -> None:
+    """Report progress to nobody."""
+
+
 EXACT = 1e-15
 """Tolerance of an optimum under expressions, which has no other polish."""
 

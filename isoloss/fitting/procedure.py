@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from isoloss.errors import InvalidInput
-from isoloss.fitting.estimate import Progress
+from isoloss.fitting.estimate import Progress, silent
 from isoloss.fitting.one_law import Observations, fit_law
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
@@ -44,7 +44,7 @@ def fit(
     asked = FitOptions.from_mapping(options)
     observations = _checked(observations)
     _check_beside(progress, left_out, previous)
-    told = progress or _silent
+    told = progress or silent
     if law == AUTO:
         return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
     about: dict[str, Any] = {"given": options, "progress": told, "left_out": left_out, "previous": previous}
@@ -65,7 +65,7 @@ def compare(observations: Observations, laws: Sequence[str] | None = None, **opt
         raise InvalidInput(field="laws", reason=f"must be a list of names, not {type(laws).__name__}")
     asked = FitOptions.from_mapping(options)
     named = None if laws is None else list(laws)
-    return compare_laws(_checked(observations), asked, laws=named, given=options, progress=_silent)
+    return compare_laws(_checked(observations), asked, laws=named, given=options, progress=silent)
 
 
 def _checked(observations: object) -> Observations:
@@ -97,7 +97,3 @@ def _check_beside(progress: object, left_out: object, previous: object) -> None:
 def _no_observations(what: str) -> InvalidInput:
     expected = "must be a list of curves (isoloss.read_curves) or a table of runs (isoloss.read_runs)"
     return InvalidInput(field="observations", reason=f"{expected}, {what}")
-
-
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""

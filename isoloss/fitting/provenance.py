@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from isoloss.fitting.datasets import Dataset
@@ -18,3 +19,8 @@ def provenance(data: Dataset, options: FitOptions, held_sha256: str | None = Non
         "options": options.as_dict(),
         "seed": options.seed,
     }
+
+
+def came_from(said: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether an earlier provenance is that of the same data and options, whatever reading was chosen."""
+    return {name: one for name, one in said.items() if name != "convention"} == now

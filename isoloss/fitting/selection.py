@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import FitFailed, InvalidInput, UnusableData
-from isoloss.fitting.estimate import Progress
+from isoloss.fitting.estimate import Progress, silent
 from isoloss.fitting.one_law import Observations, fit_law, rescored, still_holds, with_present_left_out
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
@@ -83,7 +83,7 @@ def compare(
     for number, name in enumerate(names):
         progress(number / len(names), f"scoring {name}")
         try:
-            fits[name] = fit_law(name, observations, quick, given=given, progress=_silent, left_out=left_out)
+            fits[name] = fit_law(name, observations, quick, given=given, progress=silent, left_out=left_out)
         except (UnusableData, FitFailed) as error:
             not_compared[name] = str(error)
     return _ranked(fits, not_compared)
@@ -225,7 +225,3 @@ def _statement(compared: Comparison) -> str:
 
 def _part(progress: Progress, low: float, high: float) -> Progress:
     return lambda fraction, message: progress(low + fraction * (high - low), message)
-
-
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""

@@ -35,9 +35,7 @@ def screen_table(
     They have passed the `quality` gate but for the checks that `gate` switches off. Raises InvalidInput for two
     rows of one run, UnusableData where none is left.
     """
-    for name, times in Counter(table.run_ids).items():
-        if times > 1:
-            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
+    refuse_doubles(table)
     of_columns = lacking_columns(table, law.run_columns)
     of_outcomes = lacking_outcomes(table) if law.needs_outcome else [None] * table.n_runs
     reasons = [one or other for one, other in zip(of_columns, of_outcomes, strict=True)]
@@ -56,6 +54,13 @@ def screen_table(
         raise UnusableData(reason=f"no run is left to fit{why}")
     passed, stopped = pass_gate(table.only(kept), law, gate or {})
     return passed, [*left_out, *stopped]
+
+
+def refuse_doubles(table: RunTable) -> None:
+    """Raise InvalidInput for two rows of one run."""
+    for name, times in Counter(table.run_ids).items():
+        if times > 1:
+            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
 
 
 def lacking_columns(table: RunTable, names: Sequence[str]) -> list[str | None]:

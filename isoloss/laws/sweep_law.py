@@ -55,5 +55,10 @@ class SweepLaw(PowerProduct):
     def main(self) -> Axis:
         return self.axes[0]
 
+    @property
+    def swept_by(self) -> str:
+        """The column that runs of a sweep are trained with different values of."""
+        return self.main.column
+
     @abstractmethod
     def scale(self, columns: Mapping[str, FloatArray]) -> FloatArray: ...

@@ -69,6 +69,10 @@ class Timescale(SweepLaw):
     def run_columns(self) -> tuple[str, ...]:
         return (*self.cell, "weight_decay")
 
+    @property
+    def swept_by(self) -> str:
+        return "weight_decay"
+
     def with_settings(self, columns: Mapping[str, FloatArray], labels: Labels) -> Mapping[str, FloatArray]:
         """Return the columns with `timescale` and `tokens_per_param`; no timescale where nothing decays.
 

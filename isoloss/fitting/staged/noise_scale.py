@@ -11,7 +11,7 @@ from scipy import stats
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import UnusableData
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.resampling import RUNS_NEEDED
+from isoloss.fitting.resampling import RUNS_NEEDED, correlation_time
 from isoloss.fitting.screening import LeftOut
 from isoloss.fitting.staged.chains import Found, Group, Points, nothing
 from isoloss.laws.noise_scale import (
@@ -218,24 +218,12 @@ def _least_readings(table: RunTable) -> tuple[int, float]:
     if "inverse" not in table.columns and float(np.std(off)) < EXACT:
         return BLOCKS, 1.0
     curve = table.column("curve")
-    memory = float(np.mean([_correlation_time(off[curve == one]) for one in np.unique(curve)]))
+    memory = float(np.mean([correlation_time(off[curve == one]) for one in np.unique(curve)]))
     return max(BLOCKS, int(np.ceil(memory))), memory
 
 
 def _about(values: FloatArray) -> float:
     return max(float(np.mean(np.abs(values))), np.finfo(np.float64).tiny)
-
-
-def _correlation_time(values: FloatArray) -> float:
-    """Return over how many values in time they are correlated, at least 1."""
-    away = values - values.mean()
-    total = float(away @ away)
-    if not total > 0:
-        return 1.0
-    padded = np.fft.rfft(away, 2 * away.size)
-    shares = np.fft.irfft(padded * padded.conj())[1 : away.size] / total
-    ends = np.flatnonzero(shares < 0)
-    return 1.0 + 2.0 * float(shares[: ends[0] if ends.size else shares.size].sum())
 
 
 def _windows(table: RunTable, least: int, memory: float) -> tuple[list[Window], LeftOut]:

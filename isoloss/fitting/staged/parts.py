@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from isoloss.errors import InvalidInput
 from isoloss.fitting.datasets import TableDataset
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.options import FitOptions
@@ -57,13 +55,6 @@ def names_of(table: RunTable, label: str) -> list[str | None]:
         said if said is not None else None if np.isnan(number) else f"{number:.12g}"
         for said, number in zip(table.label(label), numbers, strict=True)
     ]
-
-
-def refuse_doubles(table: RunTable) -> None:
-    """Raise InvalidInput for two rows of one run."""
-    for name, times in Counter(table.run_ids).items():
-        if times > 1:
-            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
 
 
 def origin(law: StagedLaw, table: RunTable, names: Sequence[str | None], asked: FitOptions) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray
 from isoloss.errors import FitFailed, UnusableData
+from isoloss.fitting.estimate import silent
 from isoloss.fitting.one_law import fit_law
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.report import resampled
@@ -160,7 +161,7 @@ def _recipe(read: TableLaw[Any], name: str, number: int, runs: RunTable, asked: 
         return replace(blank, why=why)
     try:
         own = replace(asked, profile=False, resample=None)
-        fit = fit_law(read.name, runs, own, given={}, progress=_silent)
+        fit = fit_law(read.name, runs, own, given={}, progress=silent)
     except (FitFailed, UnusableData) as error:
         return replace(blank, why=f"no law fits it ({error})")
     if fit.verdict == "unidentified":
@@ -189,10 +190,6 @@ def _wide_enough(fit: Fit, compute: FloatArray, loss: FloatArray) -> Fit:
     shown = float(np.std(np.log(law.predict(fit.samples, at))[:, 0])) * stats.norm.ppf((1 + level) / 2)
     needed = expected / shown if shown > 0 else 1.0
     return replace(fit, inflation=float(max(fit.inflation, min(needed, WIDEST * fit.inflation))))
-
-
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""
 
 
 def _parts(recipes: Sequence[Recipe], read: TableLaw[Any], asked: FitOptions) -> list[Part]:

@@ -24,10 +24,10 @@ from isoloss.fitting.staged.parts import (
     assembled,
     names_of,
     origin,
-    refuse_doubles,
     verdict_of,
 )
 from isoloss.fitting.staged.rl_curve import Readings, Sigmoid, asymptote_ends, nearest, resamples
+from isoloss.fitting.table_screening import refuse_doubles
 from isoloss.laws.rl_compute import C_MID, R0, A, B, RLCompute
 from isoloss.observations import RunTable
 from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from isoloss.fitting.datasets import TableDataset
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.one_law import Observations, options_for
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.provenance import provenance
+from isoloss.fitting.provenance import came_from, provenance
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import LeftOut
 from isoloss.fitting.staged.chains import Study
@@ -26,7 +25,7 @@ from isoloss.fitting.staged.rl_compute import fit_rl_compute
 from isoloss.fitting.staged.staged_report import Staged, described
 from isoloss.fitting.staged.steps_to_target import steps_to_target
 from isoloss.fitting.staged.validation import by_moves, validated
-from isoloss.fitting.table_screening import screen_table
+from isoloss.fitting.table_screening import refuse_doubles, screen_table
 from isoloss.laws.noise_scale import NoiseScale
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
@@ -72,7 +71,7 @@ def fit_staged(
         return _previous(apart, previous) or apart
     data, table, dropped = _screened(law, observations, asked, left_out)
     now = provenance(data, asked)
-    if previous is not None and previous.law_name == law.name and _came_from(previous, now):
+    if previous is not None and previous.law_name == law.name and came_from(previous.provenance, now):
         return replace(
             previous, left_out=[*dropped, *(one for one in previous.left_out if one not in dropped)]
         )
@@ -83,10 +82,6 @@ def fit_staged(
     chosen = now if found.convention is None else now | {"convention": found.convention}
     stages = validated(law, table, asked, found, study)
     return described(Staged(law, table, asked, found, stages), chosen, dropped)
-
-
-def _came_from(previous: Fit, now: Mapping[str, Any]) -> bool:
-    return {name: one for name, one in previous.provenance.items() if name != "convention"} == now
 
 
 def _screened(
@@ -113,9 +108,7 @@ def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> Non
     if not isinstance(observations, RunTable):
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
-    for name, times in Counter(observations.run_ids).items():
-        if times > 1:
-            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {times} times")
+    refuse_doubles(observations)
     for option in UNUSED_OPTIONS:
         if getattr(asked, option) not in ({}, None):
             raise InvalidInput(field=option, reason=f"{law.name} is fitted in stages, and has no use for it")

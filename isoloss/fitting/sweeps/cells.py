@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -105,7 +105,7 @@ def screen_sweeps(
     cells: list[Cell] = []
     others: list[Cell] = []
     for rows in _groups([table.column(name) for name in law.cell], known):
-        alike, unlike = _alike(table, axes, rows)
+        alike, unlike = _alike(table, {law.swept_by, *(axis.column for axis in axes)}, rows)
         left_out += unlike
         found = _cell(table, law, axes, alike)
         (cells if found.why_not is None else others).append(found)
@@ -160,11 +160,8 @@ def _swept(table: RunTable, law: SweepLaw, known: Sequence[int]) -> tuple[Axis, 
     return (law.main, *(axis for axis in law.axes[1:] if varies(axis)))
 
 
-def _alike(table: RunTable, axes: Sequence[Axis], rows: Sequence[int]) -> tuple[list[int], LeftOut]:
+def _alike(table: RunTable, swept: Set[str], rows: Sequence[int]) -> tuple[list[int], LeftOut]:
     """Return the runs of a sweep that agree in all other settings as most do, and the rest with what differs."""
-    swept = {axis.column for axis in axes}
-    if "timescale" in swept:
-        swept |= {"weight_decay"}
     kept, left_out = list(rows), []
     for name in (*OTHER_SETTINGS, *OTHER_LABELS):
         if name in swept:

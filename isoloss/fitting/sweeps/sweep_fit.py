@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,11 +12,11 @@ from scipy import stats
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import FitFailed, InvalidInput
 from isoloss.fitting.datasets import Fold, TableDataset, scale_of
-from isoloss.fitting.estimate import BATCH, Progress
+from isoloss.fitting.estimate import BATCH, Progress, silent
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.one_law import Observations, options_for
 from isoloss.fitting.options import FitOptions
-from isoloss.fitting.provenance import provenance
+from isoloss.fitting.provenance import came_from, provenance
 from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import held_names
@@ -25,6 +24,7 @@ from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, screen_sweeps
 from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, own_optima
 from isoloss.fitting.sweeps.sweep_report import described, scored
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
+from isoloss.fitting.table_screening import refuse_doubles
 from isoloss.fitting.units import Units
 from isoloss.laws.power_laws import ON_ONE_LINE, SAME_LOG
 from isoloss.laws.sweep_law import Axis, SweepLaw
@@ -64,7 +64,7 @@ def fit_sweeps(
     data = TableDataset(screened.table, read)
     held_sha256 = TableDataset(held, read).sha256() if held.n_runs else None
     now = provenance(data, asked, held_sha256)
-    if previous is not None and previous.law_name == law.name and _came_from(previous, now):
+    if previous is not None and previous.law_name == law.name and came_from(previous.provenance, now):
         return replace(previous, left_out=screened.left_out)
     progress(0.05, "reading the sweeps")
     law, scores = _supported(law, screened, asked)
@@ -72,10 +72,6 @@ def fit_sweeps(
     estimate = None if "coefficient" in task.missing else _estimate(task, progress)
     found = described(task, estimate, now | {"convention": law.convention}, scores)
     return scored(found, held, law)
-
-
-def _came_from(previous: Fit, now: Mapping[str, Any]) -> bool:
-    return {name: one for name, one in previous.provenance.items() if name != "convention"} == now
 
 
 def _supported(
@@ -91,24 +87,18 @@ def _supported(
     chosen, least = law.under(law.readings[0]), np.inf
     for name in law.readings:
         one = task_of(law.under(name), screened, replace(asked, bootstrap=0))
-        estimate = None if one.missing else _estimate(one, _silent)
+        estimate = None if one.missing else _estimate(one, silent)
         scores[name] = error = None if estimate is None else estimate.left_out_error
         if error is not None and error < least * (1 - WORTH_A_COLUMN):
             chosen, least = one.law, error
     return chosen, scores
 
 
-def _silent(fraction: float, message: str) -> None:
-    """Report progress to nobody."""
-
-
 def _check(law: SweepLaw, observations: Observations, asked: FitOptions) -> None:
     if not isinstance(observations, RunTable):
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
-    for name, count in Counter(observations.run_ids).items():
-        if count > 1:
-            raise InvalidInput(field="select", reason=f"run {name!r} stands in it {count} times")
+    refuse_doubles(observations)
     for option in UNUSED_OPTIONS:
         if getattr(asked, option) not in ({}, None):
             reason = f"{law.name} reads optima off sweeps, and has no use for it"
