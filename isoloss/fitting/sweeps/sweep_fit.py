@@ -135,7 +135,9 @@ def task_of(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
     elif places < (count := 1 + len(own) - len(asked.fix.keys() & set(own))):
         why = f"{places} different sweep{'s' * (places > 1)} for {count} parameters"
         missing = dict.fromkeys((parameter.name for parameter in law.parameters), why)
-    if "coefficient" in missing:  # every sweep still has an optimum of its own, about the part that can be told
+    if (
+        "coefficient" in missing
+    ):  # every sweep still has an optimum of its own, about the part that can be told
         logs = dict(zip([one.name for one in law.parameters[1:]], features.logs, strict=True))
         own = _apart(logs, [*logs])
         absent = frozenset(logs) - frozenset(own)
