@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from isoloss.readings.logged import LoggedRun, Logs
-from isoloss.readings.noise_scales import NoiseScales
 from isoloss.readings.reader import Reader
-from isoloss.readings.rewards import Rewards
+from isoloss.readings.readers import READERS, reader_of
 from isoloss.readings.tabulated import (
     by_runs,
     joined,
@@ -15,9 +12,6 @@ from isoloss.readings.tabulated import (
     table_of_readings,
     tabulated,
 )
-
-READERS: Mapping[str, Reader] = {reader.law: reader for reader in (NoiseScales(), Rewards())}
-"""By the names of laws that take readings in time, what reads them off logged points."""
 
 __all__ = [
     "READERS",
@@ -27,6 +21,7 @@ __all__ = [
     "by_runs",
     "joined",
     "lacking",
+    "reader_of",
     "table_of_readings",
     "tabulated",
 ]

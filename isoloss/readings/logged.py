@@ -75,7 +75,7 @@ class LoggedRun:
         if "step" not in named:
             raise InvalidInput(field="step", reason=f"run {run_id!r} has no such column")
         step = _steps(named.pop("step"))
-        own = step > (-1 if parent is None else parent[1])
+        own = np.ones(step.size, dtype=bool) if parent is None else step > parent[1]
         floats = {name: _floats(name, values, step.size)[own] for name, values in named.items()}
         return cls(run_id, step[own], floats, mapping_of(config, "config"), parent)
 

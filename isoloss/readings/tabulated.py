@@ -16,6 +16,7 @@ from isoloss.observations.tables import LOGGED_BY, LeftOut
 from isoloss.readings.counters import Counter
 from isoloss.readings.logged import LoggedRun, Logs, Parent
 from isoloss.readings.reader import Reader, Readings
+from isoloss.readings.readers import reader_of
 from isoloss.readings.shares import Curves, Stretch, shared_once, whole_curves
 
 MOST_OF_A_CURVE = 4_000
@@ -53,13 +54,13 @@ def tabulated(
     return (joined(tables) if tables else None), left_out
 
 
-def table_of_readings(reader: Reader, runs: Iterable[LoggedRun]) -> RunTable:
-    """Return the readings of runs, which must all have some.
+def table_of_readings(law: str, runs: Iterable[LoggedRun]) -> RunTable:
+    """Return the readings that runs have for a law of readings in time, ready for `isoloss.fit`.
 
-    Raises InvalidInput for two runs of one name and for a parent that is not among them, UnusableData for a run
-    that lacks what the law needs.
+    Raises InvalidInput for another law, for two runs of one name and for a parent that is not among them,
+    UnusableData for a run that lacks what the law needs.
     """
-    logs = logs_of(runs)
+    reader, logs = reader_of(law), logs_of(runs)
     for name in logs.runs:
         why = lacking(reader, name, logs)
         if why is not None:
@@ -117,7 +118,7 @@ def by_runs(left_out: Sequence[dict[str, str]], table: RunTable) -> LeftOut:
         at = sorted(int(step[row]) for row in rows) if run is not None else []
         where = "" if not at else f"step {at[0]}: " if len(at) == 1 else f"steps {at[0]} to {at[-1]}: "
         found.append({"run_id": name, "reason": where + reason})
-    return found
+    return list({(one["run_id"], one["reason"]): one for one in found}.values())
 
 
 @dataclass

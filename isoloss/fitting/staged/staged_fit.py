@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from isoloss.fitting.table_screening import refuse_doubles, screen_table
 from isoloss.laws.noise_scale import NoiseScale
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
+from isoloss.observations.tables import LOGGED_BY
 from isoloss.readings import by_runs
 
 STUDIES: Mapping[str, Study] = {
@@ -87,9 +88,7 @@ def _fitted(
     data, table, held = parted(data, table, asked.holdout, dropped)
     now = provenance(data, asked, held.sha256())
     if previous is not None and previous.law_name == law.name and came_from(previous.provenance, now):
-        return replace(
-            previous, left_out=[*dropped, *(one for one in previous.left_out if one not in dropped)]
-        )
+        return replace(previous, left_out=[*dropped, *_of_stages(previous, table, held.table)])
     progress(0.1, "fitting in stages")
     study = STUDIES[law.name]
     found = study(law, table, asked)
@@ -110,6 +109,12 @@ def _screened(
         table, dropped = readings_of(table, dropped)
         return TableDataset(table, tuple(table.columns)), table, dropped
     return TableDataset(table, law.run_columns), table, dropped
+
+
+def _of_stages(previous: Fit, *tables: RunTable) -> Iterator[dict[str, str]]:
+    """Yield what an earlier fit of the same runs left out of those that had passed the screen."""
+    passed = {name for table in tables for name in (*table.run_ids, *table.label(LOGGED_BY))}
+    return (one for one in previous.left_out if one["run_id"] in passed)
 
 
 def _previous(found: Fit, previous: Fit | None) -> Fit | None:
