@@ -30,8 +30,9 @@ from isoloss.laws.noise_scale import (
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
-WINDOWS = 10
-"""Windows of a training, evenly spaced in the logarithm of the tokens seen."""
+WINDOWS, A_DECADE = 10, 5
+"""Windows of a training, evenly spaced in the logarithm of the tokens seen: so many, or so many a decade where that
+is more. A run that is logged from its first step on has most of its readings in the last few."""
 
 BLOCKS = 8
 """Parts in time of a window that are left out in turn, at most; a window has as many readings or more."""
@@ -246,7 +247,8 @@ def _windows(table: RunTable, least: int, memory: float) -> tuple[list[Window], 
     """Return the windows of every run, of `least` readings, and the readings of runs that have too few for one."""
     tokens, curve = table.column("n_tokens"), table.column("curve").astype(np.int64)
     each = int(np.median(np.bincount(curve)[np.unique(curve)]))
-    count = int(np.clip(each // BLOCKS, 1, WINDOWS))
+    decades = float(np.log10(tokens.max() / tokens.min()))
+    count = int(np.clip(each // BLOCKS, 1, max(WINDOWS, round(A_DECADE * decades))))
     edges = np.geomspace(tokens.min(), tokens.max(), count + 1)
     place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, count - 1)
     windows, few = [], []
