@@ -65,7 +65,7 @@ def _sorted_out(
         elif reader.has_row(run.config, run.summary):
             rows.append(run)
         else:
-            left_out.append({"run_id": run.run_id, "reason": why})
+            left_out.append({"run_id": run.run_id, "reason": f"{why}; nor has it {reader.row}"})
     return logged, rows, left_out
 
 

@@ -51,7 +51,7 @@ def _logged(plan: ImportPlan, map: Mapping[str, str], config: Mapping[str, Any])
     try:
         return LoggedRun.from_columns(
             plan.run_id,
-            {name: np.ma.masked_invalid(column) for name, column in columns.items()},  # type: ignore[no-untyped-call]
+            {name: np.ma.masked_invalid(column) for name, column in columns.items()},
             config={**(said.get("config") or {}), **config},
             parent=None if parent is None else (parent["run_id"], parent["branch_step"]),
         )

@@ -104,9 +104,9 @@ def _check_parent(parent: object) -> None:
 
 
 def _columns_of(columns: Any) -> dict[str, Any]:
-    """Return the columns of a mapping or a frame, which are alike in this: both list their names."""
+    """Return the columns of a mapping or of a frame by their names."""
     try:
-        named = {name: columns[name] for name in columns}
+        named = {name: columns[name] for name in getattr(columns, "columns", columns)}
     except (TypeError, KeyError, IndexError):
         named = {0: None}
     if not all(isinstance(name, str) for name in named):

@@ -21,7 +21,7 @@ from isoloss.laws.noise_scale import (
     gradient_noise,
     squared_gradient,
 )
-from isoloss.observations.counts import number_of
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, number_of
 from isoloss.observations.curves import batch_tokens_of
 from isoloss.readings.reader import Reader, Readings, block_means, without
 
@@ -41,6 +41,7 @@ class NoiseScales(Reader):
     counter = TOKENS
     counts_once = True
     target = "loss"
+    row = "config.n_tokens and a noise scale in config"
 
     def lacking(self, columns: Collection[str], config: Mapping[str, Any]) -> str | None:
         has = {*columns, *(name for name in BATCHES if config.get(name) is not None)}
@@ -76,7 +77,9 @@ class NoiseScales(Reader):
             found = found.where(~np.isnan(ratio))
             found = without(found, found.columns[RATIO] == 0, f"{RATIO} is 0")
         found = without(found, np.isnan(found.columns["n_tokens"]), "the tokens seen by then are not known")
-        return without(found, found.columns["n_tokens"] <= 0, "no token had been seen by then")
+        found = without(found, found.columns["n_tokens"] <= 0, "no token had been seen by then")
+        far = (found.columns["n_tokens"] < LOWEST_COUNT) | (found.columns["n_tokens"] > HIGHEST_COUNT)
+        return without(found, far, f"tokens must lie between {LOWEST_COUNT:g} and {HIGHEST_COUNT:g}")
 
     def averaged(self, readings: Readings, edges: IntArray) -> Readings:
         """Return averages of |G|^2 and of tr(Sigma), before any ratio; of ratios alone medians of 1 / B_simple."""
@@ -97,12 +100,13 @@ def _of_norms(step: IntArray, norms: Mapping[str, FloatArray], counted: FloatArr
     wrong = (found.columns[SMALL_BATCH] <= 0) | (found.columns[SMALL_BATCH] >= found.columns[BIG_BATCH])
     found = without(found, wrong, f"{SMALL_BATCH} must lie above 0 and below {BIG_BATCH}")
     both = [found.columns[name] for name in NORMS]
-    columns = {
-        "n_tokens": found.columns["n_tokens"],
-        GRADIENT: squared_gradient(*both),
-        NOISE: gradient_noise(*both),
-    }
-    return Readings(found.step, columns, found.outcome, found.dropped)
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient, noise = squared_gradient(*both), gradient_noise(*both)
+    columns = {"n_tokens": found.columns["n_tokens"], GRADIENT: gradient, NOISE: noise}
+    found = Readings(found.step, columns, found.outcome, found.dropped)
+    return without(
+        found, ~(np.isfinite(gradient) & np.isfinite(noise)), "the squares of its norms are not finite"
+    )
 
 
 def _with_config(

@@ -47,6 +47,9 @@ class Reader(ABC):
     target: ClassVar[str]
     """Of what the outcome is, as `RunTable.target`."""
 
+    row: ClassVar[str]
+    """The fields, in words, by which a run is a reading itself."""
+
     @abstractmethod
     def lacking(self, columns: Collection[str], config: Mapping[str, Any]) -> str | None:
         """Return what a run with these columns of points lacks, None where they may do."""

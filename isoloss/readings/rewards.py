@@ -23,6 +23,7 @@ class Rewards(Reader):
     counter = COMPUTE
     counts_once = False
     target = REWARD
+    row = "config.compute_flops and summary.reward"
 
     def lacking(self, columns: Collection[str], config: Mapping[str, Any]) -> str | None:  # noqa: ARG002
         if REWARD not in columns:

@@ -43,19 +43,18 @@ def shared_once(run_ids: Sequence[str], parent_of: ParentOf) -> Curves:
     for name, line in lines.items():
         for one in line:
             claims[one.run_id].append((one.last, name))
+    farthest = {name: sorted(of, reverse=True)[:2] for name, of in claims.items()}
     found: Curves = {}
     for name in [*lines, *(one for one in claims if one not in lines)]:
         line = lines.get(name) or _line(name, parent_of)
-        pieces = [
-            piece for one in line for piece in _pieces(one, name, sorted(claims[one.run_id], reverse=True))
-        ]
+        pieces = [piece for one in line for piece in _pieces(one, name, farthest[one.run_id])]
         if pieces or name in lines:
             found[name] = pieces
     return found
 
 
 def _pieces(stretch: Stretch, curve: str, claims: Sequence[tuple[int, str]]) -> list[Stretch]:
-    """Return what a curve has of a stretch that runs claim up to some step each, the farthest one first."""
+    """Return what a curve has of a stretch; `claims` are last steps, with whose, of the two that go farthest."""
     shared = claims[1][0] if len(claims) > 1 else stretch.after
     pieces = []
     if stretch.run_id == curve and shared > stretch.after:

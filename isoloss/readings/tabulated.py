@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ def tabulated(
     left_out: LeftOut = []
     for name, stretches in curves.items():
         try:
-            tables.append(_table(reader, name, store.readings(name, stretches), most, n_params_kind))
+            tables.append(_table(reader, name, store.readings(stretches), most, n_params_kind))
         except (InvalidInput, UnusableData) as error:
             left_out.append({"run_id": name, "reason": str(error)})
     return (joined(tables) if tables else None), left_out
@@ -174,19 +174,16 @@ class _Points:
     begins: dict[str, tuple[int, float]] = field(default_factory=dict)
     at_hand: dict[str, LoggedRun] = field(default_factory=dict)
 
-    def readings(self, name: str, stretches: Sequence[Stretch]) -> Readings:
+    def readings(self, stretches: Sequence[Stretch]) -> Readings:
         """Return the readings of a curve. Raises InvalidInput, and UnusableData where it has none."""
         if not stretches:
             raise UnusableData(reason=NOTHING_OWN)
         parts = [self._read(stretch) for stretch in stretches]
         found = _one_after_the_other(parts)
         if not found.step.size:
-            why = "; ".join(found.dropped) or f"none of its points has {' or '.join(self._asked(name))}"
-            raise UnusableData(reason=f"it has no readings: {why}")
+            why = "".join(f": {one}" for one in found.dropped[:1])
+            raise UnusableData(reason=f"it has no readings of its own{why}")
         return found
-
-    def _asked(self, name: str) -> Iterator[str]:
-        return (one for one in self.logs.columns(name) if one in self.reader.points)
 
     def _read(self, stretch: Stretch) -> Readings:
         run = self._own(stretch.run_id)
@@ -197,12 +194,11 @@ class _Points:
         return self.reader.read(step, columns, counter.at(step), run.config)
 
     def _own(self, run_id: str) -> LoggedRun:
-        if run_id not in self.at_hand:
-            found = self.logs.own(run_id, self.reader.points)
-            self.at_hand[run_id] = found
-            for old in list(self.at_hand)[:-KEPT]:
-                del self.at_hand[old]
-        return self.at_hand[run_id]
+        found = self.at_hand.pop(run_id, None) or self.logs.own(run_id, self.reader.points)
+        self.at_hand[run_id] = found  # the last one is the latest that was asked for
+        for old in list(self.at_hand)[:-KEPT]:
+            del self.at_hand[old]
+        return found
 
     def _counter(self, run: LoggedRun) -> Counter:
         name = self.reader.counter

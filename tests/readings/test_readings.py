@@ -347,3 +347,47 @@ def test_runs_that_make_no_table_are_refused() -> None:
         table_of_readings("chinchilla", [one])
     with pytest.raises(InvalidInput, match="must be a LoggedRun"):
         table_of_readings("noise_scale", [{"step": [1]}])  # type: ignore[list-item]
+
+
+class Frame:
+    """Columns by their names, as data frames have them, which iterate over something else."""
+
+    columns = ("step", "grad_noise_scale")
+
+    def __iter__(self) -> Any:
+        return iter(range(3))
+
+    def __getitem__(self, name: str) -> Any:
+        return {"step": [1, 2, 3], "grad_noise_scale": [5.0, None, 7.0]}[name]
+
+
+def test_a_data_frame_is_as_good_as_a_mapping() -> None:
+    """What says the names of its columns and gives each by its name."""
+    frame = LoggedRun.from_columns("run", Frame(), config={"batch_tokens": 2})
+    table = table_of_readings("noise_scale", [frame])
+    assert table.run_ids == ("run@1", "run@3")
+
+
+def test_numbers_beyond_reason_are_left_out_of_a_fit() -> None:
+    """Norms whose squares overflow, tokens that count nothing."""
+    step = np.arange(1, 3)
+    huge = logged(
+        "run", {**BATCHES, "batch_tokens": 1}, step=step, grad_norm_small=[1e200, 2], grad_norm_big=[1e199, 1]
+    )
+    table = table_of_readings("noise_scale", [huge])
+    assert table.run_ids == ("run@2",)
+    assert "squares of its norms are not finite" in table.notes[0]
+    with pytest.raises(UnusableData, match="tokens must lie between"):
+        table_of_readings(
+            "noise_scale", [logged("run", step=step, tokens=1e33 * step, grad_noise_scale=[1, 2])]
+        )
+
+
+def test_long_curves_share_the_room_that_there_is() -> None:
+    """Each of many curves has fewer readings, and never fewer than the windows need."""
+    step = np.arange(1, 501)
+    columns = {"grad_noise_scale": 5.0 * step}
+    runs = [LoggedRun(f"run-{number}", step, columns, {"batch_tokens": 1.0}) for number in range(200)]
+    assert table_of_readings("noise_scale", runs).n_runs == 200 * 200
+    more = [LoggedRun(f"run-{number}", step, columns, {"batch_tokens": 1.0}) for number in range(300)]
+    assert table_of_readings("noise_scale", more).n_runs == 300 * 160
