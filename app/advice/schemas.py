@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -165,6 +165,25 @@ class SuggestedSchedule(Document):
     reason: str | None = Field(description="Why there is none.", examples=[None])
 
 
+class TimescaleReadings(Document):
+    """The timescale in both readings, which the schedule's mean learning rate joins."""
+
+    reading: Literal["peak", "effective"] = Field(
+        description="The one that `timescale` is.", examples=["peak"]
+    )
+    peak: Real | None = Field(
+        description="B / (lr decay D) with the peak learning rate; null where no schedule is known.",
+        examples=[0.12],
+    )
+    effective: Real | None = Field(
+        description="The same with the mean learning rate, 1 / (decay times the sum of lr): of any schedule.",
+        examples=[0.24],
+    )
+    mean_lr_share: Real | None = Field(
+        description="The mean learning rate of `schedule` as a share of its peak.", examples=[0.5]
+    )
+
+
 class Cost(Document):
     """What the run takes; null for what the constraints do not tell."""
 
@@ -226,6 +245,9 @@ class RecommendationDocument(AdviceDocument):
     )
     timescale: Quantity | None = Field(
         None, description="The share of the run over which weights are averaged: B / (lr decay D)."
+    )
+    timescale_readings: TimescaleReadings | None = Field(
+        None, description="Which learning rate that is of, and the timescale of the other one."
     )
     predicted_loss: Quantity | None = Field(None, description="The loss to expect of a run that is well set.")
     schedule: SuggestedSchedule | None = Field(None, description="The schedule.")

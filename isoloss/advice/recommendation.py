@@ -13,11 +13,12 @@ from isoloss.advice.progress import part
 from isoloss.advice.quantities import Quantity, predicted
 from isoloss.advice.wanted import Wanted, wanted
 from isoloss.arrays import FloatArray
-from isoloss.errors import FitFailed, InvalidInput, Unidentified, UnusableData
+from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, Unidentified, UnusableData
 from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.staged.chains import group_rows
 from isoloss.observations import RunTable
+from isoloss.schedules import schedule_from_spec
 
 LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla")
 """The fits that a recommendation rests on."""
@@ -43,7 +44,8 @@ class Recommendation:
     """Settings of a run of `n_params` and `n_tokens`; a quantity is missing where the runs do not determine it.
 
     `quantities` by name, `reasons` why others are missing and `wanted` the runs that would determine them;
-    `schedule` is a declaration, or None; `cost` what the run takes; `fits` what all of it rests on.
+    `schedule` is a declaration, or None, and `mean_lr_share` the mean of its learning rate as a share of the peak;
+    `cost` what the run takes; `fits` what all of it rests on.
     """
 
     n_params: float
@@ -56,6 +58,7 @@ class Recommendation:
     cost: Mapping[str, float | None]
     warnings: Sequence[str]
     fits: Mapping[str, Fit] = field(repr=False)
+    mean_lr_share: float | None = None
 
     NAMES = (
         "peak_lr",
@@ -84,10 +87,22 @@ class Recommendation:
                 "value": None if self.schedule is None else dict(self.schedule),
                 "reason": self.reasons.get("schedule"),
             },
+            "timescale_readings": self._timescale_readings(),
             "cost": dict(self.cost),
             "wanted": [one.as_dict() for one in self.wanted],
             "warnings": list(self.warnings),
         }
+
+    def _timescale_readings(self) -> dict[str, Any] | None:
+        """Return the timescale of the peak and of the mean learning rate, null where no schedule joins them."""
+        tau, share = self.quantities.get("timescale"), self.mean_lr_share
+        if tau is None:
+            return None
+        value, effective = float(np.exp(tau.log_value)), _is_effective(tau)
+        other = None if share is None else value * share if effective else value / share
+        peak, mean = (other, value) if effective else (value, other)
+        reading = "effective" if effective else "peak"
+        return {"reading": reading, "peak": peak, "effective": mean, "mean_lr_share": share}
 
 
 def recommend(
@@ -103,8 +118,9 @@ def recommend(
 
     `runs` are finished runs (`isoloss.read_runs`); `constraints` as in `Constraints`; `options` those of fits
     (`bootstrap`, `level`, `seed`, `target`). Every resample goes through the whole chain: batch and learning rate,
-    the timescale, and the weight decay lambda = B / (eta tau D) that follows (laws.md 3). Raises InvalidInput for
-    what contradicts itself, UnusableData where no run can be used at all.
+    the timescale, and the weight decay lambda = B / (eta tau D) that follows, eta the peak or the mean learning
+    rate as the timescale's reading says (laws.md 3). Raises InvalidInput for what contradicts itself, UnusableData
+    where no run can be used at all.
     """
     size, data = positive(n_params, "n_params"), positive(n_tokens, "n_tokens")
     limits, asked = Constraints.of(constraints), FitOptions.from_mapping(options)
@@ -114,11 +130,13 @@ def recommend(
     target = {"n_params": size, "n_tokens": data}
     quantities = _chain(fits, target, limits, reasons)
     schedule = _schedule(runs, quantities, data, reasons)
+    share = _mean_share(schedule)
+    _add_weight_decay(quantities, data, share, reasons)
     cost = limits.cost(size, data)
     lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in _used(quantities)})
     warnings = [*limits.broken(cost), *_warnings(quantities, limits, fits)]
     return Recommendation(
-        size, data, asked.level, quantities, reasons, lacking, schedule, cost, warnings, fits
+        size, data, asked.level, quantities, reasons, lacking, schedule, cost, warnings, fits, share
     )
 
 
@@ -174,7 +192,6 @@ def _chain(
         except (Unidentified, InvalidInput) as error:
             reasons[name] = f"{law}: {error.fields.get('reason', error)}"
     _limit_batch(found, fits, limits, reasons)
-    _add_weight_decay(found, target["n_tokens"], reasons)
     return found
 
 
@@ -230,7 +247,23 @@ def _valley(fits: Mapping[str, Fit]) -> Valley | None:
     return None
 
 
-def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict[str, str]) -> None:
+def _is_effective(tau: Quantity) -> bool:
+    """Return whether a timescale is that of the mean learning rate, not of the peak."""
+    return tau.basis[0].fit.law.convention == "effective"
+
+
+def _mean_share(schedule: Mapping[str, Any] | None) -> float | None:
+    """Return the mean learning rate of a schedule as a share of its peak; None where it does not say."""
+    try:
+        return None if schedule is None else schedule_from_spec(schedule).mean_share
+    except InvalidSchedule:
+        return None
+
+
+def _add_weight_decay(
+    found: dict[str, Quantity], n_tokens: float, share: float | None, reasons: dict[str, str]
+) -> None:
+    """Add the weight decay that the timescale asks for; `share` is the recommended schedule's mean of its peak."""
     parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
     lacking = [name for name, one in parts.items() if one is None]
     if lacking:
@@ -239,9 +272,14 @@ def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict
         )
         return
     batch, rate, tau = (one for one in parts.values() if one is not None)
+    if _is_effective(tau) and share is None:
+        why = "the timescale is that of the mean learning rate, and no schedule is known"
+        reasons["weight_decay"] = f"{why}: {reasons['schedule']}" if "schedule" in reasons else why
+        return
+    log_share = float(np.log(share)) if share is not None and _is_effective(tau) else 0.0
 
     def decay(b: Any, eta: Any, timescale: Any) -> Any:
-        return b - eta - timescale - np.log(n_tokens)
+        return b - eta - log_share - timescale - np.log(n_tokens)
 
     found["weight_decay"] = Quantity(
         decay(batch.log_value, rate.log_value, tau.log_value),

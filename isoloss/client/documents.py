@@ -181,6 +181,15 @@ class Advice(TypedDict):
     finished_at: NotRequired[str | None]
 
 
+class TimescaleReadings(TypedDict):
+    """The timescale in both readings."""
+
+    reading: str
+    peak: float | None
+    effective: float | None
+    mean_lr_share: float | None
+
+
 class Recommendation(Advice):
     """How a run is best set."""
 
@@ -191,6 +200,7 @@ class Recommendation(Advice):
     batch_tokens: NotRequired[Quantity | None]
     critical_batch_tokens: NotRequired[Quantity | None]
     timescale: NotRequired[Quantity | None]
+    timescale_readings: NotRequired[TimescaleReadings | None]
     predicted_loss: NotRequired[Quantity | None]
     schedule: NotRequired[SuggestedSchedule | None]
     cost: NotRequired[Cost | None]

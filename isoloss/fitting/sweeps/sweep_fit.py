@@ -20,7 +20,7 @@ from isoloss.fitting.provenance import came_from, provenance
 from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import held_names
-from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, screen_sweeps, sweeps_of
+from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, read_for, screen_sweeps, sweeps_of
 from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, own_optima
 from isoloss.fitting.sweeps.sweep_report import described, scored
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
@@ -58,6 +58,7 @@ def fit_sweeps(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
+    law = read_for(law, observations, asked.gate)
     fitted, held = _split(observations, law, asked)
     screened = screen_sweeps(fitted, law, left_out, asked.gate)
     read = (*law.run_columns, *(axis.column for axis in law.axes), *OTHER_SETTINGS)
@@ -135,7 +136,9 @@ def task_of(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
     elif places < (count := 1 + len(own) - len(asked.fix.keys() & set(own))):
         why = f"{places} different sweep{'s' * (places > 1)} for {count} parameters"
         missing = dict.fromkeys((parameter.name for parameter in law.parameters), why)
-    if "coefficient" in missing:  # every sweep still has an optimum of its own, about the part that can be told
+    if (
+        "coefficient" in missing
+    ):  # every sweep still has an optimum of its own, about the part that can be told
         logs = dict(zip([one.name for one in law.parameters[1:]], features.logs, strict=True))
         own = _apart(logs, [*logs])
         absent = frozenset(logs) - frozenset(own)
