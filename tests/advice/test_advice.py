@@ -256,13 +256,24 @@ def test_the_weight_decay_goes_with_the_reading_of_the_timescale() -> None:
     """Of the mean learning rate, B / (mean tau D): as of the peak where all runs have the shape that is asked."""
     one = isoloss.recommend(scheduled([0.5] * 8), **TARGET, bootstrap=50).as_dict()
     several = isoloss.recommend(scheduled([0.5, 0.9] * 4), **TARGET, bootstrap=50).as_dict()
-    assert [said["timescale_readings"]["reading"] for said in (one, several)] == ["peak", "effective"]
     assert several["weight_decay"]["value"] == pytest.approx(one["weight_decay"]["value"], rel=0.02)
-    for said in (one, several):
-        told = said["timescale_readings"]
-        assert told[told["reading"]] == pytest.approx(said["timescale"]["value"])
-        assert told["peak"] == pytest.approx(told["effective"] * told["mean_lr_share"])
-        assert told["mean_lr_share"] == pytest.approx(0.5, rel=1e-3)
+    of_peak, (of_mean,) = one["timescale"], one["timescale"]["readings"]
+    assert of_mean["at"] == {"learning_rate": "mean", "mean_lr_share": pytest.approx(0.5, rel=1e-3)}
+    assert of_mean["value"] == pytest.approx(of_peak["value"] / of_mean["at"]["mean_lr_share"])
+    assert of_mean["value"] == pytest.approx(several["timescale"]["value"], rel=0.02)
+    assert several["timescale"]["readings"][0]["at"]["learning_rate"] == "peak"
+    assert several["timescale"]["readings"][0]["value"] == pytest.approx(of_peak["value"], rel=0.02)
+
+
+def test_a_published_timescale_enters_in_the_reading_of_the_runs() -> None:
+    """It is of the peak of linear decay, whose mean is half: twice as large where runs are read on the mean."""
+    peak, mean = (
+        isoloss.recommend(
+            scheduled(shares), **TARGET, bootstrap=50, priors=["power_lines.timescale"]
+        ).as_dict()["timescale"]["prior"]["value"]
+        for shares in ([0.5] * 8, [0.5, 0.9] * 4)
+    )
+    assert mean == pytest.approx(2 * peak)
 
 
 def test_a_timescale_of_the_mean_gives_no_weight_decay_without_a_schedule() -> None:
@@ -271,4 +282,4 @@ def test_a_timescale_of_the_mean_gives_no_weight_decay_without_a_schedule() -> N
     said = isoloss.recommend(runs, **TARGET, bootstrap=50).as_dict()
     assert said["weight_decay"]["value"] is None
     assert "no schedule is known: they have cosine, linear" in said["weight_decay"]["reason"]
-    assert said["timescale_readings"]["peak"] is None
+    assert said["timescale"]["readings"] == []
