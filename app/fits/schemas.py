@@ -181,7 +181,8 @@ class Options(BasicOptions):
     gate: dict[str, bool] = Field(
         default_factory=dict,
         description="Checks of finished runs that are switched off by false: `units`, `duplicates`, `mixed_data`, "
-        "`under_annealed`, `diverged`, `tuned` (a run that another one beats that differs in its settings alone).",
+        "`under_annealed`, `mixed_shapes`, `diverged`, `tuned` (a run that another one beats that differs in its "
+        "settings alone).",
         examples=[{"tuned": False}],
     )
 

@@ -670,3 +670,30 @@ def test_laws_of_readings_say_which_points_they_need(client: httpx.Client) -> No
         "points of grad_noise_scale (B_simple in tokens), or of grad_norm_small"
     )
     assert laws["rl_compute"][0] == "points of reward and compute_flops, the compute spent so far"
+
+
+def test_declared_schedules_say_which_timescale_is_read(api: Api, client: httpx.Client, project: str) -> None:
+    """Linear decay and a late cooldown are read on the mean learning rate, which the schedules give."""
+    table = decays(sites=SWEPT, shares=[0.5, 0.9] * (len(SWEPT) // 2))
+    shapes = {0.5: {"kind": "linear"}, 0.9: {"kind": "wsd", "decay_start": 80_000}}
+    for row, name in enumerate(table.run_ids):
+        config = {column: float(values[row]) for column, values in table.columns.items()}
+        shape = shapes[config.pop("mean_lr_share")]
+        config |= {column: round(config[column]) for column in ("n_params", "n_tokens", "batch_tokens")}
+        said = {"n_params_kind": "non_embedding", "weight_decay_kind": "lr_scaled"}
+        run = {
+            "name": name,
+            "status": "finished",
+            "config": {**config, **said},
+            "schedule": {**shape, "total_steps": 100_000, "peak_lr": config["peak_lr"]},
+            "summary": {"final_loss": float(table.outcome[row])},
+        }
+        assert client.put(f"{project}/runs/{name}", json=run).status_code == 201
+    asked = {"law": "timescale", "select": {"all": True}, "options": {"bootstrap": 20}}
+    shown = _fitted(api, client, project, asked)
+    assert shown["provenance"]["convention"] == "effective"
+    assert {one["name"]: one["value"] for one in shown["parameters"]} == pytest.approx(
+        {"coefficient": 1.1, "exponent": -0.5}, rel=1e-3
+    )
+    readings = next(law for law in client.get("/v1/laws").json()["items"] if law["name"] == "timescale")
+    assert list(readings["conventions"]) == ["supported", "peak", "effective"]

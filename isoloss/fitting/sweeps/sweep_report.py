@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +68,7 @@ def described(
         metrics=_metrics(task, told),
         holdout=None if told is None else _holdout(task, told),
         groups=_groups(task, estimate),
-        derived=[] if told is None else [*_derived(task, told), *_along_valleys(task, told)],
+        derived=[] if told is None else list(_all_derived(task, told, parameters)),
         diagnostics=_diagnostics(task, estimate) | {"readings": dict(readings)},
         left_out=task.screened.left_out,
         verdict=verdict,
@@ -284,6 +284,22 @@ def _along_valleys(task: SweepTask, estimate: SweepEstimate) -> Iterator[Derived
         values = -members[:, 0, number] / members[:, 0, 0]
         interval = resampled(values, task.asked.level, value, _inflation(task, estimate))[1]
         yield Derived(f"{main}.exponent_{axis.column}", "1", value, interval)
+
+
+def _all_derived(
+    task: SweepTask, estimate: SweepEstimate, parameters: Sequence[ParameterEstimate]
+) -> Iterator[Derived]:
+    yield from _derived(task, estimate)
+    yield from _along_valleys(task, estimate)
+    yield from _other_readings(task, parameters)
+
+
+def _other_readings(task: SweepTask, parameters: Sequence[ParameterEstimate]) -> Iterator[Derived]:
+    """Yield the coefficient in other readings of the law, of which these sweeps say what they are."""
+    (one,) = (one for one in parameters if one.name == "coefficient")
+    for name, factor in task.law.other_readings(task.screened.runs().columns).items():
+        ends = None if one.interval is None else (one.interval[0] * factor, one.interval[1] * factor)
+        yield Derived(name, one.unit, None if one.value is None else one.value * factor, ends)
 
 
 def _cost_of_factor_two(estimate: SweepEstimate) -> float:
