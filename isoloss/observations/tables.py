@@ -31,6 +31,9 @@ WHY_LEFT_OUT = {
 
 COMPUTE = "compute_flops"
 
+LOGGED_BY = "logged_by"
+"""The label that names the run whose logged points a row is, or is a mean of; rows that are runs have none."""
+
 FOLLOWING: Mapping[str, tuple[float, tuple[str, ...]]] = {
     COMPUTE: (6.0, ("n_params", "n_tokens")),
     "batch_tokens": (1.0, ("batch_sequences", "sequence_length")),
