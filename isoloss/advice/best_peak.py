@@ -14,6 +14,8 @@ from isoloss.fitting import Fit
 from isoloss.fitting.ranges import SAME_PEAK
 from isoloss.schedules import schedule_from_spec
 
+OTHER_RATES = ("end_lr", "second_lr", "warmup_start_lr")
+
 PEAKS = 25
 """Peak learning rates that are tried, evenly spaced in logarithms between the least and the largest fitted one."""
 
@@ -33,9 +35,10 @@ class BestPeak:
 def best_peak(fit: Fit, schedule: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> BestPeak:
     """Return the peak learning rate of a declared schedule at which a fit predicts the least final loss.
 
-    `schedule` is a declaration whose `peak_lr` is what is searched; between the tried peaks the loss is a parabola
-    in the logarithm. Every resample of the fit has its own best. Raises InvalidInput for a law that does not carry
-    over peaks and Unidentified where the best lies beyond those that were fitted: a trend outside is no optimum.
+    `schedule` is a declaration whose `peak_lr` is what is searched: where it has one, its other learning rates go
+    along with it. Between the tried peaks the loss is a parabola in the logarithm. Every resample of the fit has
+    its own best. Raises InvalidInput for a law that does not carry over peaks, and Unidentified where the best lies
+    beyond those that were fitted: a trend outside is no optimum.
     """
     if not getattr(fit.law, "carries_over_peaks", False):
         raise InvalidInput(field="fit", reason=f"{fit.law_name} does not carry over peak learning rates")
@@ -65,10 +68,16 @@ def _final_losses(
     fit: Fit, spec: Mapping[str, Any], peak_lr: float, config: Mapping[str, Any] | None
 ) -> FloatArray:
     """Return the log loss at the end, (1 + resamples,), the estimate first."""
-    schedule = schedule_from_spec({**spec, "peak_lr": peak_lr})
+    schedule = schedule_from_spec(_at_peak(spec, peak_lr))
     asked = {"schedule": schedule, "steps": np.array([schedule.total_steps]), "config": config}
     centre, members = fit.log_members(asked)
     return np.concatenate([centre, members[:, 0]])
+
+
+def _at_peak(spec: Mapping[str, Any], peak_lr: float) -> dict[str, Any]:
+    times = peak_lr / spec["peak_lr"] if spec.get("peak_lr") else 1.0
+    along = {name: spec[name] * times for name in OTHER_RATES if spec.get(name) is not None}
+    return {**spec, **along, "peak_lr": peak_lr}
 
 
 def _least(logs: FloatArray, losses: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from isoloss.advice.best_peak import best_peak
 from isoloss.advice.quantities import Basis, Quantity, interval_of, is_of_mean, predicted, reason_of
+from isoloss.advice.suggested_schedule import drawn_out, kind_of, why_none
 from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed, InvalidInput, Unidentified, UnusableData
 from isoloss.fitting import Fit, fit
@@ -73,7 +74,7 @@ def of_curves(
     curves: Sequence[Curve],
     target: Mapping[str, float],
     main: Fit | None,
-    kind: str | None,
+    runs: RunTable,
     options: Mapping[str, Any],
     progress: Progress | None,
 ) -> Found:
@@ -87,12 +88,15 @@ def of_curves(
         return [
             _refused("effective_lr", at, "the curves state no batch_tokens: their horizon is not known")
         ], {}
-    at |= {"n_tokens": target["n_tokens"], "schedule": kind or USUAL_SCHEDULE}
+    kind = USUAL_SCHEDULE if why_none(runs) else kind_of(runs)
+    steps = max(2, round(target["n_tokens"] / one.batch_tokens))
+    schedule = drawn_out(runs, steps, one.schedule.peak_lr, kind)
+    at |= {"n_tokens": target["n_tokens"], "schedule": schedule["kind"]}
     try:
         found = fit("effective_lr", chosen, progress=progress, **options)
     except (UnusableData, FitFailed, InvalidInput) as error:
         return [_refused("effective_lr", at, str(error.fields.get("reason", error)))], {}
-    return [_best_peak(found, chosen, at, main)], {"effective_lr": found}
+    return [_best_peak(found, chosen, schedule, at, main)], {"effective_lr": found}
 
 
 def alike(curves: Sequence[Curve]) -> list[Curve]:
@@ -106,15 +110,12 @@ def alike(curves: Sequence[Curve]) -> list[Curve]:
     return []
 
 
-def _best_peak(found: Fit, curves: Sequence[Curve], at: Mapping[str, Any], main: Fit | None) -> Reading:
-    steps = max(2, round(at["n_tokens"] / at["batch_tokens"]))
-    warmup = int(np.median([curve.schedule.warmup_steps for curve in curves]))
-    spec = {"kind": at["schedule"], "total_steps": steps, "warmup_steps": min(warmup, steps - 1)}
-    if at["schedule"] == "wsd":
-        spec["decay_start"] = max(spec["warmup_steps"], steps * 4 // 5)
+def _best_peak(
+    found: Fit, curves: Sequence[Curve], schedule: Mapping[str, Any], at: Mapping[str, Any], main: Fit | None
+) -> Reading:
     decays = {curve.weight_decay for curve in curves}
     try:
-        best = best_peak(found, spec, {"weight_decay": decays.pop()} if len(decays) == 1 else None)
+        best = best_peak(found, schedule, {"weight_decay": decays.pop()} if len(decays) == 1 else None)
     except (Unidentified, InvalidInput) as error:
         return _refused("effective_lr", at, reason_of(error))
     return Reading(
@@ -124,10 +125,10 @@ def _best_peak(found: Fit, curves: Sequence[Curve], at: Mapping[str, Any], main:
         best.log_value,
         best.log_samples,
         _beside(main, at),
-        (Basis(found, max(1.0, steps / _longest(curves))),),
-        None
-        if not best.on_edge
-        else f"at {best.on_edge:.0%} of resamples it is the least or largest peak trained",
+        (Basis(found, max(1.0, schedule["total_steps"] / _longest(curves))),),
+        f"at {best.on_edge:.0%} of resamples it is the least or largest peak trained"
+        if best.on_edge
+        else None,
     )
 
 

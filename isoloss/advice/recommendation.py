@@ -15,6 +15,7 @@ from isoloss.advice.progress import part
 from isoloss.advice.published import PUBLISHED, chosen_priors
 from isoloss.advice.quantities import Quantity
 from isoloss.advice.readings import Reading, of_critical_batch, of_curves, of_other_timescale
+from isoloss.advice.suggested_schedule import drawn_out, why_none
 from isoloss.advice.wanted import Wanted, wanted
 from isoloss.advice.width import Shape, shape_of, width_rule
 from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, UnusableData
@@ -129,7 +130,7 @@ def recommend(
     add_weight_decay(quantities, data, share, reasons)
     shape = shape_of(runs, size, limits)
     told = part(progress, len(LAWS_ASKED), n_parts, "effective_lr")
-    by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), _kind(runs), options, told)
+    by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), runs, options, told)
     told = part(progress, n_parts - 1, n_parts, "noise_scale")
     by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
     readings = {
@@ -190,26 +191,14 @@ def _schedule(
     runs: RunTable, quantities: Mapping[str, Quantity], n_tokens: float, reasons: dict[str, str]
 ) -> dict[str, Any] | None:
     """Return the schedule of the runs, drawn out to the target; None where they state none, or several."""
-    kind = _kind(runs)
-    if kind is None:
-        kinds = _kinds(runs)
-        reasons["schedule"] = (
-            "the runs state no schedule" if not kinds else f"they have {', '.join(sorted(kinds))}"
-        )
+    why = why_none(runs)
+    if why is None and not {"batch_tokens", "peak_lr"} <= quantities.keys():
+        why = "it needs a batch and a peak learning rate"
+    if why is not None:
+        reasons["schedule"] = why
         return None
-    if not {"batch_tokens", "peak_lr"} <= quantities.keys():
-        reasons["schedule"] = "it needs a batch and a peak learning rate"
-        return None
-    steps = max(2, round(n_tokens / float(np.exp(quantities["batch_tokens"].log_value))))
-    share = runs.column("warmup_share")
-    warmup = 0 if np.isnan(share).all() else round(float(np.nanmedian(share)) * steps)
-    peak = float(np.exp(quantities["peak_lr"].log_value))
-    return {
-        "kind": kind,
-        "total_steps": steps,
-        "warmup_steps": min(warmup, steps - 1),
-        "peak_lr": peak,
-    }
+    batch, peak = (float(np.exp(quantities[name].log_value)) for name in ("batch_tokens", "peak_lr"))
+    return drawn_out(runs, max(2, round(n_tokens / batch)), peak)
 
 
 def _mean_lr_share(schedule: Mapping[str, Any] | None) -> float | None:
@@ -218,16 +207,6 @@ def _mean_lr_share(schedule: Mapping[str, Any] | None) -> float | None:
         return None if schedule is None else schedule_from_spec(schedule).mean_share
     except InvalidSchedule:
         return None
-
-
-def _kinds(runs: RunTable) -> set[str]:
-    return {kind for kind in runs.label("schedule_kind") if kind is not None}
-
-
-def _kind(runs: RunTable) -> str | None:
-    """Return the kind of schedule that all runs have which state one; None where they state none, or several."""
-    kinds = _kinds(runs)
-    return kinds.pop() if len(kinds) == 1 else None
 
 
 def _used(quantities: Mapping[str, Quantity]) -> set[str]:

@@ -44,6 +44,9 @@ SUMMARY_FIELDS = {"loss": "final_loss", "val_loss": "final_val_loss", "reward": 
 """Where the summary of a finished run has what a fit is asked to target."""
 
 
+STARTS = {"decay_start": "decay_start_share", "switch_step": "switch_share"}
+"""Steps of a schedule, and the columns that have them as shares of all steps."""
+
 SUMMARY_COLUMNS = ("steps_to_target", "target_loss")
 """What a summary says beside the outcome: columns of their own."""
 
@@ -192,7 +195,7 @@ def _of_summary(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _of_schedule(run: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of its steps that a run's schedule warms up, and its end and its mean as shares of its peak.
+    """Return where the parts of a run's schedule begin as shares of its steps, its end and mean of its peak.
 
     The mean is over s = 1..total_steps, exactly.
     """
@@ -204,6 +207,11 @@ def _of_schedule(run: Mapping[str, Any]) -> dict[str, float]:
         "warmup_share": schedule.warmup_steps / total,
         "final_lr_share": float(schedule.lr(np.array([total]))[0]) / schedule.peak_lr,
         "mean_lr_share": schedule.mean_share,
+        **{
+            name: run["schedule"][field] / total
+            for field, name in STARTS.items()
+            if run["schedule"].get(field) is not None
+        },
     }
 
 
@@ -219,7 +227,8 @@ def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ..
 def _texts(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from (run.get("config") or {}).items()
     yield from ((name, run.get(name)) for name in ("status", "recipe"))
-    yield "schedule_kind", (run.get("schedule") or {}).get("kind")
+    schedule = run.get("schedule") or {}
+    yield from (("schedule_kind", schedule.get("kind")), ("decay_shape", schedule.get("decay_shape")))
 
 
 def _with_count(config: Mapping[str, float], count: float | None) -> dict[str, float]:

@@ -186,3 +186,15 @@ def test_the_cheapest_runs_that_would_tell_a_critical_batch_are_listed() -> None
     assert len({one["n_tokens"] for one in wanted["runs"]}) == 4
     assert {one["n_params"] for one in wanted["runs"]} == {SITES[0][0]}
     assert wanted["compute_flops"] < 0.02 * said["cost"]["compute_flops"]
+
+
+@with_lr_scheduling
+def test_other_learning_rates_go_along_with_the_peak_that_is_searched() -> None:
+    """A decay to a tenth of each peak is another question than one to a fixed learning rate."""
+    fit = isoloss.fit("effective_lr", curves(), bootstrap=0, resample=None)
+    warmed = {"kind": "wsd", "total_steps": 50_000, "warmup_steps": 300, "decay_start": 40_000}
+    tenth = best_peak(fit, {**warmed, "peak_lr": 1e-3, "end_lr": 1e-4})
+    again = best_peak(fit, {**warmed, "peak_lr": 5e-4, "end_lr": 5e-5})
+    fixed = best_peak(fit, {**warmed, "end_lr": 1e-4})
+    assert tenth.log_value == pytest.approx(again.log_value)
+    assert tenth.log_value != pytest.approx(fixed.log_value, abs=1e-3)
