@@ -22,10 +22,12 @@ _ROOMS = {
     "IsolossError": "isoloss.errors",
     "LAWS": "isoloss.laws",
     "Prediction": "isoloss.fitting",
+    "Recorder": "isoloss.client",
     "RunTable": "isoloss.observations",
     "Schedule": "isoloss.schedules",
     "compare": "isoloss.fitting",
     "fit": "isoloss.fitting",
+    "init": "isoloss.client",
     "iso_flop_profile": "isoloss.advice",
     "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
@@ -43,11 +45,13 @@ __all__ = [
     "Fit",
     "IsolossError",
     "Prediction",
+    "Recorder",
     "RunTable",
     "Schedule",
     "__version__",
     "compare",
     "fit",
+    "init",
     "iso_flop_profile",
     "pareto",
     "read_curves",
@@ -58,7 +62,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from isoloss.advice import iso_flop_profile, pareto, recommend
-    from isoloss.client import ApiError, Client
+    from isoloss.client import ApiError, Client, Recorder, init
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
     from isoloss.importers import read_curves, read_runs

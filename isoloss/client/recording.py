@@ -1,0 +1,353 @@
+"""The two threads behind a recorder: one writes what was logged to the spool, the other sends the spool.
+
+They are two so that a service that is slow or gone never keeps a point from the disk. The training's thread gives
+and reads plain attributes alone: it takes no lock that a signal's handler, which runs inside it, could wait for.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import IO, Any
+
+from isoloss.client import spool as spools
+from isoloss.client.backlog import MOST_SPOOL_BYTES, Backlog
+from isoloss.client.captures import Kept
+from isoloss.client.messages import Messages
+from isoloss.client.operations import Operation, points
+from isoloss.client.progress import Progress
+from isoloss.client.readings import MAX_STEP, Readings, Row
+from isoloss.client.retries import RetryPolicy
+from isoloss.client.sender import Sender, Stopped
+from isoloss.client.session import Client
+from isoloss.client.spool import SEGMENT_BYTES, Identity, Spool
+from isoloss.errors import IsolossError
+from isoloss.notes import counted
+from isoloss.schedules import Schedule
+
+WRITE_EVERY_S = 0.5
+SEND_EVERY_S = 1.0
+LOCK_WITHIN_S = 10.0
+MOST_AT_ONCE = 50_000
+REQUEST_TIMEOUT_S = 10.0
+PAUSES = RetryPolicy(retries=2**31, first_pause_s=0.5, longest_pause_s=30.0, longest_wait_s=300.0)
+
+Connect = Callable[[], Client]
+
+
+@dataclass(frozen=True)
+class Change:
+    """In the queue: operations between the points, `schedule` if it is another from here on, a mark to reach."""
+
+    operations: tuple[Operation, ...] = ()
+    schedule: Schedule | None = None
+    mark: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recording is told at its start. `connect` None: nothing is sent.
+
+    `may_exist`: the run may have points already, so that its first step says where it goes on.
+    """
+
+    identity: Identity
+    root: Path
+    connect: Connect | None
+    schedule: Schedule | None = None
+    may_exist: bool = False
+    most_bytes: int = MOST_SPOOL_BYTES
+
+
+@dataclass
+class Recording:
+    """Takes what is logged out of `queue`; ends when `closing` is set and all is written and sent, or given up."""
+
+    plan: Plan
+    messages: Messages
+    queue: deque[tuple[Any, Any]] = field(default_factory=deque)
+    skipped: int = 0  # records that came while the queue was full
+    closing: bool = False
+    hurry: bool = False
+    accepts: bool = True
+    reached: int = 0  # the highest mark before which all is in the backlog
+    written: bool = False
+    gave_up: bool = False
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self._readings = Readings(self.messages, self.plan.schedule)
+        self._progress = Progress()
+        self._may_exist = self.plan.may_exist
+        self._wake_writer: SimpleQueue[None] = SimpleQueue()
+        self._wake_sender: SimpleQueue[None] = SimpleQueue()
+        self._lock_file: IO[str] | None = None
+        self._sender: Sender | None = None
+        self._backlog: Backlog | None = None
+        self._taken = self._appended = self._sent_through = 0  # rounds of the writing thread
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(work,), name=f"isoloss-{name}", daemon=True)
+            for name, work in (("write", self._write), ("send", self._send))
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Let both threads look at once; safe in a signal's handler."""
+        self.hurry = True
+        self._wake_writer.put(None)
+        self._wake_sender.put(None)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing more will be sent soon: all is, or the service is not there, or none is wanted."""
+        return self.ended or self.gave_up or not self.accepts or self._sent_through == self._taken
+
+    def let_go(self) -> None:
+        """In a forked child: close what is the parent's."""
+        for file in (self._lock_file, None if self._backlog is None else self._backlog.spool):
+            if file is not None:
+                file.close()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:  # a fault of ours must not go on in silence, nor reach the training
+            self.messages.warn(
+                "fault", f"recording stopped on a fault of its own ({type(error).__name__}: {error})"
+            )
+            self.accepts, self.gave_up, self.written = False, True, True
+        finally:
+            if work == self._send:
+                self.ended = True
+
+    # The writing thread.
+
+    def _write(self) -> None:
+        backlog = self._open()
+        if backlog is None:
+            return
+        self._backlog = backlog
+        self._wake_sender.put(None)
+        while True:
+            closing = self.closing
+            self._taken += bool(self.queue)
+            operations, mark = self._take()
+            backlog.append(operations)
+            self.reached = max(self.reached, mark)
+            if self._appended != self._taken:
+                self._appended = self._taken
+                self._wake_sender.put(None)
+            if closing and not self.queue:
+                break
+            if not self.queue or self._waits_for_device():
+                _wait(self._wake_writer, 0.02 if closing else WRITE_EVERY_S)
+        self.written = True
+        self._wake_sender.put(None)
+
+    def _open(self) -> Backlog | None:
+        plan = self.plan
+        folder = plan.identity.folder_in(plan.root)
+        try:
+            self._lock_file = self._locked(folder)
+            if self._lock_file is None:
+                self.accepts = False
+                self.messages.warn(
+                    "lock", f"another process is recording this run in {folder}; this one records nothing"
+                )
+                return None
+            segment_bytes = max(min(SEGMENT_BYTES, plan.most_bytes // 16), 4096)
+            spool = Spool(folder, plan.identity, segment_bytes).open()
+        except OSError as error:
+            self.messages.warn(
+                "disk",
+                f"{folder} cannot be used ({error.strerror}); what is logged is kept in memory until it is sent",
+            )
+            return Backlog(None, self.messages)
+        return Backlog(spool, self.messages, plan.most_bytes)
+
+    def _locked(self, folder: Path) -> IO[str] | None:
+        deadline = time.monotonic() + LOCK_WITHIN_S
+        while True:
+            file = spools.lock(folder)
+            if file is not None or time.monotonic() > deadline:
+                return file
+            _wait(self._wake_writer, 0.1)
+
+    def _take(self) -> tuple[list[Operation], int]:
+        """What was logged, as operations, and the highest mark among it."""
+        operations: list[Operation] = []
+        rows: list[tuple[int, Row]] = []
+        mark = 0
+        for _ in range(min(len(self.queue), MOST_AT_ONCE)):
+            if self._waits_for_device():
+                break
+            step, metrics = self.queue.popleft()
+            if isinstance(metrics, Change):
+                operations += _flushed(rows) + list(metrics.operations)
+                self._readings.schedule = metrics.schedule or self._readings.schedule
+                mark = max(mark, metrics.mark)
+            else:
+                operations += self._take_metrics(step, metrics, rows)
+        return operations + _flushed(rows), mark
+
+    def _take_metrics(self, step: Any, metrics: Any, rows: list[tuple[int, Row]]) -> list[Operation]:
+        at = step if type(step) is int and 0 <= step <= MAX_STEP else self._readings.step(step)
+        row = {} if at is None else self._readings.row(metrics, at)
+        if at is None or not row:
+            return []
+        operations = self._rewound(at, row, rows)
+        if rows and rows[-1][0] == at:
+            rows[-1][1].update(row)
+        else:
+            rows.append((at, row))
+        return operations
+
+    def _rewound(self, step: int, row: Row, rows: list[tuple[int, Row]]) -> list[Operation]:
+        """What comes before a point: nothing, or that what was after its step is forgotten."""
+        last = self._progress.last
+        went_back = self._progress.advance(step, row)
+        if went_back:
+            self.messages.warn(
+                "back",
+                f"step {step} comes after step {last}: the run goes on from there, what came after it is removed",
+            )
+        elif not self._may_exist:
+            return []
+        self._may_exist = False
+        return [*_flushed(rows), Operation("rewind", step)]
+
+    def _waits_for_device(self) -> bool:
+        if self.closing or not self.queue:
+            return False
+        metrics = self.queue[0][1]
+        kept = metrics.values() if isinstance(metrics, dict) else ()
+        return any(type(value) is Kept and not value.is_ready() for value in kept)
+
+    # The sending thread.
+
+    def _send(self) -> None:
+        try:
+            while self._backlog is None and self.accepts:
+                _wait(self._wake_sender, 1.0)
+            if self._backlog is not None:
+                self._send_all(self._backlog)
+                self._report(self._backlog)
+        finally:
+            self._put_away()
+
+    def _send_all(self, backlog: Backlog) -> None:
+        attempt, pause, connect = 0, 0.0, self.plan.connect
+        while True:
+            final = self.written
+            if connect is not None:
+                try:
+                    self._send_backlog(backlog, connect)
+                except Stopped as why:
+                    self.messages.warn("stopped", f"{why}; what is logged goes to {self._place()} alone")
+                    connect = None
+                except IsolossError as error:
+                    self.messages.warn(
+                        "outage", f"{error}; what is logged is kept in {self._place()} until it answers"
+                    )
+                    self.gave_up = True
+                    pause = (
+                        PAUSES.pause(attempt, random.random(), getattr(error, "retry_after", None)) or 300.0
+                    )
+                    attempt += 1
+                else:
+                    if self.gave_up:
+                        self.messages.tell("the service answers again, and has everything")
+                        self.messages.forget("outage")
+                    attempt, pause, self.gave_up = 0, SEND_EVERY_S, False
+            if connect is None:
+                self.gave_up = True
+                pause = 60.0
+            if final:
+                return
+            self._pause(pause)
+
+    def _send_backlog(self, backlog: Backlog, connect: Connect) -> None:
+        sender = self._sender = self._sender or self._connected(connect)
+        while True:
+            appended, chunk = self._appended, backlog.next()
+            if chunk is None:
+                self._sent_through = appended
+                return
+            sender.send(chunk.operation)
+            backlog.acknowledge()
+
+    def _connected(self, connect: Connect) -> Sender:
+        try:
+            return Sender(connect(), self.plan.identity, self.messages)
+        except IsolossError as error:
+            raise Stopped(str(error)) from error
+
+    def _pause(self, seconds: float) -> None:
+        """Wait so long, unless somebody waits for what is unsent, or all is written and the last attempt is due."""
+        until = time.monotonic() + seconds
+        while not self.written and (left := until - time.monotonic()) > 0:
+            if self.hurry and self._sent_through != self._appended:
+                break
+            _wait(self._wake_sender, left)
+        self.hurry = False
+
+    def _place(self) -> str:
+        backlog = self._backlog
+        return "memory" if backlog is None or backlog.spool is None else str(backlog.spool.folder)
+
+    def _report(self, backlog: Backlog) -> None:
+        """Say at the end what is not at the service."""
+        n_left, n_lost = backlog.n_points, backlog.n_points_in_memory
+        said = backlog.losses()
+        if self._sender is not None and self._sender.refused:
+            said.append(f"{counted(self._sender.refused, 'point')} refused by the service")
+        if self.skipped:
+            said.append(
+                f"{counted(self.skipped, 'record')} left out because they came faster than they were written"
+            )
+        if n_lost:
+            said.append(f"{counted(n_lost, 'point')} lost: neither disk nor service took them")
+        if said:
+            self.messages.warn("losses", "; ".join(said))
+        if backlog.spool is not None and n_left > n_lost:
+            how = f"send them with `isoloss sync {self.plan.root}`"
+            text = f"{counted(n_left - n_lost, 'point')} are kept in {self._place()}: {how}"
+            if self.plan.connect is None:
+                self.messages.tell(text)
+            else:
+                self.messages.warn("left", text)
+
+    def _put_away(self) -> None:
+        if self._sender is not None:
+            self._sender.client.close()
+        if self._backlog is not None:
+            self._backlog.close()
+        if self._lock_file is not None:
+            spools.unlock(self.plan.identity.folder_in(self.plan.root), self._lock_file, self.plan.root)
+
+
+def _flushed(rows: list[tuple[int, Row]]) -> list[Operation]:
+    """The rows as an operation; the list is emptied."""
+    if not rows:
+        return []
+    operation = points(rows)
+    rows.clear()
+    return [operation]
+
+
+def _wait(queue: SimpleQueue[None], seconds: float) -> None:
+    try:
+        queue.get(timeout=max(seconds, 0.0))
+    except Empty:
+        return
+    while not queue.empty():
+        queue.get()
