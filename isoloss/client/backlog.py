@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeVar
 
 from isoloss.client.messages import Messages
@@ -52,6 +53,10 @@ class Backlog:
     _memory: list[Part] = field(default_factory=list)
     _taken: Chunk | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _opened_at: Place | None = None
+
+    def __post_init__(self) -> None:
+        self._opened_at = None if self.spool is None else self.spool.end
 
     def append(self, operations: list[Operation]) -> None:
         """Add operations; never raises for a disk that is full or gone."""
@@ -61,6 +66,27 @@ class Backlog:
             self._move_to_disk()
             self._keep_bounds()
 
+    def leftover(self) -> list[tuple[Operation, Place]]:
+        """What earlier processes left in the spool; empty once it was dealt with."""
+        with self._lock:
+            opened_at = self._opened_at
+            if self.spool is None or opened_at is None or opened_at <= self.spool.sent:
+                return []
+            return list(takewhile(lambda each: each[1] <= opened_at, self.spool.read(self.spool.sent)))
+
+    @property
+    def last_step_sent(self) -> int | None:
+        """The run's last step at the service when this spool was last sent."""
+        return None if self.spool is None else self.spool.last_step
+
+    def keep_leftover(self, *, is_sent: bool = False, last_step: int | None = None) -> None:
+        """Let what earlier processes left be sent like what comes after it, or take note that it is sent."""
+        with self._lock:
+            opened_at, self._opened_at = self._opened_at, None
+            if is_sent and self.spool is not None and opened_at is not None:
+                with suppress(OSError):
+                    self.spool.acknowledge(opened_at, last_step)
+
     def next(self) -> Chunk | None:
         """The next thing to send, None where all is sent; the same again until it is acknowledged."""
         with self._lock:
@@ -68,8 +94,8 @@ class Backlog:
                 self._taken = self._from_disk() or self._from_memory()
             return self._taken
 
-    def acknowledge(self) -> None:
-        """Forget what `next` gave: the service has it."""
+    def acknowledge(self, last_step: int | None) -> None:
+        """Forget what `next` gave: the service has it, and `last_step` is the run's last step there now."""
         with self._lock:
             taken, self._taken = self._taken, None
             if taken is None:
@@ -77,7 +103,7 @@ class Backlog:
             del self._memory[: taken.parts]
             if taken.end is not None and self.spool is not None:
                 with suppress(OSError):  # what is not noted as sent is sent again, which is harmless
-                    self.spool.acknowledge(taken.end)
+                    self.spool.acknowledge(taken.end, last_step)
 
     @property
     def is_empty(self) -> bool:

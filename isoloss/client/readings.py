@@ -62,6 +62,15 @@ class Readings:
             self._leave_out("metrics", what)
             return {}
         row: Row = {}
+        try:
+            self._read(metrics, step, row)
+        except (
+            Exception
+        ) as error:  # an object that fails when it is looked at costs its point, not the recording
+            self._leave_out("metrics", f"metrics cannot be read ({type(error).__name__}: {error})")
+        return row
+
+    def _read(self, metrics: Mapping[Any, Any], step: int, row: Row) -> None:
         for name, value in metrics.items():
             column = self._columns[name] if name in self._columns else self._column_of(name)
             if column is None:
@@ -70,7 +79,6 @@ class Readings:
                 row[column] = value
             else:
                 self._take(row, column, value, step)
-        return row
 
     def _take(self, row: Row, column: str, value: Any, step: int) -> None:
         try:

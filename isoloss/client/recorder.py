@@ -14,10 +14,11 @@ from typing import Any, Literal
 from isoloss.client.captures import capture
 from isoloss.client.documents import Parent
 from isoloss.client.exits import EXITS
+from isoloss.client.intake import Change
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Operation
 from isoloss.client.ranks import find_rank
-from isoloss.client.recording import REQUEST_TIMEOUT_S, Change, Plan, Recording
+from isoloss.client.recording import REQUEST_TIMEOUT_S, Plan, Recording
 from isoloss.client.session import Client
 from isoloss.client.specifications import specification
 from isoloss.client.spool import Identity
@@ -112,7 +113,8 @@ class Recorder:
     @property
     def is_recording(self) -> bool:
         """Whether this process records: not on other ranks, when disabled, in a forked child, and once finished."""
-        return self._queue is not None and not self._is_finished
+        recording = self._recording
+        return recording is not None and recording.accepts and not self._is_finished
 
     def begin(self, said: dict[str, Any], resume_step: int | None) -> None:
         """Start the threads and declare the run; `init` does it."""

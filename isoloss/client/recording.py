@@ -14,19 +14,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, Any
+from typing import IO
 
 from isoloss.client import spool as spools
 from isoloss.client.backlog import MOST_SPOOL_BYTES, Backlog
-from isoloss.client.captures import Kept
+from isoloss.client.errors import ApiError
+from isoloss.client.intake import MOST_AT_ONCE, Intake, Record
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Operation, points
-from isoloss.client.progress import Progress
-from isoloss.client.readings import MAX_STEP, Readings, Row
+from isoloss.client.readings import Readings
 from isoloss.client.retries import RetryPolicy
 from isoloss.client.sender import Sender, Stopped
 from isoloss.client.session import Client
 from isoloss.client.spool import SEGMENT_BYTES, Identity, Spool
+from isoloss.client.stale import send_stale
 from isoloss.errors import IsolossError
 from isoloss.notes import counted
 from isoloss.schedules import Schedule
@@ -34,20 +34,10 @@ from isoloss.schedules import Schedule
 WRITE_EVERY_S = 0.5
 SEND_EVERY_S = 1.0
 LOCK_WITHIN_S = 10.0
-MOST_AT_ONCE = 50_000
 REQUEST_TIMEOUT_S = 10.0
 PAUSES = RetryPolicy(retries=2**31, first_pause_s=0.5, longest_pause_s=30.0, longest_wait_s=300.0)
 
 Connect = Callable[[], Client]
-
-
-@dataclass(frozen=True)
-class Change:
-    """In the queue: operations between the points, `schedule` if it is another from here on, a mark to reach."""
-
-    operations: tuple[Operation, ...] = ()
-    schedule: Schedule | None = None
-    mark: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ class Recording:
 
     plan: Plan
     messages: Messages
-    queue: deque[tuple[Any, Any]] = field(default_factory=deque)
+    queue: deque[Record] = field(default_factory=deque)
     skipped: int = 0  # records that came while the queue was full
     closing: bool = False
     hurry: bool = False
@@ -82,9 +72,8 @@ class Recording:
     ended: bool = False
 
     def __post_init__(self) -> None:
-        self._readings = Readings(self.messages, self.plan.schedule)
-        self._progress = Progress()
-        self._may_exist = self.plan.may_exist
+        readings = Readings(self.messages, self.plan.schedule)
+        self._intake = Intake(self.messages, readings, self.plan.may_exist)
         self._wake_writer: SimpleQueue[None] = SimpleQueue()
         self._wake_sender: SimpleQueue[None] = SimpleQueue()
         self._lock_file: IO[str] | None = None
@@ -125,6 +114,8 @@ class Recording:
                 "fault", f"recording stopped on a fault of its own ({type(error).__name__}: {error})"
             )
             self.accepts, self.gave_up, self.written = False, True, True
+            if work == self._write:
+                self._discard()
         finally:
             if work == self._send:
                 self.ended = True
@@ -134,24 +125,29 @@ class Recording:
     def _write(self) -> None:
         backlog = self._open()
         if backlog is None:
+            self._discard()
             return
         self._backlog = backlog
         self._wake_sender.put(None)
         while True:
             closing = self.closing
             self._taken += bool(self.queue)
-            operations, mark = self._take()
-            backlog.append(operations)
-            self.reached = max(self.reached, mark)
+            backlog.append(self._intake.take(self.queue, may_wait=closing))
+            self.reached = self._intake.mark
             if self._appended != self._taken:
                 self._appended = self._taken
                 self._wake_sender.put(None)
             if closing and not self.queue:
                 break
-            if not self.queue or self._waits_for_device():
-                _wait(self._wake_writer, 0.02 if closing else WRITE_EVERY_S)
+            if not closing and len(self.queue) < MOST_AT_ONCE:
+                _wait(self._wake_writer, WRITE_EVERY_S)
         self.written = True
         self._wake_sender.put(None)
+
+    def _discard(self) -> None:
+        while not self.closing:
+            self.queue.clear()
+            _wait(self._wake_writer, WRITE_EVERY_S)
 
     def _open(self) -> Backlog | None:
         plan = self.plan
@@ -182,56 +178,6 @@ class Recording:
                 return file
             _wait(self._wake_writer, 0.1)
 
-    def _take(self) -> tuple[list[Operation], int]:
-        """What was logged, as operations, and the highest mark among it."""
-        operations: list[Operation] = []
-        rows: list[tuple[int, Row]] = []
-        mark = 0
-        for _ in range(min(len(self.queue), MOST_AT_ONCE)):
-            if self._waits_for_device():
-                break
-            step, metrics = self.queue.popleft()
-            if isinstance(metrics, Change):
-                operations += _flushed(rows) + list(metrics.operations)
-                self._readings.schedule = metrics.schedule or self._readings.schedule
-                mark = max(mark, metrics.mark)
-            else:
-                operations += self._take_metrics(step, metrics, rows)
-        return operations + _flushed(rows), mark
-
-    def _take_metrics(self, step: Any, metrics: Any, rows: list[tuple[int, Row]]) -> list[Operation]:
-        at = step if type(step) is int and 0 <= step <= MAX_STEP else self._readings.step(step)
-        row = {} if at is None else self._readings.row(metrics, at)
-        if at is None or not row:
-            return []
-        operations = self._rewound(at, row, rows)
-        if rows and rows[-1][0] == at:
-            rows[-1][1].update(row)
-        else:
-            rows.append((at, row))
-        return operations
-
-    def _rewound(self, step: int, row: Row, rows: list[tuple[int, Row]]) -> list[Operation]:
-        """What comes before a point: nothing, or that what was after its step is forgotten."""
-        last = self._progress.last
-        went_back = self._progress.advance(step, row)
-        if went_back:
-            self.messages.warn(
-                "back",
-                f"step {step} comes after step {last}: the run goes on from there, what came after it is removed",
-            )
-        elif not self._may_exist:
-            return []
-        self._may_exist = False
-        return [*_flushed(rows), Operation("rewind", step)]
-
-    def _waits_for_device(self) -> bool:
-        if self.closing or not self.queue:
-            return False
-        metrics = self.queue[0][1]
-        kept = metrics.values() if isinstance(metrics, dict) else ()
-        return any(type(value) is Kept and not value.is_ready() for value in kept)
-
     # The sending thread.
 
     def _send(self) -> None:
@@ -245,51 +191,58 @@ class Recording:
             self._put_away()
 
     def _send_all(self, backlog: Backlog) -> None:
-        attempt, pause, connect = 0, 0.0, self.plan.connect
+        attempt, connect = 0, self.plan.connect
         while True:
-            final = self.written
-            if connect is not None:
-                try:
+            final, pause = self.written, SEND_EVERY_S
+            try:
+                if connect is not None:
                     self._send_backlog(backlog, connect)
-                except Stopped as why:
-                    self.messages.warn("stopped", f"{why}; what is logged goes to {self._place()} alone")
-                    connect = None
-                except IsolossError as error:
-                    self.messages.warn(
-                        "outage", f"{error}; what is logged is kept in {self._place()} until it answers"
-                    )
-                    self.gave_up = True
-                    pause = (
-                        PAUSES.pause(attempt, random.random(), getattr(error, "retry_after", None)) or 300.0
-                    )
-                    attempt += 1
-                else:
-                    if self.gave_up:
-                        self.messages.tell("the service answers again, and has everything")
-                        self.messages.forget("outage")
-                    attempt, pause, self.gave_up = 0, SEND_EVERY_S, False
-            if connect is None:
-                self.gave_up = True
-                pause = 60.0
+                    attempt = 0
+            except Stopped as why:
+                self.messages.warn("stopped", f"{why}; what is logged goes to {self._place()} alone")
+                connect = None
+            except IsolossError as error:
+                pause = self._pause_after(error, attempt)
+                attempt += 1
+            except Exception as error:  # a fault of ours must not go on in silence, nor cost what is logged
+                what = f"sending stopped on a fault of its own ({type(error).__name__}: {error})"
+                self.messages.warn("fault", f"{what}; what is logged goes to {self._place()} alone")
+                connect = None
+            self.gave_up = self.gave_up or connect is None
             if final:
                 return
             self._pause(pause)
 
+    def _pause_after(self, error: IsolossError, attempt: int) -> float:
+        """Seconds to leave the service alone that failed `attempt` times before."""
+        self.gave_up = True
+        said = str(error).rstrip(".")
+        said = f"the service cannot take it now: {said}" if isinstance(error, ApiError) else said
+        self.messages.warn("outage", f"{said}; what is logged is kept in {self._place()} until it answers")
+        asked = getattr(error, "retry_after", None)
+        return PAUSES.pause(attempt, random.random(), asked) or PAUSES.longest_wait_s
+
     def _send_backlog(self, backlog: Backlog, connect: Connect) -> None:
         sender = self._sender = self._sender or self._connected(connect)
+        if send_stale(sender, backlog):
+            self.messages.warn("stale", "it went on elsewhere: of what was left here, only what was missing was sent")
         while True:
             appended, chunk = self._appended, backlog.next()
             if chunk is None:
                 self._sent_through = appended
                 return
             sender.send(chunk.operation)
-            backlog.acknowledge()
+            backlog.acknowledge(sender.last_step)
+            if self.gave_up:
+                self.gave_up = False
+                self.messages.forget("outage")
+                self.messages.tell("the service answers again")
 
     def _connected(self, connect: Connect) -> Sender:
         try:
             return Sender(connect(), self.plan.identity, self.messages)
         except IsolossError as error:
-            raise Stopped(str(error)) from error
+            raise Stopped(str(error).rstrip(".")) from error
 
     def _pause(self, seconds: float) -> None:
         """Wait so long, unless somebody waits for what is unsent, or all is written and the last attempt is due."""
@@ -333,15 +286,6 @@ class Recording:
             self._backlog.close()
         if self._lock_file is not None:
             spools.unlock(self.plan.identity.folder_in(self.plan.root), self._lock_file, self.plan.root)
-
-
-def _flushed(rows: list[tuple[int, Row]]) -> list[Operation]:
-    """The rows as an operation; the list is emptied."""
-    if not rows:
-        return []
-    operation = points(rows)
-    rows.clear()
-    return [operation]
 
 
 def _wait(queue: SimpleQueue[None], seconds: float) -> None:

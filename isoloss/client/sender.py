@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from isoloss import __version__
 from isoloss.client.batches import split_columns
 from isoloss.client.errors import (
@@ -20,14 +22,15 @@ from isoloss.client.errors import (
     Unauthorized,
 )
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Columns, Operation
+from isoloss.client.operations import Columns, Operation, points, rows_of
 from isoloss.client.session import Client
 from isoloss.client.spool import Identity
-from isoloss.errors import InvalidInput, IsolossError, Unavailable
+from isoloss.errors import IsolossError, Unavailable
 
 MERGED_FIELDS = ("config", "summary")
 SPECIFICATION = ("name", "status", "recipe", "tags", "notes", "parent", "config", "schedule", "summary")
 ATTEMPTS_AT_A_BATCH = 200
+NEVER = frozenset({501, 505})
 REFUSALS = frozenset({400, 409, 413, 422})
 
 Verdict = Literal["again", "stop", "missing", "refused"]
@@ -36,6 +39,8 @@ Verdict = Literal["again", "stop", "missing", "refused"]
 def verdict_on(error: IsolossError) -> Verdict:
     """What an error asks for: to try later, to stop, to declare the run again, or to send less."""
     if isinstance(error, NoCredentials | Unauthorized | Forbidden):
+        return "stop"
+    if isinstance(error, ServerError) and error.status in NEVER:
         return "stop"
     if isinstance(error, Unavailable | ServerError | RateLimited):
         return "again"
@@ -60,8 +65,9 @@ class Sender:
     sent: int = 0
     duplicates: int = 0
     refused: int = 0
+    last_step: int | None = None
+    """The run's last step at the service, as far as is known."""
     _declared: dict[str, Any] = field(default_factory=dict)
-    _last_step: int | None = None
 
     def send(self, operation: Operation) -> None:
         """Do one operation. Raises IsolossError where it may be tried again later, and Stopped."""
@@ -71,6 +77,41 @@ class Sender:
             if verdict_on(error) != "missing":
                 raise _stopping(error) from error
             self._send_to_missing(operation)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = (
+                f"the service at {self.client.url} answers in another form than version {__version__} knows"
+            )
+            raise Stopped(f"{what} ({type(error).__name__}: {error})") from error
+
+    def is_running(self) -> bool:
+        """Whether the service takes the run for running. Raises IsolossError."""
+        return self.client.runs.get(self.identity.project, self.identity.run_id)["status"] == "running"
+
+    def has_gone_on(self, last_step: int | None) -> bool:
+        """Whether the run's last step at the service is another than the one known. Raises as `send` does."""
+        try:
+            there = self.client.runs.get(self.identity.project, self.identity.run_id)["last_step"]
+        except NotFound:
+            return False
+        except IsolossError as error:
+            raise _stopping(error) from error
+        return there is not None and there != last_step
+
+    def fill(self, columns: Columns) -> None:
+        """Send of points what the run does not have; what it has stays. Raises like `send`."""
+        project, run_id = self.identity.project, self.identity.run_id
+        first, last = columns["step"][0], columns["step"][-1]
+        try:
+            there = self.client.points.read(project, run_id, from_step=first, to_step=last)
+        except IsolossError as error:
+            raise _stopping(error) from error
+        known = {name: set(_steps_with(there, name)) for name in there if name != "step"}
+        rows = [
+            (step, {name: cell for name, cell in row.items() if step not in known.get(name, ())})
+            for step, row in rows_of(columns)
+        ]
+        if missing := [(step, row) for step, row in rows if row]:
+            self.send(points(missing))
 
     def _do(self, operation: Operation) -> None:
         if operation.kind == "run":
@@ -113,7 +154,7 @@ class Sender:
         except NotFound:
             self._make_project()
             return {}
-        self._last_step = run.get("last_step")
+        self.last_step = run.get("last_step")
         # Not the status: a run that goes on is running, whatever became of it before.
         kept = {name: run.get(name) for name in SPECIFICATION if name != "status"}
         return {name: value for name, value in kept.items() if value is not None}
@@ -143,19 +184,20 @@ class Sender:
         return True
 
     def _rewind(self, step: int) -> None:
+        before = self.last_step
         try:
-            self.client.points.rewind(self.identity.project, self.identity.run_id, step)
+            answer = self.client.points.rewind(self.identity.project, self.identity.run_id, step)
         except IsolossError as error:
             if verdict_on(error) != "refused":
                 raise
             self.messages.warn("rewind", f"its points after step {step} stay: {error}")
             return
-        if self._last_step is not None and self._last_step > step:
-            had = f"the service had steps up to {self._last_step}"
+        self.last_step = answer["last_step"]
+        if before is not None and before > step and not self.sent + self.duplicates:
+            had = f"the service had steps up to {before}"
             self.messages.warn(
-                "resumed", f"{had}; the run goes on from step {step}, and what came after it is removed"
+                "resumed", f"{had}; it goes on from step {step}, and what came after it is removed"
             )
-        self._last_step = None
 
     def _send_points(self, columns: Columns) -> None:
         attempts = _Attempts(ATTEMPTS_AT_A_BATCH)
@@ -188,6 +230,7 @@ class Sender:
         else:
             self.sent += answer["accepted"]
             self.duplicates += answer["duplicates"]
+            self.last_step = answer["last_step"]
 
 
 @dataclass
@@ -223,11 +266,16 @@ def _fields_of(error: IsolossError) -> list[str]:
     return [str(entry["field"]) for entry in entries if isinstance(entry, Mapping) and entry.get("field")]
 
 
+def _steps_with(columns: Mapping[str, Any], name: str) -> list[int]:
+    """The steps at which a column has a value."""
+    steps: list[int] = columns["step"].data[~np.ma.getmaskarray(columns[name])].tolist()
+    return steps
+
+
 def _stopping(error: IsolossError) -> Exception:
     if verdict_on(error) == "again":
         return error
+    said = str(error).rstrip(".")
     if isinstance(error, Unauthorized | Forbidden):
-        return Stopped(f"the key is not accepted: {error}")
-    if isinstance(error, NoCredentials | InvalidInput):
-        return Stopped(str(error))
-    return Stopped(f"the service refuses: {error}")
+        return Stopped(f"the key is not accepted: {said}")
+    return Stopped(f"the service refuses: {said}" if isinstance(error, ApiError) else said)

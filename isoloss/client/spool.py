@@ -1,9 +1,10 @@
 """A run's spool on disk: append-only files of lines, and the place up to which the service has them.
 
 `<dir>/<project>/<run_id>/` holds `00000001.jsonl`, ... (a first line that says which run this is, then operations),
-`sent.json` with the place up to which all is sent, and `lock`, held by the process that writes or sends. A file is
-deleted when all of it is sent. Lines go to the operating system at once, which keeps them when the process is
-killed; they are not forced to the disk, so that a machine that loses power may lose the last seconds.
+`sent.json` with the place up to which all is sent and the run's last step at the service then, and `lock`, held by
+the process that writes or sends. A file is deleted when all of it is sent. Lines go to the operating system at
+once, which keeps them when the process is killed; they are not forced to the disk, so that a machine that loses
+power may lose the last seconds.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class Spool:
     segment_bytes: int = SEGMENT_BYTES
     segments: list[Segment] = field(default_factory=list)
     sent: Place = field(default_factory=Place)
+    last_step: int | None = None
     damaged: set[Place] = field(default_factory=set)
     was_deleted: bool = False
     _file: int | None = None
@@ -73,7 +75,7 @@ class Spool:
         self.segments = [
             _segment(path) for path in sorted(self.folder.glob(f"*{SUFFIX}")) if path.stem.isdigit()
         ]
-        self.sent = self._read_sent()
+        self.sent, self.last_step = self._read_sent()
         return self
 
     @property
@@ -148,9 +150,9 @@ class Spool:
                 elif not is_header:
                     self.damaged.add(Place(segment.number, offset))
 
-    def acknowledge(self, place: Place) -> None:
-        """Note that all before a place is sent, and delete the files that are."""
-        self.sent = place
+    def acknowledge(self, place: Place, last_step: int | None) -> None:
+        """Note that all before a place is sent, and the run's last step now; delete the files that are sent."""
+        self.sent, self.last_step = place, last_step
         for segment in [each for each in self.segments if Place(each.number, each.size) <= place]:
             if segment is self.segments[-1]:
                 if self._file is None or segment.size < self.segment_bytes:
@@ -158,7 +160,8 @@ class Spool:
                 self.close()
             segment.path.unlink(missing_ok=True)
             self.segments.remove(segment)
-        _replace(self.folder / SENT, json.dumps({"segment": place.segment, "offset": place.offset}).encode())
+        document = {"segment": place.segment, "offset": place.offset, "last_step": last_step}
+        _replace(self.folder / SENT, json.dumps(document).encode())
 
     def thin(self, segment: Segment) -> int:
         """Leave out every other point of a file that is complete; how many points went."""
@@ -183,13 +186,14 @@ class Spool:
         self.segments = []
         (self.folder / SENT).unlink(missing_ok=True)
 
-    def _read_sent(self) -> Place:
+    def _read_sent(self) -> tuple[Place, int | None]:
         try:
             document = json.loads((self.folder / SENT).read_bytes())
-            place = Place(int(document["segment"]), int(document["offset"]))
+            place = Place(int(document["segment"]), max(int(document["offset"]), 0))
+            last_step = document["last_step"]
         except (OSError, ValueError, KeyError, TypeError):
-            return Place()  # sending again what was sent is harmless
-        return place if place.offset >= 0 else Place()
+            return Place(), None  # sending again what was sent is harmless
+        return place, last_step if type(last_step) is int else None
 
 
 class OtherFormat(Exception):
