@@ -189,7 +189,7 @@ class Backlog:
             self.thinned_points += self.spool.thin(closed[chosen])
         except OSError:
             return False
-        self._say_thinned(f"the spool holds {self.most_bytes >> 20} MiB, its bound")
+        self._say_thinned(f"the spool holds {self.most_bytes / 2**20:g} MiB, its bound")
         return True
 
     def _thin_memory(self) -> bool:

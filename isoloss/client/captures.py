@@ -130,10 +130,10 @@ def _plain(value: Any) -> float | int | None:
         value = _item_of_array(value)
     if isinstance(value, str | bytes):
         raise Unreadable(f"the text {value[:40]!r}")
-    if isinstance(value, numbers.Real):
-        return _float_or_int(value)
-    if isinstance(value, numbers.Complex):
+    if isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real):
         raise Unreadable("a complex number; log its real part or its size")
+    if hasattr(value, "__float__"):
+        return _float_or_int(value)
     raise Unreadable(f"of the type {type(value).__name__}")
 
 
