@@ -182,8 +182,12 @@ class Recorder:
         if said:
             self._change((Operation("run", said),), declared)
 
-    def flush(self, timeout: float = FINISH_WITHIN_S) -> bool:
-        """Wait until all that was logged is at the service, or on disk while that is away; whether it is."""
+    def flush(self, timeout: float = FINISH_WITHIN_S, *, on_disk: bool = False) -> bool:
+        """Wait until all that was logged is at the service, or on disk while that is away; whether it is in time.
+
+        `on_disk` waits for the disk alone, which takes milliseconds: do it before each checkpoint, so that a run
+        that is killed and resumed has no hole in front of the checkpoint.
+        """
         recording = self._recording
         if recording is None or self._queue is None or self._is_finished:
             return True
@@ -191,7 +195,8 @@ class Recorder:
 
         def is_done() -> bool:
             recording.hurry = True
-            return not recording.accepts or (recording.reached >= mark and recording.is_at_rest)
+            is_written = recording.reached >= mark
+            return not recording.accepts or (is_written and (on_disk or recording.is_at_rest))
 
         return _within(timeout, is_done)
 

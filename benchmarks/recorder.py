@@ -1,0 +1,170 @@
+"""What recording a training costs: the time of `log`, a loop with it and without it, and the memory of its spool.
+
+The service is real and on the same machine, which is the hard case: it shares the two cores with the loop.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+import isoloss
+from app.up import Wanted, serving
+from benchmarks.tables import print_table
+
+STEPS = 10_000
+STEPS_A_SECOND = 1000
+PAIRS = 8
+WORK = 60
+MEBIBYTE = 2**20
+SPOOL_STEPS = 1_000_000
+
+
+def main() -> None:
+    """Measure all and print tables; each loop in a process of its own, those with and without it in turn."""
+    with (
+        tempfile.TemporaryDirectory(prefix="isoloss-bench-") as folder,
+        serving(Wanted(Path(folder))) as service,
+    ):
+        environment = {
+            "ISOLOSS_URL": service.url,
+            "ISOLOSS_API_KEY": service.api_key,
+            "ISOLOSS_DIR": f"{folder}/runs",
+        }
+        print_table("Time of one `log` of four numbers", [_latency(mode, environment) for mode in MODES])
+        print_table(
+            f"A loop of {STEPS_A_SECOND:,} steps/s with and without it, {PAIRS} pairs of {STEPS:,} steps in turn",
+            [_overhead(mode, environment) for mode in ("online", "offline")],
+        )
+        print_table("Memory of an outage", [_in_process("memory", "online", environment | AWAY)])
+
+
+MODES = ("online", "offline", "disabled")
+AWAY = {"ISOLOSS_URL": "http://127.0.0.1:9"}
+
+
+def _latency(mode: str, environment: dict[str, str]) -> dict[str, Any]:
+    found = _in_process("latency", mode, environment)
+    return {"mode": mode, **{name: f"{value:.2f} us" for name, value in found.items()}}
+
+
+def _overhead(mode: str, environment: dict[str, str]) -> dict[str, Any]:
+    """The median over pairs of how much longer the loop takes, and of the processor time that the process takes."""
+    ratios, extra = [], []
+    for _ in range(PAIRS):
+        plain = _in_process("loop", "disabled", environment)
+        recorded = _in_process("loop", mode, environment)
+        ratios.append(recorded["seconds"] / plain["seconds"] - 1)
+        extra.append((recorded["cpu_seconds"] - plain["cpu_seconds"]) / plain["seconds"])
+    low, high = np.quantile(ratios, [0.25, 0.75])
+    return {
+        "mode": mode,
+        "loop takes longer by": f"{100 * np.median(ratios):.2f} % (quartiles {100 * low:.2f} to {100 * high:.2f})",
+        "further processor time": f"{100 * np.median(extra):.1f} % of one core",
+    }
+
+
+def _in_process(what: str, mode: str, environment: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.recorder", what, mode]
+    done = subprocess.run(
+        command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure_latency(mode: str) -> dict[str, float]:
+    """Microseconds of a call, at a thousand calls a second, so that the background works as it would."""
+    run = isoloss.init("bench", mode=mode)  # type: ignore[arg-type]
+    times = []
+    for step in range(1, STEPS + 1):
+        metrics = _metrics(step)
+        started = time.perf_counter_ns()
+        run.log(metrics, step=step)
+        times.append((time.perf_counter_ns() - started) / 1000)
+        time.sleep(1 / STEPS_A_SECOND)
+    run.finish()
+    return {
+        "p50": float(np.median(times)),
+        "p99": float(np.quantile(times, 0.99)),
+        "p99.9": float(np.quantile(times, 0.999)),
+    }
+
+
+def measure_loop(mode: str) -> dict[str, float]:
+    """Seconds of a loop whose steps compute for about a millisecond, as fast as it can."""
+    work = _work_of(1 / STEPS_A_SECOND)
+    run = isoloss.init("bench", mode=mode)  # type: ignore[arg-type]
+    run.log(_metrics(1), step=1)
+    run.flush()
+    processor, started = time.process_time(), time.perf_counter()
+    for step in range(2, STEPS + 2):
+        work()
+        run.log(_metrics(step), step=step)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - processor
+    run.finish()
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds}
+
+
+def _work_of(seconds: float) -> Callable[[], object]:
+    """A product of matrices of about so long on one core, as a step is: it lets other threads of Python run."""
+    size = 16
+    while True:
+        matrix = np.ones((size, size))
+        started = time.perf_counter()
+        for _ in range(20):
+            matrix @ matrix
+        if (time.perf_counter() - started) / 20 >= seconds:
+            return lambda: matrix @ matrix
+        size = int(size * 1.05) + 1
+
+
+def measure_memory(mode: str) -> dict[str, str]:
+    """What an outage of a million steps takes of memory and of disk."""
+    run = isoloss.init("bench", run_id="memory", mode=mode)  # type: ignore[arg-type]
+    run.log(_metrics(1), step=1)
+    run.flush()
+    gc.collect()
+    before = psutil.Process().memory_info().rss
+    highest = before
+    for step in range(2, SPOOL_STEPS + 1):
+        run.log(_metrics(step), step=step)
+        if step % 5000 == 0:
+            highest = max(highest, psutil.Process().memory_info().rss)
+            time.sleep(0.1)  # 50,000 steps a second
+    run.flush()
+    files = list(Path(os.environ["ISOLOSS_DIR"]).rglob("*.jsonl"))
+    on_disk = sum(path.stat().st_size for path in files)
+    return {
+        "steps of four numbers": f"{SPOOL_STEPS:,}",
+        "on disk": f"{on_disk / MEBIBYTE:.0f} MiB, {on_disk / SPOOL_STEPS:.0f} bytes a step",
+        "memory, highest": f"{(highest - before) / MEBIBYTE:.0f} MiB more than before",
+    }
+
+
+def _metrics(step: int) -> dict[str, float]:
+    return {"loss": 2 + step**-0.5, "lr": 1e-3 / step, "grad_norm": 1 + 1 / step, "tokens": step * 524_288.0}
+
+
+MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "latency": measure_latency,
+    "loop": measure_loop,
+    "memory": measure_memory,
+}
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(MEASURES[sys.argv[1]](sys.argv[2])))
+    else:
+        main()
