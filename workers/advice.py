@@ -10,9 +10,11 @@ from typing import Any
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
 
-from isoloss.observations import RunTable
-from store import advice, fits
+from isoloss.observations import Curve, RunTable
+from store import advice, fits, runs
+from store.curves import load_curves
 from store.run_tables import load_table
+from store.tables import Advice
 from workers.fits import storable
 from workers.work import Work, carry_out
 
@@ -27,18 +29,43 @@ class Rest:
     state: dict[str, Any]
 
 
+MOST_CURVES = 60
+"""Curves of one size and batch that a reading rests on: more tell little more."""
+
 Found = tuple[dict[str, Any], list[Rest]]
 
 
 def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
     """What was asked, and the chosen runs as they are now."""
     asked = advice.of_job(session, job_id)
-    runs, _ = load_table(session, asked.project_id, asked.select, asked.asked["options"])
-    return {"kind": asked.kind, "asked": asked.asked, "runs": runs}
+    options = asked.asked["options"]
+    table, _ = load_table(session, asked.project_id, asked.select, options)
+    found = {"kind": asked.kind, "asked": asked.asked, "runs": table}
+    return found | {"curves": _curves(session, asked, options) if asked.kind == "recommendation" else []}
+
+
+def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> list[Curve]:
+    """The curves of the largest size and of one batch that were logged at several peak learning rates."""
+    target = options.get("target") or "loss"
+    groups: dict[tuple[float, float], dict[str, float]] = {}
+    for run in runs.chosen(session, asked.project_id, asked.select):
+        said = {**run.config, **(run.schedule or {})}
+        size, batch, peak = (said.get(name) for name in ("n_params", "batch_tokens", "peak_lr"))
+        if target in run.columns and size is not None and batch is not None and peak is not None:
+            groups.setdefault((size, batch), {})[run.run_id] = peak
+    several = [key for key, peaks in groups.items() if len({f"{peak:.4g}" for peak in peaks.values()}) > 1]
+    if not several:
+        return []
+    names = sorted(groups[max(several)])[:MOST_CURVES]
+    return load_curves(session, asked.project_id, {"run_ids": names}, options)[0]
 
 
 def compute(
-    kind: str, asked: Mapping[str, Any], runs: RunTable, progress: Callable[[float, str], None]
+    kind: str,
+    asked: Mapping[str, Any],
+    runs: RunTable,
+    curves: Sequence[Curve],
+    progress: Callable[[float, str], None],
 ) -> Found:
     """The public document, in which a basis names its law, and the fits."""
     # Here, in the child process: the worker itself does without the numerical libraries of a fit.
@@ -46,12 +73,15 @@ def compute(
     from isoloss.advice.recommendation import fitted_to
 
     question = {name: value for name, value in asked.items() if name != "options"}
+    beside = {"curves": curves} if kind == "recommendation" else {}
     give: Callable[..., Any] = recommend if kind == "recommendation" else pareto
-    found = give(runs, **question, **asked["options"], progress=progress)
+    found = give(runs, **question, **beside, **asked["options"], progress=progress)
     rests = []
     for law, fit in found.fits.items():
         fitted = fitted_to(law, runs)
         some = None if fitted is runs else fitted.run_ids
+        if law == "effective_lr":
+            some = tuple(curve.run_id for curve in curves)
         rests.append(Rest(law, some, fit.public(), fit.as_document()))
     return found.as_dict(), rests
 
@@ -77,6 +107,8 @@ def write(session: Session, job_id: uuid.UUID, found: Found) -> None:
 
 def _with_fits(value: Any, stored: Mapping[str, uuid.UUID]) -> Any:
     """The document with the fit's id in every entry of a basis."""
+    if isinstance(value, list):
+        return [_with_fits(one, stored) for one in value]
     if not isinstance(value, Mapping):
         return value
     named = {name: _with_fits(one, stored) for name, one in value.items() if name != "basis"}

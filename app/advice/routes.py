@@ -22,6 +22,7 @@ from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.advice import Constraints
 from isoloss.advice.constraints import positive
 from isoloss.advice.pareto import LAWS_NEEDED, limits_of_sizes
+from isoloss.advice.published import chosen_priors
 from isoloss.advice.recommendation import LAWS_ASKED
 from isoloss.errors import UnusableData
 from isoloss.fitting import FitOptions
@@ -55,6 +56,7 @@ def create_recommendation(body: NewRecommendation, access: Writing, once: Idempo
         positive(body.n_params, "n_params")
         positive(body.n_tokens, "n_tokens")
         Constraints.of(body.asked()["constraints"])
+        chosen_priors(body.priors)
         options, table = _read(access, body)
         rows_of_any(LAWS_ASKED, options, table)
         return _queued(access, "recommendation", body)

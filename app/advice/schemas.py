@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, JsonValue
 from app.fits.schemas import BasicOptions, Select
 from app.jobs.schemas import JobStatus
 from app.schemas import Document, NonFinite, Positive, Time
+from isoloss.advice import PUBLISHED
 from store.tables import Advice
 
 LIMITS_EXAMPLE: dict[str, JsonValue] = {
@@ -30,6 +31,16 @@ QUANTITY_EXAMPLE = {
     "interval": [0.00145, 0.00173],
     "regret_factor_two": 0.0056,
     "basis": [BASIS_EXAMPLE],
+    "reason": None,
+}
+READING_EXAMPLE: dict[str, JsonValue] = {
+    "law": "effective_lr",
+    "value": 0.0014,
+    "unit": "1",
+    "interval": [0.0012, 0.0017],
+    "at": {"n_params": 1.24e8, "batch_tokens": 102400.0, "n_tokens": 5e9, "schedule": "linear"},
+    "beside": 0.0016,
+    "basis": [],
     "reason": None,
 }
 WANTED_EXAMPLE = {
@@ -81,6 +92,14 @@ class Limits(Document):
     price_per_device_hour: Positive | None = Field(
         None, description="Price of a device for an hour, in any currency.", examples=[2.5]
     )
+    width: Positive | None = Field(
+        None,
+        description="Width of the model, where it is fixed: its depth follows from its size as in the runs.",
+        examples=[None],
+    )
+    depth: Positive | None = Field(
+        None, description="Layers of the model, where they are fixed: its width follows.", examples=[None]
+    )
 
 
 class NewAdvice(Document):
@@ -111,6 +130,12 @@ class NewRecommendation(NewAdvice):
         description="Its parameters, counted as those of the finished runs.", examples=[7_000_000_000]
     )
     n_tokens: Positive = Field(description="The tokens that it trains on.", examples=[140_000_000_000])
+    priors: list[str] = Field(
+        default_factory=list,
+        description="Published laws that may enter where the runs say little, by name: "
+        f"{', '.join(PUBLISHED)}. At most one of each law; without a name none enters.",
+        examples=[["power_lines.timescale"]],
+    )
 
 
 class NewPareto(NewAdvice):
@@ -138,6 +163,40 @@ class Basis(Document):
     )
 
 
+class Prior(Document):
+    """A published law that entered, and how much of the answer came from it."""
+
+    name: str = Field(description="Its name.", examples=["power_lines.timescale"])
+    source: str = Field(description="Who published it.", examples=["Bergsma et al. 2025, arXiv:2505.13738"])
+    value: Real = Field(description="What it says alone.", examples=[0.14])
+    interval: Interval = Field(
+        description="Its own interval: how far others' runs lie from it.", examples=[[0.06, 0.33]]
+    )
+    share: Real = Field(
+        description="Its share of the answer: the part of its own variance that the runs leave. 1 where they say "
+        "nothing, near 0 where they say all.",
+        examples=[0.3],
+    )
+
+
+class Reading(Document):
+    """What another law says of the setting; null, with the reason, where it says nothing."""
+
+    law: str = Field(description="The law, or `width_rule`.", examples=["effective_lr"])
+    value: Real | None = Field(description="Its best guess.", examples=[0.0014])
+    unit: str = Field(description="Its unit; `1` for none.", examples=["1"])
+    interval: Interval | None = Field(description="Its interval.", examples=[[0.0012, 0.0017]])
+    at: dict[str, Any] = Field(
+        description="The run that it holds for, where that is not the one that was asked for.",
+        examples=[READING_EXAMPLE["at"]],
+    )
+    beside: Real | None = Field(
+        description="What the law that the setting rests on says of that same run.", examples=[0.0016]
+    )
+    basis: list[Basis] = Field(description="The fit that it rests on.", examples=[[BASIS_EXAMPLE]])
+    reason: str | None = Field(description="Why it has no value, or what to mind.", examples=[None])
+
+
 class Quantity(Document):
     """A setting or an outcome of the run; null, with the reason, where the runs do not determine it."""
 
@@ -152,6 +211,15 @@ class Quantity(Document):
         examples=[0.0056],
     )
     basis: list[Basis] = Field(description=f"The fits that it rests on. {FITS}", examples=[[BASIS_EXAMPLE]])
+    prior: Prior | None = Field(
+        None, description="The published law that entered; null where none was asked for.", examples=[None]
+    )
+    readings: list[Reading] = Field(
+        default_factory=list,
+        description="What other laws say of it, where there are runs for them: the best peak of curves "
+        "(`effective_lr`), the width rule, steps to a loss, and the noise of gradients.",
+        examples=[[READING_EXAMPLE]],
+    )
     reason: str | None = Field(description="Why there is no value.", examples=[None])
 
 
@@ -163,6 +231,20 @@ class SuggestedSchedule(Document):
         examples=[{"kind": "linear", "total_steps": 85158, "warmup_steps": 8516, "peak_lr": 0.00158}],
     )
     reason: str | None = Field(description="Why there is none.", examples=[None])
+
+
+class Shape(Document):
+    """Width and depth of a model of the size; null, with the reason, where the runs do not tell."""
+
+    width: Real | None = Field(description="Width.", examples=[4096])
+    depth: Real | None = Field(description="Layers.", examples=[32.0])
+    params_per_depth_width2: Real | None = Field(
+        description="Parameters over depth times width squared, as in the runs.", examples=[12.0]
+    )
+    aspect_ratios: Interval | None = Field(
+        description="The least and the largest width over depth of the runs.", examples=[[32.0, 128.0]]
+    )
+    reason: str | None = Field(description="What does not follow, or contradicts.", examples=[None])
 
 
 class Cost(Document):
@@ -229,6 +311,12 @@ class RecommendationDocument(AdviceDocument):
     )
     predicted_loss: Quantity | None = Field(None, description="The loss to expect of a run that is well set.")
     schedule: SuggestedSchedule | None = Field(None, description="The schedule.")
+    shape: Shape | None = Field(
+        None, description="Width and depth, where the constraints fix one of them.", examples=[None]
+    )
+    priors: list[str] = Field(
+        default_factory=list, description="The published laws that were asked for.", examples=[[]]
+    )
     cost: Cost | None = Field(None, description="What it takes.")
     wanted: list[WantedRuns] | None = Field(
         None, description="The runs that would determine what is null.", examples=[[WANTED_EXAMPLE]]

@@ -19,7 +19,7 @@ class Constraints:
 
     `max_batch_tokens` is the largest batch; `tokens_per_second` and `flops_per_second` what all `devices` together
     were measured to do, the first for a run of this size; `deadline_hours` and `compute_flops` what it may take
-    at most; `price_per_device_hour` in any currency.
+    at most; `price_per_device_hour` in any currency; `width` and `depth` those of the model where they are fixed.
     """
 
     max_batch_tokens: float | None = None
@@ -29,6 +29,8 @@ class Constraints:
     deadline_hours: float | None = None
     compute_flops: float | None = None
     price_per_device_hour: float | None = None
+    width: float | None = None
+    depth: float | None = None
 
     @classmethod
     def of(cls, constraints: object) -> Constraints:

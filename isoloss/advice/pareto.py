@@ -130,6 +130,10 @@ def limits_of_sizes(constraints: object) -> Constraints:
     if limits.tokens_per_second is not None:
         reason = "is a speed of one size, and the sizes vary: give flops_per_second"
         raise InvalidInput(field="constraints.tokens_per_second", reason=reason)
+    for name in ("width", "depth"):
+        if getattr(limits, name) is not None:
+            reason = "is of one model, and the sizes vary: a recommendation for one of them takes it"
+            raise InvalidInput(field=f"constraints.{name}", reason=reason)
     return limits
 
 

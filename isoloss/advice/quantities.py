@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.advice.published import Prior
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting import Fit
@@ -33,7 +34,7 @@ class Quantity:
     """A quantity above 0: `log_value`, `log_samples` (resamples,), its unit and basis.
 
     `regret_factor_two` is the share of the loss that being off by a factor of two costs, either way, None where the
-    fits do not tell.
+    fits do not tell; `prior` the published law that entered, None where none did.
     """
 
     log_value: float
@@ -41,13 +42,11 @@ class Quantity:
     unit: str
     basis: Sequence[Basis]
     regret_factor_two: float | None = None
+    prior: Prior | None = None
 
     def interval(self, level: float) -> tuple[float, float] | None:
         """Return the interval of a level, None where no resamples were drawn."""
-        if not self.log_samples.size:
-            return None
-        low, high = np.exp(np.quantile(self.log_samples, [(1 - level) / 2, (1 + level) / 2]))
-        return float(low), float(high)
+        return interval_of(self.log_samples, level)
 
     def as_dict(self, level: float) -> dict[str, Any]:
         ends = self.interval(level)
@@ -57,8 +56,17 @@ class Quantity:
             "interval": None if ends is None else list(ends),
             "regret_factor_two": self.regret_factor_two,
             "basis": [one.as_dict() for one in self.basis],
+            "prior": None if self.prior is None else self.prior.as_dict(level),
             "reason": None,
         }
+
+
+def interval_of(log_samples: FloatArray | None, level: float) -> tuple[float, float] | None:
+    """Return the ends between which the middle of resamples (resamples,) lies; None where there are none."""
+    if log_samples is None or not log_samples.size:
+        return None
+    low, high = np.exp(np.quantile(log_samples, [(1 - level) / 2, (1 + level) / 2]))
+    return float(low), float(high)
 
 
 def predicted(fit: Fit, config: Mapping[str, float], unit: str) -> Quantity:

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from isoloss.advice.chain import chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
+from isoloss.advice.priors import disagreement
 from isoloss.advice.progress import part
-from isoloss.advice.quantities import Quantity, predicted
+from isoloss.advice.published import PUBLISHED, chosen_priors
+from isoloss.advice.quantities import Quantity
+from isoloss.advice.readings import Reading, of_critical_batch, of_curves
 from isoloss.advice.wanted import Wanted, wanted
-from isoloss.arrays import FloatArray
-from isoloss.errors import FitFailed, InvalidInput, Unidentified, UnusableData
+from isoloss.advice.width import Shape, shape_of, width_rule
+from isoloss.errors import FitFailed, InvalidInput, UnusableData
 from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.staged.chains import group_rows
-from isoloss.observations import RunTable
+from isoloss.observations import Curve, RunTable
 
 LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla")
 """The fits that a recommendation rests on."""
 
 LAWS_OF_TUNED = ("chinchilla",)
 """Those that are fitted to the best run at each size and data."""
-
-NEAR_BEST = 2.0
-"""How many times below the best batch a largest one may lie before the loss is not that of the loss law."""
-
-ALONG_VALLEY = 16.0
-"""How many times below the best batch the learning rate is taken along: about as far as sweeps reach."""
-
-WIDTH_IN_ERRORS = 3.3
-"""Standard errors in the width of a 90 percent interval."""
 
 FAR_BEYOND = 10.0
 """How many times beyond the data a target may lie before the answer says so."""
@@ -43,7 +38,8 @@ class Recommendation:
     """Settings of a run of `n_params` and `n_tokens`; a quantity is missing where the runs do not determine it.
 
     `quantities` by name, `reasons` why others are missing and `wanted` the runs that would determine them;
-    `schedule` is a declaration, or None; `cost` what the run takes; `fits` what all of it rests on.
+    `readings` are what other laws say of a quantity, by its name. `schedule` is a declaration, or None; `shape`
+    that of the model where its width or depth is fixed; `cost` what the run takes; `fits` what all of it rests on.
     """
 
     n_params: float
@@ -51,8 +47,10 @@ class Recommendation:
     level: float
     quantities: Mapping[str, Quantity]
     reasons: Mapping[str, str]
+    readings: Mapping[str, Sequence[Reading]]
     wanted: Sequence[Wanted]
     schedule: Mapping[str, Any] | None
+    shape: Shape | None
     cost: Mapping[str, float | None]
     warnings: Sequence[str]
     fits: Mapping[str, Fit] = field(repr=False)
@@ -68,13 +66,7 @@ class Recommendation:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the API shows, as plain JSON values: what the runs do not determine has null and a reason."""
-        missing: dict[str, Any] = {"value": None, "interval": None, "regret_factor_two": None, "basis": []}
-        told = {
-            name: self.quantities[name].as_dict(self.level)
-            if name in self.quantities
-            else {**missing, "reason": self.reasons.get(name, "the runs do not determine it")}
-            for name in self.NAMES
-        }
+        told = {name: {**self._told(name), "readings": self._read(name)} for name in self.NAMES}
         return {
             "n_params": self.n_params,
             "n_tokens": self.n_tokens,
@@ -84,10 +76,20 @@ class Recommendation:
                 "value": None if self.schedule is None else dict(self.schedule),
                 "reason": self.reasons.get("schedule"),
             },
+            "shape": None if self.shape is None else self.shape.as_dict(),
             "cost": dict(self.cost),
             "wanted": [one.as_dict() for one in self.wanted],
             "warnings": list(self.warnings),
         }
+
+    def _told(self, name: str) -> dict[str, Any]:
+        if name in self.quantities:
+            return self.quantities[name].as_dict(self.level)
+        missing = dict.fromkeys(("value", "interval", "regret_factor_two", "prior"))
+        return {**missing, "basis": [], "reason": self.reasons.get(name, "the runs do not determine it")}
+
+    def _read(self, name: str) -> list[dict[str, Any]]:
+        return [one.as_dict(self.level) for one in self.readings.get(name, ())]
 
 
 def recommend(
@@ -96,6 +98,9 @@ def recommend(
     n_params: float,
     n_tokens: float,
     constraints: Mapping[str, Any] | None = None,
+    priors: Sequence[str] = (),
+    curves: Sequence[Curve] = (),
+    noise: RunTable | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Recommendation:
@@ -103,33 +108,53 @@ def recommend(
 
     `runs` are finished runs (`isoloss.read_runs`); `constraints` as in `Constraints`; `options` those of fits
     (`bootstrap`, `level`, `seed`, `target`). Every resample goes through the whole chain: batch and learning rate,
-    the timescale, and the weight decay lambda = B / (eta tau D) that follows (laws.md 3). Raises InvalidInput for
-    what contradicts itself, UnusableData where no run can be used at all.
+    the timescale, and the weight decay lambda = B / (eta tau D) that follows (laws.md 3). `curves` of several peak
+    learning rates and readings of gradient `noise` give other readings, shown beside. `priors` names published laws
+    (`isoloss.advice.PUBLISHED`) that enter where the runs say little. Raises InvalidInput for what contradicts
+    itself, UnusableData where no run can be used at all.
     """
     size, data = positive(n_params, "n_params"), positive(n_tokens, "n_tokens")
     limits, asked = Constraints.of(constraints), FitOptions.from_mapping(options)
+    named = chosen_priors(priors)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
-    fits, reasons = _fits(runs, options, progress)
+    n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
+    fits, reasons = _fits(runs, options, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
-    quantities = _chain(fits, target, limits, reasons)
+    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap)
     schedule = _schedule(runs, quantities, data, reasons)
+    shape = shape_of(runs, size, limits)
+    told = part(progress, len(LAWS_ASKED), n_parts, "effective_lr")
+    by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), _kind(runs), options, told)
+    told = part(progress, n_parts - 1, n_parts, "noise_scale")
+    by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
+    readings = {"peak_lr": by_curves, "critical_batch_tokens": by_steps}
+    width = None if shape is None else shape.width
+    for name, found in width_rule(runs, fits, target, width, quantities.get("batch_tokens")).items():
+        readings[name] = [*readings.get(name, ()), *found]
     cost = limits.cost(size, data)
-    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in _used(quantities)})
-    warnings = [*limits.broken(cost), *_warnings(quantities, limits, fits)]
+    used = _used(quantities)
+    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in used})
+    warnings = [
+        *limits.broken(cost),
+        *_warnings(quantities, limits, fits),
+        *_of_priors(quantities, runs),
+        *([shape.warning] if shape is not None and shape.warning else ()),
+    ]
     return Recommendation(
-        size, data, asked.level, quantities, reasons, lacking, schedule, cost, warnings, fits
-    )
+        size, data, asked.level, quantities, reasons, readings, lacking, schedule, shape, cost, warnings,
+        {**fits, **of_peaks, **of_noise},
+    )  # fmt: skip
 
 
 def _fits(
-    runs: RunTable, options: Mapping[str, Any], progress: Progress | None
+    runs: RunTable, options: Mapping[str, Any], progress: Progress | None, n_parts: int
 ) -> tuple[dict[str, Fit], dict[str, str]]:
     """Return the fits of all laws that the runs can be fitted with, and why not of the others by their names."""
     found: dict[str, Fit] = {}
     reasons: dict[str, str] = {}
     for number, law in enumerate(LAWS_ASKED):
-        told = part(progress, number, len(LAWS_ASKED), law)
+        told = part(progress, number, n_parts, law)
         try:
             found[law] = fit(law, fitted_to(law, runs), progress=told, **options)
         except (UnusableData, FitFailed, InvalidInput) as error:
@@ -153,117 +178,13 @@ def best_of_each(runs: RunTable) -> RunTable:
     return rows.only([min(group, key=lambda row: float(rows.outcome[row])) for group in groups])
 
 
-def _chain(
-    fits: Mapping[str, Fit], target: Mapping[str, float], limits: Constraints, reasons: dict[str, str]
-) -> dict[str, Quantity]:
-    """Return every quantity that the fits determine, each resample pushed through all of them."""
-    found: dict[str, Quantity] = {}
-    laws = {
-        "batch_tokens": ("optimal_batch", "tokens"),
-        "peak_lr": ("optimal_lr", "1"),
-        "timescale": ("timescale", "1"),
-        "critical_batch_tokens": ("critical_batch", "tokens"),
-        "predicted_loss": ("chinchilla", "nats/token"),
-    }
-    for name, (law, unit) in laws.items():
-        try:
-            if law in fits:
-                found[name] = predicted(fits[law], target, unit)
-            else:
-                reasons[name] = f"{law}: {reasons[law]}"
-        except (Unidentified, InvalidInput) as error:
-            reasons[name] = f"{law}: {error.fields.get('reason', error)}"
-    _limit_batch(found, fits, limits, reasons)
-    _add_weight_decay(found, target["n_tokens"], reasons)
-    return found
-
-
-def _limit_batch(
-    found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Constraints, reasons: dict[str, str]
-) -> None:
-    """Hold the batch to the largest one that is allowed, and take the learning rate along its valley.
-
-    Far below the best batch neither that valley nor the loss are known: they are left out.
-    """
-    batch = found.get("batch_tokens")
-    if batch is None or limits.max_batch_tokens is None:
-        return
-    highest = float(np.log(limits.max_batch_tokens))
-    held = replace(
-        batch, log_value=min(batch.log_value, highest), log_samples=np.minimum(batch.log_samples, highest)
-    )
-    found["batch_tokens"] = held
-    times = float(np.exp(batch.log_value - held.log_value))
-    far = f"the largest batch allowed is {times:.3g} times below the best one"
-    if times > NEAR_BEST and found.pop("predicted_loss", None) is not None:
-        reasons["predicted_loss"] = f"{far}: what that costs is not in the law of the loss"
-    rate, valley = found.get("peak_lr"), _valley(fits)
-    if rate is None or valley is None or held.log_value == batch.log_value:
-        return
-    if times > ALONG_VALLEY:
-        del found["peak_lr"]
-        reasons["peak_lr"] = f"{far}: how the learning rate goes along is known near the best batch alone"
-        return
-    drawn = np.random.default_rng(0).standard_normal(rate.log_samples.size)
-    slopes = valley.value + valley.error * drawn
-    found["peak_lr"] = replace(
-        rate,
-        log_value=rate.log_value + valley.value * (held.log_value - batch.log_value),
-        log_samples=rate.log_samples + slopes * (held.log_samples - batch.log_samples),
-    )
-
-
-@dataclass(frozen=True)
-class Valley:
-    """How the best learning rate goes with a batch that is not the best: an exponent, with its standard error."""
-
-    value: float
-    error: float
-
-
-def _valley(fits: Mapping[str, Fit]) -> Valley | None:
-    """Return the valley of the sweeps; None where the batch was not swept."""
-    for one in fits["optimal_lr"].derived:
-        if one.name == "peak_lr.exponent_batch_tokens" and one.value is not None:
-            low, high = one.interval or (one.value, one.value)
-            return Valley(one.value, (high - low) / WIDTH_IN_ERRORS)
-    return None
-
-
-def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict[str, str]) -> None:
-    parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
-    lacking = [name for name, one in parts.items() if one is None]
-    if lacking:
-        reasons["weight_decay"] = (
-            f"it follows from {', '.join(parts)}, of which {' and '.join(lacking)} is missing"
-        )
-        return
-    batch, rate, tau = (one for one in parts.values() if one is not None)
-
-    def decay(b: Any, eta: Any, timescale: Any) -> Any:
-        return b - eta - timescale - np.log(n_tokens)
-
-    found["weight_decay"] = Quantity(
-        decay(batch.log_value, rate.log_value, tau.log_value),
-        decay(*_paired([batch.log_samples, rate.log_samples, tau.log_samples])),
-        "1",
-        (*batch.basis, *rate.basis, *tau.basis),
-        tau.regret_factor_two,
-    )
-
-
-def _paired(samples: Sequence[FloatArray]) -> list[FloatArray]:
-    """Return as many resamples of each as all have: they belong together one by one."""
-    count = min(one.size for one in samples)
-    return [one[:count] for one in samples]
-
-
 def _schedule(
     runs: RunTable, quantities: Mapping[str, Quantity], n_tokens: float, reasons: dict[str, str]
 ) -> dict[str, Any] | None:
     """Return the schedule of the runs, drawn out to the target; None where they state none, or several."""
-    kinds = {kind for kind in runs.label("schedule_kind") if kind is not None}
-    if len(kinds) != 1:
+    kind = _kind(runs)
+    if kind is None:
+        kinds = _kinds(runs)
         reasons["schedule"] = (
             "the runs state no schedule" if not kinds else f"they have {', '.join(sorted(kinds))}"
         )
@@ -276,15 +197,38 @@ def _schedule(
     warmup = 0 if np.isnan(share).all() else round(float(np.nanmedian(share)) * steps)
     peak = float(np.exp(quantities["peak_lr"].log_value))
     return {
-        "kind": kinds.pop(),
+        "kind": kind,
         "total_steps": steps,
         "warmup_steps": min(warmup, steps - 1),
         "peak_lr": peak,
     }
 
 
+def _kinds(runs: RunTable) -> set[str]:
+    return {kind for kind in runs.label("schedule_kind") if kind is not None}
+
+
+def _kind(runs: RunTable) -> str | None:
+    """Return the kind of schedule that all runs have which state one; None where they state none, or several."""
+    kinds = _kinds(runs)
+    return kinds.pop() if len(kinds) == 1 else None
+
+
 def _used(quantities: Mapping[str, Quantity]) -> set[str]:
-    return {one.fit.law_name for quantity in quantities.values() for one in quantity.basis}
+    """Return the laws that the runs determined and a quantity rests on."""
+    basis = (one.fit for quantity in quantities.values() for one in quantity.basis)
+    return {fit.law_name for fit in basis if fit.verdict != "unidentified"}
+
+
+def _of_priors(quantities: Mapping[str, Quantity], runs: RunTable) -> Iterator[str]:
+    """Say where a published law disagrees with the runs, and where it counts parameters in another kind."""
+    for name, one in quantities.items():
+        said = disagreement(name, one)
+        if said:
+            yield said
+        kind = None if one.prior is None else PUBLISHED[one.prior.name].n_params_kind
+        if one.prior is not None and kind is not None and runs.n_params_kind not in (None, kind):
+            yield f"{one.prior.name} counts {kind} parameters, and the runs {runs.n_params_kind}"
 
 
 def _warnings(
@@ -300,7 +244,7 @@ def _warnings(
     batch, critical = quantities.get("batch_tokens"), quantities.get("critical_batch_tokens")
     if batch is not None and critical is not None and batch.log_value > critical.log_value:
         yield "the best batch lies above the critical batch: a smaller one would need less data for the same loss"
-    if limits.max_batch_tokens is not None and "optimal_lr" in fits and _valley(fits) is None:
+    if limits.max_batch_tokens is not None and "optimal_lr" in fits and valley_of(fits) is None:
         yield "the batch was not swept: how the learning rate goes with a smaller batch is not known"
     weak = sorted({law for law in _used(quantities) if fits[law].verdict == "weak"})
     if weak:

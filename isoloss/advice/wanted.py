@@ -20,6 +20,15 @@ SITES = 4
 
 APART = 2.0
 
+GRIDS: Mapping[str, tuple[str, int, int]] = {
+    "critical_batch": ("batch_tokens", 5, 4),
+    "chinchilla": ("n_params", 4, 4),
+}
+"""Laws over a grid: of which column beside the training tokens, and how many values of it and of the tokens."""
+
+SAME_RUN = 1.05
+"""How many times apart two values of a column are that count as one when a run is looked for."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -46,9 +55,51 @@ def wanted(runs: RunTable, fits: Mapping[str, Fit | None]) -> list[Wanted]:
         if isinstance(law, SweepLaw):
             why = fit.reasons[0] if fit is not None and fit.reasons else law.remedy
             found.append(Wanted(name, why, _sweeps(runs, law)))
+        elif name in GRIDS:
+            found.append(Wanted(name, law.remedy, _grid(runs, *GRIDS[name])))
         else:
             found.append(Wanted(name, law.remedy, ()))
     return found
+
+
+def _grid(runs: RunTable, column: str, n_values: int, n_data: int) -> list[dict[str, float]]:
+    """Return the runs that a grid about the cheapest tuned run lacks: values a factor of two apart, data upwards.
+
+    Batches lie around that of the run, at its size; sizes go up from its own.
+    """
+    first = _cheapest(runs, ("n_params", "n_tokens", "batch_tokens"))
+    if first is None:
+        return []
+    low = n_values // 2 if column == "batch_tokens" else 0
+    asked = [
+        {**first, column: first[column] * APART ** (value - low), "n_tokens": first["n_tokens"] * APART**more}
+        for value in range(n_values)
+        for more in range(n_data)
+    ]
+    return [
+        one
+        for one in asked
+        if not _trained(runs, {name: one[name] for name in ("n_params", "n_tokens", column)})
+    ]
+
+
+def _cheapest(runs: RunTable, needed: Sequence[str]) -> dict[str, float] | None:
+    """Return the settings of the best run at the smallest size and data; None where none states what is needed."""
+    known = np.all([np.isfinite(runs.column(name)) for name in needed], axis=0) & np.isfinite(runs.outcome)
+    rows = np.flatnonzero(known)
+    if not rows.size:
+        return None
+    compute = (runs.column("n_params") * runs.column("n_tokens"))[rows]
+    smallest = rows[compute <= compute.min() * SAME_RUN]
+    best = int(smallest[np.argmin(runs.outcome[smallest])])
+    settings = [name for name in (*needed, "peak_lr", "weight_decay") if np.isfinite(runs.column(name)[best])]
+    return {name: float(runs.column(name)[best]) for name in settings}
+
+
+def _trained(runs: RunTable, wanted: Mapping[str, float]) -> bool:
+    """Return whether a run with an outcome has these values."""
+    near = [np.abs(np.log(runs.column(name) / value)) <= np.log(SAME_RUN) for name, value in wanted.items()]
+    return bool(np.any(np.all(near, axis=0) & np.isfinite(runs.outcome)))
 
 
 def _sweeps(runs: RunTable, law: SweepLaw) -> list[dict[str, float]]:

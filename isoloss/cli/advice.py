@@ -21,7 +21,14 @@ Limit = Annotated[
     typer.Option(
         "--constraint",
         help="What the run may take, as in devices=64; repeat it. max_batch_tokens, devices, tokens_per_second, "
-        "flops_per_second, deadline_hours, compute_flops, price_per_device_hour.",
+        "flops_per_second, deadline_hours, compute_flops, price_per_device_hour, width, depth.",
+    ),
+]
+Priors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prior",
+        help="A published law that may enter where the runs say little, as in power_lines.timescale; repeat it.",
     ),
 ]
 Runs = Annotated[list[str] | None, typer.Option("--run", help="A run that it rests on; repeat it.")]
@@ -53,6 +60,7 @@ def recommend(
     n_params: Annotated[float | None, typer.Option(help="Parameters of the run.")] = None,
     n_tokens: Annotated[float | None, typer.Option(help="Tokens that it trains on.")] = None,
     constraint: Limit = None,
+    prior: Priors = None,
     run: Runs = None,
     tag: Tags = None,
     recipe: Recipe = None,
@@ -76,6 +84,7 @@ def recommend(
             n_params=_needed("--n-params", n_params),
             n_tokens=_needed("--n-tokens", n_tokens),
             constraints=pairs("--constraint", constraint, float),
+            priors=prior or (),
             select=_selection(run, tag, recipe, where, all_runs),
             options=_options(target, bootstrap, level, seed, n_params_kind),
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ParetoFront,
         Quantity,
         Recommendation,
+        Shape,
         SuggestedSchedule,
     )
 
@@ -41,7 +42,10 @@ def show_recommendation(output: Output, told: Recommendation) -> None:
         return
     known = cast("Mapping[str, Quantity]", {name: told.get(name) for name in SETTINGS if told.get(name)})
     _show_settings(output, known, told.get("level"))
+    _show_priors(output, known)
+    _show_readings(output, known)
     _show_schedule(output, told.get("schedule"))
+    _show_shape(output, told.get("shape"))
     _show_cost(output, told.get("cost") or {})
     _show_basis(output, (one for quantity in known.values() for one in quantity["basis"]))
     _show_missing(output, told, known)
@@ -88,6 +92,47 @@ def _show_settings(output: Output, known: Mapping[str, Quantity], level: float |
         rows.append([SETTINGS[name], shown, ends, _percent(one["regret_factor_two"]), laws])
     columns = ["setting", "value", _interval_name(level), "a factor of two costs", "rests on"]
     output.table(columns, rows, right=["value", "a factor of two costs"], whole=columns[:2])
+
+
+def _show_priors(output: Output, known: Mapping[str, Quantity]) -> None:
+    """What published laws say alone, and how much of each setting is theirs."""
+    rows = []
+    for name, one in known.items():
+        prior = one.get("prior")
+        if prior is not None:
+            alone = number(prior["value"], DIGITS)
+            ends = interval(prior["interval"], DIGITS, like=alone)
+            rows.append([SETTINGS[name], prior["name"], _percent(prior["share"]), alone, ends])
+    if rows:
+        output.line()
+        columns = ["setting", "published law", "its share", "alone it says", "interval"]
+        output.table(columns, rows, right=["its share", "alone it says"], whole=columns[:2])
+
+
+def _show_readings(output: Output, known: Mapping[str, Quantity]) -> None:
+    """What other laws say of settings, and the run that each holds for."""
+    readings = [(name, one) for name, quantity in known.items() for one in quantity.get("readings") or []]
+    if readings:
+        output.line()
+    for name, one in readings:
+        setting = SETTINGS[name].partition(",")[0]
+        if one["value"] is None:
+            output.line(f"{one['law']} on the {setting}: {one['reason']}", style="dim")
+            continue
+        shown = number(one["value"], DIGITS)
+        ends = interval(one["interval"], DIGITS, like=shown)
+        beside = "" if one["beside"] is None else f" (the main law there: {number(one['beside'], DIGITS)})"
+        at = ", ".join(f"{key.replace('_', ' ')} {number(value, DIGITS)}" for key, value in one["at"].items())
+        minded = f"; {one['reason']}" if one["reason"] else ""
+        output.line(f"{one['law']} reads a {setting} of {shown} {ends}{beside}{at and ' for ' + at}{minded}")
+
+
+def _show_shape(output: Output, shape: Shape | None) -> None:
+    if shape is None:
+        return
+    sides = [f"{name} {number(shape[name])}" for name in ("width", "depth") if shape[name] is not None]
+    output.line()
+    output.line(f"Shape: {', '.join([*sides, *([shape['reason']] if shape['reason'] else [])])}")
 
 
 def _interval_name(level: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from isoloss.client import wire
@@ -82,6 +82,7 @@ class Recommendations(Advice[Recommendation]):
         n_params: float,
         n_tokens: float,
         constraints: Mapping[str, float] | None = None,
+        priors: Sequence[str] = (),
         select: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         wait: bool = False,
@@ -90,7 +91,8 @@ class Recommendations(Advice[Recommendation]):
     ) -> Recommendation:
         """Ask how a run of this size and data is best set, as the project's finished runs say.
 
-        `constraints` as in `isoloss.advice.Constraints`; `select` {"run_ids" | "tags" | "recipe" | "where" | "all"}
+        `constraints` as in `isoloss.advice.Constraints`; `priors` names published laws that may enter where the
+        runs say little (`isoloss.advice.PUBLISHED`); `select` {"run_ids" | "tags" | "recipe" | "where" | "all"}
         chooses the runs, all where left out; `options` are `target`, `bootstrap`, `level`, `seed` and
         `n_params_kind`. Returns at once with `status` "queued", or with `wait` when it has ended, as `wait` does.
 
@@ -99,6 +101,8 @@ class Recommendations(Advice[Recommendation]):
         >>> told["peak_lr"]["value"], told["peak_lr"]["interval"], told["cost"]["device_hours"]
         """
         question = {"n_params": n_params, "n_tokens": n_tokens, **_given(constraints, options)}
+        if priors:
+            question["priors"] = list(priors)
         return self._create(project, question, select, wait, timeout, on_progress)
 
 

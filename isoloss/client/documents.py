@@ -127,6 +127,39 @@ class Basis(TypedDict):
     extrapolation_factor: NotRequired[float | None]
 
 
+class Prior(TypedDict):
+    """A published law that entered: what it says alone, and the share of the answer that came from it."""
+
+    name: str
+    source: str
+    value: float
+    interval: Interval
+    share: float
+
+
+class Reading(TypedDict):
+    """What another law says of a setting, for the run `at`; `beside` is what the main law says of that one."""
+
+    law: str
+    value: float | None
+    unit: str
+    interval: Interval | None
+    at: dict[str, Any]
+    beside: float | None
+    basis: list[Basis]
+    reason: str | None
+
+
+class Shape(TypedDict):
+    """Width and depth of a model, where one of them is fixed."""
+
+    width: float | None
+    depth: float | None
+    params_per_depth_width2: float | None
+    aspect_ratios: Interval | None
+    reason: str | None
+
+
 class Quantity(TypedDict):
     """A recommended setting, or what to expect; `value` is None, with the `reason`, where the runs do not tell.
 
@@ -138,6 +171,8 @@ class Quantity(TypedDict):
     interval: Interval | None
     regret_factor_two: float | None
     basis: list[Basis]
+    prior: NotRequired[Prior | None]
+    readings: NotRequired[list[Reading]]
     reason: str | None
 
 
@@ -193,6 +228,8 @@ class Recommendation(Advice):
     timescale: NotRequired[Quantity | None]
     predicted_loss: NotRequired[Quantity | None]
     schedule: NotRequired[SuggestedSchedule | None]
+    shape: NotRequired[Shape | None]
+    priors: NotRequired[list[str]]
     cost: NotRequired[Cost | None]
     wanted: NotRequired[list[WantedRuns] | None]
 

@@ -68,10 +68,10 @@ class PowerProduct(TableLaw[LogColumns]):
         exponents = np.stack([axis.ravel() for axis in axes], axis=1)
         return np.concatenate([np.zeros((len(exponents), 1)), exponents], axis=1)
 
-    def held(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, float]:  # noqa: ARG002
+    def held(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, float]:
         """Hold the exponent of a variable that does not vary at nothing: it is part of the coefficient."""
         counts = zip(self.parameters[1:], n_distinct(features), strict=True)
-        return {parameter.name: 0.0 for parameter, count in counts if count == 1}
+        return {one.name: 0.0 for one, count in counts if count == 1 and one.name not in fixed}
 
     def undetermined(self, features: LogColumns, fixed: Collection[str] = ()) -> dict[str, str]:
         counts = zip(self.parameters[1:], self.varies, n_distinct(features), strict=True)

@@ -21,6 +21,7 @@ from tests.advice.test_advice import SITES, TARGET, study
 from tests.app.conftest import Api, fields, problem
 from tests.fitting.synthetic_sweeps import lr_and_batch
 from tests.fitting.test_staged import batches
+from tests.laws.test_effective_lr import LAW, THETA, run_of
 from workers import advice as advice_work
 
 ASKED = {**TARGET, "options": {"bootstrap": 20}}
@@ -314,3 +315,57 @@ def test_every_field_is_described_with_an_example(client: httpx.Client) -> None:
             "202",
             "422",
         }
+
+
+def test_a_published_law_enters_by_its_name_and_its_share_is_shown(
+    api: Api, client: httpx.Client, swept: str
+) -> None:
+    """What was asked for is shown again; the critical batch is the published one, and the others are as before."""
+    asked = {**ASKED, "priors": ["power_lines.critical_batch"]}
+    shown = given(api, client, swept, "recommendations", asked)
+    assert shown["priors"] == ["power_lines.critical_batch"]
+    critical = shown["critical_batch_tokens"]
+    assert critical["value"] == pytest.approx(0.0471 * 2048 * TARGET["n_tokens"] ** 0.462)
+    assert (critical["prior"]["name"], critical["prior"]["share"]) == ("power_lines.critical_batch", 1)
+    assert shown["peak_lr"]["prior"] is None
+    plain = client.post(f"{swept}/recommendations", json={**ASKED, "priors": ["chinchilla"]})
+    assert "is not one of step_law.optimal_lr" in problem(plain, 422)["detail"]
+    wrong = client.post(f"{swept}/recommendations", json={**ASKED, "priors": "step_law.optimal_lr"})
+    assert fields(wrong) == ["priors"]
+
+
+def test_curves_of_several_peaks_are_read_beside_the_sweeps(
+    api: Api, client: httpx.Client, swept: str
+) -> None:
+    """Runs with points under several peaks give a second reading; its fit is one of the project, of them alone."""
+    for number, (peak, kind) in enumerate((peak, kind) for peak in PEAKS for kind in ("cosine", "constant")):
+        put_curve(client, swept, f"curve-{number}", {"kind": kind, **LOGGED, "peak_lr": peak}, number)
+    shown = given(api, client, swept, "recommendations", {**ASKED, **HORIZON})
+    (reading,) = shown["peak_lr"]["readings"]
+    assert (reading["law"], reading["reason"]) == ("effective_lr", None)
+    assert reading["at"]["batch_tokens"] == 1e5
+    assert PEAKS[0] < reading["interval"][0] < reading["value"] < reading["interval"][1] <= PEAKS[-1]
+    assert reading["beside"] > 0
+    (basis,) = reading["basis"]
+    stored = client.get(f"{swept}/fits/{basis['fit_id']}").json()
+    assert (stored["law"], stored["verdict"]) == ("effective_lr", basis["verdict"])
+    assert sorted(stored["select"]["run_ids"]) == [f"curve-{number}" for number in range(8)]
+
+
+PEAKS = (5e-4, 1e-3, 2e-3, 4e-3)
+LOGGED = {"total_steps": 8000, "warmup_steps": 300}
+HORIZON = {"n_tokens": 8e8}
+
+
+def put_curve(client: httpx.Client, project: str, name: str, schedule: dict[str, Any], seed: int) -> None:
+    """A finished run whose points follow the law across peaks, with noise."""
+    steps = np.arange(200, 8001, 200)
+    truth = LAW.predict(THETA, LAW.prepare([run_of(schedule, tuple(steps.tolist()))]))[0]
+    losses = truth * np.exp(2e-4 * np.random.default_rng(seed).standard_normal(steps.size))
+    config = {"n_params": 1e8, "n_tokens": 8e8, "batch_tokens": 1e5, "weight_decay": 0.1}
+    config["n_params_kind"] = "non_embedding"
+    said = {"name": name, "status": "finished", "config": config, "schedule": schedule}
+    answer = client.put(f"{project}/runs/{name}", json=said)
+    assert answer.status_code == 201, answer.text
+    columns = {"step": steps.tolist(), "loss": losses.tolist()}
+    assert client.post(f"{project}/runs/{name}/points", json=columns).status_code == 200

@@ -124,6 +124,57 @@ def test_a_recommendation_shows_settings_what_they_rest_on_and_what_is_lacking(i
         assert part in result.stdout, result.stdout
 
 
+def test_a_recommendation_shows_published_laws_other_readings_and_the_shape(invoke):
+    """How much of a setting is of a published law, what other laws read, and the depth that a width leaves."""
+    prior = {
+        "name": "step_law.optimal_lr",
+        "source": "Li",
+        "value": 0.002,
+        "interval": [4e-4, 0.01],
+        "share": 0.25,
+    }
+    reading = {
+        "law": "effective_lr",
+        "value": 0.0014,
+        "unit": "1",
+        "interval": [0.0012, 0.0017],
+        "at": {"n_params": 1e8, "schedule": "linear"},
+        "beside": 0.0016,
+        "basis": BASIS,
+        "reason": None,
+    }
+    rule = {**reading, "law": "width_rule", "value": None, "reason": "it holds at fixed data and batch"}
+    shape = {
+        "width": 4096.0,
+        "depth": 32.0,
+        "params_per_depth_width2": 12.0,
+        "aspect_ratios": None,
+        "reason": None,
+    }
+    told = {
+        **TOLD,
+        "peak_lr": {**TOLD["peak_lr"], "prior": prior, "readings": [reading, rule]},
+        "shape": shape,
+    }
+    requests: list[httpx.Request] = []
+    asked = (*ASK, "--prior", "step_law.optimal_lr", "--constraint", "width=4096")
+    result = invoke(
+        *asked, routes={**ROUTES, "GET /v1/projects/p/recommendations/r1": told}, requests=requests
+    )
+    assert result.exit_code == 0, result.output
+    sent = json.loads(requests[0].content)
+    assert (sent["priors"], sent["constraints"]) == (["step_law.optimal_lr"], {"width": 4096.0})
+    for part in (
+        "step_law.optimal_lr",
+        "25%",
+        "effective_lr reads a peak learning rate of 0.00140 [0.00120, 0.00170] (the main law there: 0.00160)",
+        "schedule linear",
+        "width_rule on the peak learning rate: it holds at fixed data and batch",
+        "Shape: width 4,096, depth 32.0",
+    ):
+        assert part in result.stdout, result.stdout
+
+
 def test_a_front_shows_its_choices_and_how_far_they_reach(invoke):
     """Of many choices some, evenly spaced; its fits, and the factor beyond them."""
     result = invoke("pareto", "-p", "p", "--target-loss", "2.1", routes=ROUTES)

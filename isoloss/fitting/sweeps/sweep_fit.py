@@ -69,7 +69,7 @@ def fit_sweeps(
     progress(0.05, "reading the sweeps")
     law, scores = _supported(law, screened, asked)
     task = task_of(law, screened, asked)
-    estimate = None if "coefficient" in task.missing else _estimate(task, progress)
+    estimate = _estimate(task, progress) if task.shows_noise else None
     found = described(task, estimate, now | {"convention": law.convention}, scores)
     return scored(found, held, law)
 
@@ -132,9 +132,15 @@ def task_of(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
     places = np.unique(np.round(features.logs / SAME_LOG), axis=1).shape[1]
     if set(missing.values()) == {law.together}:  # not even along the line on which they lie
         missing = {parameter.name: law.together for parameter in law.parameters}
-    elif places < 1 + len(own):
-        why = f"{places} different sweep{'s' * (places > 1)} for {1 + len(own)} parameters"
+    elif places < (count := 1 + len(own) - len(asked.fix.keys() & set(own))):
+        why = f"{places} different sweep{'s' * (places > 1)} for {count} parameters"
         missing = dict.fromkeys((parameter.name for parameter in law.parameters), why)
+    if (
+        "coefficient" in missing
+    ):  # every sweep still has an optimum of its own, about the part that can be told
+        logs = dict(zip([one.name for one in law.parameters[1:]], features.logs, strict=True))
+        own = _apart(logs, [*logs])
+        absent = frozenset(logs) - frozenset(own)
     kept = [number for number, one in enumerate(law.parameters[1:]) if one.name in own]
     traits = [np.vstack([np.ones(n_cells), features.logs[kept]])]
     names = [tuple(own)]
@@ -144,11 +150,9 @@ def task_of(law: SweepLaw, screened: Screened, asked: FitOptions) -> SweepTask:
         names.append(named)
     sweeps, rows = sweeps_of(screened, law, traits)
     task = SweepTask(law, screened, asked, dict(missing), absent, sweeps, rows, tuple(names))
-    surface = task.surface()
-    count = surface.n_slopes + surface.n_shape + n_cells - len(task.held)
-    if len(rows) > count:
+    if task.shows_noise:
         return task
-    why = f"{len(rows)} runs near the best for {count} parameters of the surface: nothing shows the noise"
+    why = f"{len(rows)} runs near the best for {task.n_fitted} parameters of the surface: nothing shows the noise"
     return replace(task, missing=dict.fromkeys((parameter.name for parameter in law.parameters), why))
 
 
@@ -171,15 +175,20 @@ def _traits(
     axis: Axis, columns: Mapping[str, FloatArray], n_cells: int
 ) -> tuple[tuple[str, ...], FloatArray]:
     """Return what the optimum of another axis is linear in: those of its columns that can be told apart."""
-    rows, names = [np.ones(n_cells)], []
-    for name in axis.of:
-        candidate = np.log(columns[name])
-        known = np.stack(rows).T
-        rest = candidate - known @ np.linalg.lstsq(known, candidate, rcond=None)[0]
-        if np.abs(rest).max() > ON_ONE_LINE and len(rows) < n_cells:
-            rows.append(candidate)
-            names.append(name)
-    return tuple(names), np.stack(rows)
+    logs = {name: np.log(columns[name]) for name in axis.of}
+    names = tuple(_apart(logs, axis.of))
+    return names, np.vstack([np.ones(n_cells), *(logs[name] for name in names)])
+
+
+def _apart(logs: Mapping[str, FloatArray], names: Sequence[str]) -> list[str]:
+    """Return those of the names whose logarithms (cells,) can be told apart, the first ones first."""
+    found: list[str] = []
+    for name in names:
+        known = np.vstack([np.ones(logs[name].size), *(logs[one] for one in found)]).T
+        rest = logs[name] - known @ np.linalg.lstsq(known, logs[name], rcond=None)[0]
+        if np.abs(rest).max() > ON_ONE_LINE and len(known[0]) < len(rest):
+            found.append(name)
+    return found
 
 
 def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
@@ -202,7 +211,7 @@ def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
     samples = units.samples(theta, np.where(rises[:, None], without, np.nan), task.asked)
     folds, errors = _folds(task, surface, theta, own)
     left_out_error = _left_out_error(task, surface, theta, own)
-    scatter = _scatter(own, len(task.free))
+    scatter = _scatter(own, len(task.unknown))
     spread = _spread(surface, own, samples, scatter, folds, errors)
     return SweepEstimate(
         surface, theta, float(found.objective[0]), bool(found.converged[0]), samples, failed, units, noise, own,
@@ -240,7 +249,7 @@ def _without_each(task: SweepTask, surface: Surface, theta: FloatArray, groups: 
 
 def _left_out_error(task: SweepTask, surface: Surface, theta: FloatArray, own: OwnOptima) -> float | None:
     """Return the root mean square error, in logarithms, of every site's setting as the others predict it."""
-    if task.sites.max() + 1 <= len(task.sweeps.traits[0]):
+    if task.sites.max() + 1 <= len(task.unknown):
         return None
     without = _without_each(task, surface, theta, task.sites[surface.sweeps.cell])
     told = surface.optima(without)[task.sites, 0, np.arange(task.sites.size)]
@@ -256,9 +265,9 @@ def _folds(
     folds, errors = [], []
     observed = surface.optima(theta[None])[0, 0] + own.shift[0]
     for fold in task.cells.folds(task.law):
-        fitted, traits = sorted(fold.fitted), task.sweeps.traits[0]
+        fitted, traits, unknown = sorted(fold.fitted), task.sweeps.traits[0], task.unknown
         predicted = [cell for cell in fold.predicted if np.isfinite(observed[cell])]
-        if not predicted or np.linalg.matrix_rank(traits[:, fitted]) < len(traits):
+        if not predicted or np.linalg.matrix_rank(traits[unknown][:, fitted]) < len(unknown):
             continue
         part = task.surface(fitted)
         start = np.concatenate(

@@ -54,14 +54,15 @@ def described(
     samples = np.empty((0, n_parameters)) if estimate is None else _samples(task, estimate)
     theta = np.full(n_parameters, np.nan) if estimate is None else _theta(task, estimate)
     nothing = Spread(None, 0, (0.0,) * 201)
+    told = None if "coefficient" in task.missing else estimate
     return Fit(
         law_name=task.law.name,
         parameters={one.name: one for one in parameters},
         objective=float("nan") if estimate is None else estimate.objective,
-        metrics=_metrics(task, estimate),
-        holdout=None if estimate is None else _holdout(task, estimate),
+        metrics=_metrics(task, told),
+        holdout=None if told is None else _holdout(task, told),
         groups=_groups(task, estimate),
-        derived=[] if estimate is None else [*_derived(task, estimate), *_along_valleys(task, estimate)],
+        derived=[] if told is None else [*_derived(task, told), *_along_valleys(task, told)],
         diagnostics=_diagnostics(task, estimate) | {"readings": dict(readings)},
         left_out=task.screened.left_out,
         verdict=verdict,
@@ -113,16 +114,21 @@ def scored(found: Fit, held: RunTable, law: SweepLaw) -> Fit:
 
 
 def _theta(task: SweepTask, estimate: SweepEstimate) -> FloatArray:
-    return np.asarray(task.theta(estimate.surface.slopes(estimate.theta[None])[0])[0])
+    theta = task.theta(estimate.surface.slopes(estimate.theta[None])[0])[0]
+    if "coefficient" in task.missing:
+        theta[:] = np.nan
+    return theta
 
 
 def _samples(task: SweepTask, estimate: SweepEstimate) -> FloatArray:
+    if "coefficient" in task.missing:
+        return np.empty((0, len(task.law.parameters)))
     return task.theta(estimate.surface.slopes(estimate.samples)[0])
 
 
 def _inflation(task: SweepTask, estimate: SweepEstimate) -> float:
     whole_sites = estimate.units.unit == "configurations"
-    n_known = len(task.free) - len(task.held) if whole_sites else estimate.theta.size
+    n_known = len(task.unknown) if whole_sites else estimate.theta.size
     return estimate.units.inflation(n_known, task.asked.level)
 
 

@@ -80,6 +80,22 @@ class SweepTask:
                 held[position] = float(np.log(value)) if number == 0 else float(value)
         return held
 
+    @property
+    def unknown(self) -> list[int]:
+        """The positions of the slopes of the first axis that the sweeps are to tell."""
+        return [position for position in range(len(self.free)) if position not in self.held]
+
+    @property
+    def n_fitted(self) -> int:
+        """Parameters of the surface that the runs are to tell."""
+        surface = self.surface()
+        return surface.n_slopes + surface.n_shape + self.sweeps.n_cells - len(self.held)
+
+    @property
+    def shows_noise(self) -> bool:
+        """Whether more runs lie near the best of their sweeps than the surface has parameters."""
+        return len(self.rows) > 0 and len(self.rows) > self.n_fitted
+
     def fitted_range(self) -> TableRange:
         """Return where the sweeps lie; a law that does not read the size claims to hold for any."""
         columns, law = self.screened.columns(), self.law

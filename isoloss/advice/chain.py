@@ -1,0 +1,143 @@
+"""Every quantity of a recommendation, each resample of the runs pushed through all laws that it hangs on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isoloss.advice.constraints import Constraints
+from isoloss.advice.priors import with_prior
+from isoloss.advice.quantities import Quantity, predicted, reason_of
+from isoloss.arrays import FloatArray
+from isoloss.errors import InvalidInput, Unidentified
+from isoloss.fitting import Fit
+
+LAWS_OF = {
+    "batch_tokens": ("optimal_batch", "tokens"),
+    "peak_lr": ("optimal_lr", "1"),
+    "timescale": ("timescale", "1"),
+    "critical_batch_tokens": ("critical_batch", "tokens"),
+    "predicted_loss": ("chinchilla", "nats/token"),
+}
+"""The law that each quantity is read off, and its unit."""
+
+NEAR_BEST = 2.0
+"""How many times below the best batch a largest one may lie before the loss is not that of the loss law."""
+
+ALONG_VALLEY = 16.0
+"""How many times below the best batch the learning rate is taken along: about as far as sweeps reach."""
+
+WIDTH_IN_ERRORS = 3.3
+"""Standard errors in the width of a 90 percent interval."""
+
+
+def chain(
+    fits: Mapping[str, Fit],
+    target: Mapping[str, float],
+    limits: Constraints,
+    reasons: dict[str, str],
+    priors: Mapping[str, str],
+    resamples: int,
+) -> dict[str, Quantity]:
+    """Return every quantity that the fits determine; `reasons` gets why not of the others.
+
+    `reasons` has why laws without a fit have none. `priors` are the names of published laws by the law that each is
+    a prior of: with it the quantity is what both say together, from `resamples` where the runs have none.
+    """
+    found: dict[str, Quantity] = {}
+    for name, (law, unit) in LAWS_OF.items():
+        try:
+            if law in fits:
+                found[name] = predicted(fits[law], target, unit)
+            else:
+                reasons[name] = f"{law}: {reasons[law]}"
+        except (Unidentified, InvalidInput) as error:
+            reasons[name] = f"{law}: {reason_of(error)}"
+        if law in priors:
+            found[name] = with_prior(priors[law], found.get(name), fits.get(law), target, resamples, unit)
+    _limit_batch(found, fits, limits, reasons)
+    _add_weight_decay(found, target["n_tokens"], reasons)
+    return found
+
+
+def _limit_batch(
+    found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Constraints, reasons: dict[str, str]
+) -> None:
+    """Hold the batch to the largest one that is allowed, and take the learning rate along its valley.
+
+    Far below the best batch neither that valley nor the loss are known: they are left out.
+    """
+    batch = found.get("batch_tokens")
+    if batch is None or limits.max_batch_tokens is None:
+        return
+    highest = float(np.log(limits.max_batch_tokens))
+    held = replace(
+        batch, log_value=min(batch.log_value, highest), log_samples=np.minimum(batch.log_samples, highest)
+    )
+    found["batch_tokens"] = held
+    times = float(np.exp(batch.log_value - held.log_value))
+    far = f"the largest batch allowed is {times:.3g} times below the best one"
+    if times > NEAR_BEST and found.pop("predicted_loss", None) is not None:
+        reasons["predicted_loss"] = f"{far}: what that costs is not in the law of the loss"
+    rate, valley = found.get("peak_lr"), valley_of(fits)
+    if rate is None or valley is None or held.log_value == batch.log_value:
+        return
+    if times > ALONG_VALLEY:
+        del found["peak_lr"]
+        reasons["peak_lr"] = f"{far}: how the learning rate goes along is known near the best batch alone"
+        return
+    drawn = np.random.default_rng(0).standard_normal(rate.log_samples.size)
+    slopes = valley.value + valley.error * drawn
+    found["peak_lr"] = replace(
+        rate,
+        log_value=rate.log_value + valley.value * (held.log_value - batch.log_value),
+        log_samples=rate.log_samples + slopes * (held.log_samples - batch.log_samples),
+    )
+
+
+@dataclass(frozen=True)
+class Valley:
+    """How the best learning rate goes with a batch that is not the best: an exponent, with its standard error."""
+
+    value: float
+    error: float
+
+
+def valley_of(fits: Mapping[str, Fit]) -> Valley | None:
+    """Return the valley of the sweeps; None where the batch was not swept."""
+    for one in fits["optimal_lr"].derived if "optimal_lr" in fits else ():
+        if one.name == "peak_lr.exponent_batch_tokens" and one.value is not None:
+            low, high = one.interval or (one.value, one.value)
+            return Valley(one.value, (high - low) / WIDTH_IN_ERRORS)
+    return None
+
+
+def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict[str, str]) -> None:
+    parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
+    lacking = [name for name, one in parts.items() if one is None]
+    if lacking:
+        reasons["weight_decay"] = (
+            f"it follows from {', '.join(parts)}, of which {' and '.join(lacking)} is missing"
+        )
+        return
+    batch, rate, tau = (one for one in parts.values() if one is not None)
+
+    def decay(b: Any, eta: Any, timescale: Any) -> Any:
+        return b - eta - timescale - np.log(n_tokens)
+
+    found["weight_decay"] = Quantity(
+        decay(batch.log_value, rate.log_value, tau.log_value),
+        decay(*_paired([batch.log_samples, rate.log_samples, tau.log_samples])),
+        "1",
+        (*batch.basis, *rate.basis, *tau.basis),
+        tau.regret_factor_two,
+    )
+
+
+def _paired(samples: Sequence[FloatArray]) -> list[FloatArray]:
+    """Return as many resamples of each as all have: they belong together one by one."""
+    count = min(one.size for one in samples)
+    return [one[:count] for one in samples]
