@@ -93,5 +93,6 @@ class Intake:
 
 
 def _waits_for_device(metrics: Any) -> bool:
-    kept = metrics.values() if isinstance(metrics, dict) else ()
-    return any(type(value) is Kept and not value.is_ready() for value in kept)
+    if type(metrics) is not dict or Kept not in map(type, metrics.values()):
+        return False
+    return any(type(value) is Kept and not value.is_ready() for value in metrics.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 
 class Progress:
@@ -14,18 +14,21 @@ class Progress:
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._highest = -1
 
     @property
     def last(self) -> int | None:
         """The highest step so far."""
-        return max(self._last.values(), default=None)
+        return self._highest if self._last else None
 
-    def advance(self, step: int, columns: Iterable[str]) -> bool:
+    def advance(self, step: int, columns: Collection[str]) -> bool:
         """Note the columns' values at a step; whether what came after it is to be forgotten first."""
-        names = list(columns)
-        went_back = any(self._last.get(name, step) > step for name in names)
-        if went_back:
+        went_back = False
+        if step > self._highest:
+            self._highest = step
+        elif any(self._last.get(name, step) > step for name in columns):
+            went_back = True
             self._last = {name: min(last, step) for name, last in self._last.items()}
-        for name in names:
-            self._last[name] = step
+            self._highest = step
+        self._last.update(dict.fromkeys(columns, step))
         return went_back

@@ -71,12 +71,17 @@ class Readings:
         return row
 
     def _read(self, metrics: Mapping[Any, Any], step: int, row: Row) -> None:
+        known = self._columns
         for name, value in metrics.items():
-            column = self._columns[name] if name in self._columns else self._column_of(name)
+            column = known[name] if name in known else self._column_of(name)
             if column is None:
                 self.left_out += 1
-            elif type(value) is float and 0.0 < value < math.inf:  # nearly every value there is
-                row[column] = value
+            elif (
+                0.0 < value < math.inf
+                if type(value) is float
+                else type(value) is int and 0 < value < MAX_STEP
+            ):
+                row[column] = value  # nearly every value there is
             else:
                 self._take(row, column, value, step)
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 from isoloss.client.operations import Operation, line_of, operation_of, thinned
 
 FORMAT = 1
-SUFFIX = ".jsonl"
+SEGMENTS = "[0-9]" * 8 + ".jsonl"
 SENT = "sent.json"
 LOCK = "lock"
 SEGMENT_BYTES = 1 << 20
@@ -72,9 +72,7 @@ class Spool:
     def open(self) -> Spool:
         """Find what is there; a new file is begun with the first line written."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.segments = [
-            _segment(path) for path in sorted(self.folder.glob(f"*{SUFFIX}")) if path.stem.isdigit()
-        ]
+        self.segments = [_segment(path) for path in sorted(self.folder.glob(SEGMENTS))]
         self.sent, self.last_step = self._read_sent()
         return self
 
@@ -101,7 +99,7 @@ class Spool:
     def _begin_segment(self) -> None:
         self.close()
         number = self.end.segment + 1
-        path = self.folder / f"{number:08d}{SUFFIX}"
+        path = self.folder / f"{number:08d}.jsonl"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.segments.append(Segment(number, path, 0))
@@ -202,7 +200,7 @@ class OtherFormat(Exception):
 
 def identity_of(folder: Path) -> Identity | None:
     """Which run the spool in a folder holds, None where there is none. Raises OtherFormat."""
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
+    for path in sorted(folder.glob(SEGMENTS)):
         header = _read_header(path)
         if header is None:
             continue

@@ -12,7 +12,7 @@ from isoloss.client.messages import Messages
 from isoloss.client.operations import Operation
 from isoloss.client.sender import Sender, Stopped
 from isoloss.client.session import Client
-from isoloss.client.spool import SUFFIX, OtherFormat, Spool, identity_of
+from isoloss.client.spool import SEGMENTS, OtherFormat, Spool, identity_of
 from isoloss.client.stale import send_stale
 from isoloss.errors import InvalidInput, IsolossError
 from isoloss.notes import counted
@@ -58,7 +58,7 @@ def sync(client: Client, folder: str | Path, on_progress: Progress | None = None
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InvalidInput(field="folder", reason=f"{root} is no folder")
-    found = sorted({path.parent for path in root.rglob(f"*{SUFFIX}")})
+    found = sorted({path.parent for path in root.rglob(SEGMENTS)})
     runs: list[SyncedRun] = []
     skipped: list[SkippedSpool] = []
     for done, path in enumerate(found):
