@@ -9,8 +9,7 @@ from benchmarks.results import printed_by, write
 
 NAMES = (
     "accuracy", "coverage", "fit_speed", "growth", "ingest", "noise_and_batch", "optima", "peak_lr", "recorder",
-    "rl",
-    "settings", "stages",
+    "rl", "settings", "stages",
 )  # fmt: skip
 
 

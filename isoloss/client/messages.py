@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 LOGGER = logging.getLogger("isoloss")
+SENDING_THREAD = "isoloss-send"
 
 
 class Messages:
@@ -27,3 +28,15 @@ class Messages:
     def forget(self, about: str) -> None:
         """Let this be said again, because it was over in between."""
         self._said.discard(about)
+
+
+def quieten_requests() -> None:
+    """Keep the HTTP library's line for each request of a recording out of a training's log."""
+    for name in ("httpx", "httpcore"):
+        logger = logging.getLogger(name)
+        if _is_worth_saying not in logger.filters:
+            logger.addFilter(_is_worth_saying)
+
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    return record.threadName != SENDING_THREAD or record.levelno >= logging.WARNING

@@ -81,10 +81,10 @@ def init(
     said = specification(config=config, schedule=schedule, parent=parent, tags=tags, texts=texts)
     declared = None if schedule is None else schedule_from_spec(dict(schedule))
     _check_numbers(resume_step, rank, spool_bytes)
+    root = _root(dir)
     if chosen == "disabled" or (find_rank() if rank is None else rank) != 0:
         return Recorder(identity, None, Messages(f"run {identity.run_id}"))
     messages = Messages(f"run {identity.run_id}")
-    root = Path(dir or os.environ.get("ISOLOSS_DIR") or DEFAULT_DIR).expanduser().absolute()
     connect = _connection(url, api_key) if chosen == "online" else None
     is_given = bool(run_id or os.environ.get("ISOLOSS_RUN_ID"))
     plan = Plan(identity, root, connect, declared, is_given and resume_step is None, spool_bytes)
@@ -123,16 +123,22 @@ class Recorder:
         if resume_step is not None:
             operations.append(Operation("rewind", resume_step))
         self._recording.queue.append((None, Change(tuple(operations))))
-        self._recording.start()
-        EXITS.add(self)
+        try:
+            self._recording.start()
+        except RuntimeError as error:  # a limit of threads
+            self._messages.warn("threads", f"nothing is recorded: {error}")
+            self._recording = self._queue = None
+        else:
+            EXITS.add(self)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Record the numbers of a step, by their names; takes microseconds and waits for nothing.
 
         `step` counts the optimiser's steps. Several calls for a step make one point, the last value of a name
         counts. A value may be a number, an array of one, or a tensor of one on any device, which is read in
-        the background: do not change it in place. A name whose step goes back says that the training was
-        restarted there: what came after is forgotten. What is no number is left out, and said once.
+        the background: do not change it in place, and log a clone of what a CUDA graph computes. A name whose
+        step goes back says that the training was restarted there: what came after is forgotten. What is no
+        number is left out, and said once.
         """
         queue = self._queue
         if queue is None:
@@ -295,6 +301,16 @@ def _identity(project: object, run_id: object, mode: str) -> Identity:
         raise InvalidInput(field="project", reason="is needed: an argument, or ISOLOSS_PROJECT")
     chosen = run_id or os.environ.get("ISOLOSS_RUN_ID") or _new_run_id()
     return Identity(_checked_name("project", named), _checked_name("run_id", chosen))
+
+
+def _root(dir: object) -> Path:
+    if dir is not None and not isinstance(dir, str | Path):
+        raise InvalidInput(field="dir", reason=f"must be a path, not {type(dir).__name__}")
+    chosen = Path(dir or os.environ.get("ISOLOSS_DIR") or DEFAULT_DIR)
+    try:
+        return chosen.expanduser().absolute()
+    except (RuntimeError, OSError):  # no such user, no such folder to be in
+        return chosen
 
 
 def _new_run_id() -> str:

@@ -20,7 +20,7 @@ from isoloss.client import spool as spools
 from isoloss.client.backlog import MOST_SPOOL_BYTES, Backlog
 from isoloss.client.errors import ApiError
 from isoloss.client.intake import MOST_AT_ONCE, Intake, Record
-from isoloss.client.messages import Messages
+from isoloss.client.messages import SENDING_THREAD, Messages, quieten_requests
 from isoloss.client.readings import Readings
 from isoloss.client.retries import RetryPolicy
 from isoloss.client.sender import Sender, Stopped
@@ -81,11 +81,12 @@ class Recording:
         self._backlog: Backlog | None = None
         self._taken = self._appended = self._sent_through = 0  # rounds of the writing thread
         self._threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=f"isoloss-{name}", daemon=True)
-            for name, work in (("write", self._write), ("send", self._send))
+            threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+            for name, work in (("isoloss-write", self._write), (SENDING_THREAD, self._send))
         ]
 
     def start(self) -> None:
+        quieten_requests()
         for thread in self._threads:
             thread.start()
 
@@ -273,9 +274,9 @@ class Recording:
             said.append(f"{counted(n_lost, 'point')} lost: neither disk nor service took them")
         if said:
             self.messages.warn("losses", "; ".join(said))
-        if backlog.spool is not None and n_left > n_lost:
-            how = f"send them with `isoloss sync {self.plan.root}`"
-            text = f"{counted(n_left - n_lost, 'point')} are kept in {self._place()}: {how}"
+        if backlog.spool is not None and not backlog.is_empty:
+            what = counted(n_left - n_lost, "point") if n_left > n_lost else "the last that was said of it"
+            text = f"not sent yet: {what}, kept in {self._place()}; `isoloss sync {self.plan.root}` sends it"
             if self.plan.connect is None:
                 self.messages.tell(text)
             else:

@@ -270,7 +270,7 @@ def test_a_wrong_key_is_said_once_and_everything_waits_on_disk(client, project, 
     assert len(said()) == 1
     assert "the key is not accepted" in said()[0]
     run.finish()
-    assert "1,000 points are kept" in said()[1]
+    assert "not sent yet: 1,000 points" in said()[1]
     report = sync(client, tmp_path / "runs")
     assert [(each.run_id, each.accepted) for each in report.runs] == [("r", 1000)]
     assert steps_of(client, project, "r") == list(range(1, 1001))
@@ -395,6 +395,15 @@ def test_log_and_the_clock_have_nothing_to_do_with_each_other(client, project, m
     assert steps_of(client, project, "r") == [1, 2, 3, 4]
 
 
+def test_a_trainings_log_is_not_filled_with_requests(client, project, caplog):
+    caplog.set_level(logging.DEBUG)
+    with isoloss.init(project, run_id="r") as run:
+        log_steps(run, 1, 3)
+    assert [record for record in caplog.records if record.threadName == "isoloss-send"] == []
+    assert steps_of(client, project, "r") == [1, 2, 3]
+    assert [record for record in caplog.records if record.name == "httpx"] != []
+
+
 def test_several_threads_may_log(client, project):
     run = isoloss.init(project, run_id="r")
 
@@ -430,7 +439,7 @@ def test_a_queue_that_nobody_empties_is_bounded_and_its_losses_are_counted(proje
         ("project", {"project": None}), ("project", {"project": "a/b"}), ("project", {"project": ".."}),
         ("run_id", {"run_id": "x" * 101}), ("run_id", {"run_id": 3}), ("mode", {"mode": "sometimes"}),
         ("config", {"config": [1]}), ("tags", {"tags": "one"}), ("tags", {"tags": [1]}), ("name", {"name": 3}),
-        ("resume_step", {"resume_step": -1}), ("resume_step", {"resume_step": 1.5}), ("rank", {"rank": True}),
+        ("resume_step", {"resume_step": -1}), ("resume_step", {"resume_step": 1.5}), ("rank", {"rank": True}), ("dir", {"dir": 5}),
         ("spool_bytes", {"spool_bytes": 0}), ("kind", {"schedule": {"kind": "staircase"}}),
     ],
 )  # fmt: skip
