@@ -32,10 +32,9 @@ class Messages:
 
 def quieten_requests() -> None:
     """Keep the HTTP library's line for each request of a recording out of a training's log."""
-    for name in ("httpx", "httpcore"):
-        logger = logging.getLogger(name)
-        if _is_worth_saying not in logger.filters:
-            logger.addFilter(_is_worth_saying)
+    logger = logging.getLogger("httpx")
+    if _is_worth_saying not in logger.filters:
+        logger.addFilter(_is_worth_saying)
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,28 +11,31 @@ from typing import Any, Literal
 from isoloss.client.captures import capture
 from isoloss.client.documents import Parent
 from isoloss.client.exits import EXITS
+from isoloss.client.init_arguments import (
+    check_numbers,
+    chosen_identity,
+    chosen_mode,
+    chosen_root,
+    connection,
+    is_named,
+)
 from isoloss.client.intake import Change
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Operation
 from isoloss.client.ranks import find_rank
-from isoloss.client.recording import REQUEST_TIMEOUT_S, Plan, Recording
-from isoloss.client.session import Client
+from isoloss.client.recording import Plan, Recording
 from isoloss.client.specifications import specification
 from isoloss.client.spool import Identity
-from isoloss.errors import InvalidInput, IsolossError
+from isoloss.errors import IsolossError
 from isoloss.schedules import Schedule, schedule_from_spec
 
 Mode = Literal["online", "offline", "disabled"]
 EndStatus = Literal["finished", "failed", "preempted"]
 
-MODES = ("online", "offline", "disabled")
 END_STATUSES = ("finished", "failed", "preempted", "diverged")
-NAME = re.compile(r"(?=.{1,100}\Z)(\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})")
-DEFAULT_DIR = "isoloss-runs"
 FINISH_WITHIN_S = 30.0
 TERMINATE_WITHIN_S = 5.0
 MOST_IN_QUEUE = 200_000
-LEAST_SPOOL_BYTES = 1 << 16
 POLL_S = 0.005
 
 
@@ -75,19 +75,19 @@ def init(
     ...     for step in range(1, 5001):
     ...         run.log({"loss": train_step()}, step=step)
     """
-    chosen = _chosen_mode(mode)
-    identity = _identity(project, run_id, chosen)
+    chosen = chosen_mode(mode)
+    identity = chosen_identity(project, run_id, chosen)
     texts = {"name": name, "recipe": recipe, "notes": notes}
     said = specification(config=config, schedule=schedule, parent=parent, tags=tags, texts=texts)
     declared = None if schedule is None else schedule_from_spec(dict(schedule))
-    _check_numbers(resume_step, rank, spool_bytes)
-    root = _root(dir)
+    check_numbers(resume_step, rank, spool_bytes)
+    root = chosen_root(dir)
     if chosen == "disabled" or (find_rank() if rank is None else rank) != 0:
         return Recorder(identity, None, Messages(f"run {identity.run_id}"))
     messages = Messages(f"run {identity.run_id}")
-    connect = _connection(url, api_key) if chosen == "online" else None
-    is_given = bool(run_id or os.environ.get("ISOLOSS_RUN_ID"))
-    plan = Plan(identity, root, connect, declared, is_given and resume_step is None, spool_bytes)
+    connect = connection(url, api_key) if chosen == "online" else None
+    may_exist = is_named(run_id) and resume_step is None
+    plan = Plan(identity, root, connect, declared, may_exist, spool_bytes)
     recorder = Recorder(identity, Recording(plan, messages), messages)
     recorder.begin(said, resume_step)
     return recorder
@@ -286,55 +286,3 @@ def _within(seconds: float, holds: Callable[[], bool]) -> bool:
             return False
         time.sleep(POLL_S)
     return True
-
-
-def _chosen_mode(mode: object) -> str:
-    chosen = mode or os.environ.get("ISOLOSS_MODE") or "online"
-    if chosen not in MODES:
-        raise InvalidInput(field="mode", reason=f"is {', '.join(MODES[:-1])} or {MODES[-1]}, not {chosen!r}")
-    return str(chosen)
-
-
-def _identity(project: object, run_id: object, mode: str) -> Identity:
-    named = project or os.environ.get("ISOLOSS_PROJECT") or ("-" if mode == "disabled" else None)
-    if named is None:
-        raise InvalidInput(field="project", reason="is needed: an argument, or ISOLOSS_PROJECT")
-    chosen = run_id or os.environ.get("ISOLOSS_RUN_ID") or _new_run_id()
-    return Identity(_checked_name("project", named), _checked_name("run_id", chosen))
-
-
-def _root(dir: object) -> Path:
-    if dir is not None and not isinstance(dir, str | Path):
-        raise InvalidInput(field="dir", reason=f"must be a path, not {type(dir).__name__}")
-    chosen = Path(dir or os.environ.get("ISOLOSS_DIR") or DEFAULT_DIR)
-    try:
-        return chosen.expanduser().absolute()
-    except (RuntimeError, OSError):  # no such user, no such folder to be in
-        return chosen
-
-
-def _new_run_id() -> str:
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
-
-
-def _checked_name(field: str, name: object) -> str:
-    if not isinstance(name, str) or NAME.fullmatch(name) is None:
-        reason = f"{name!r} is no name: letters, digits, '.', '_' and '-', at most 100"
-        raise InvalidInput(field=field, reason=reason)
-    return name
-
-
-def _check_numbers(resume_step: object, rank: object, spool_bytes: object) -> None:
-    least = {"resume_step": 0, "rank": 0, "spool_bytes": LEAST_SPOOL_BYTES}
-    for field, value in {"resume_step": resume_step, "rank": rank, "spool_bytes": spool_bytes}.items():
-        if value is None and field != "spool_bytes":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least[field]:
-            raise InvalidInput(field=field, reason=f"must be a whole number, {least[field]} or more")
-
-
-def _connection(url: str | None, api_key: str | None) -> Callable[[], Client]:
-    # The environment is read now: a training that changes it later means something else by it.
-    url = url or os.environ.get("ISOLOSS_URL") or None
-    api_key = api_key or os.environ.get("ISOLOSS_API_KEY") or None
-    return lambda: Client(url, api_key, timeout=REQUEST_TIMEOUT_S, retries=0)

@@ -34,7 +34,6 @@ from isoloss.schedules import Schedule
 WRITE_EVERY_S = 0.5
 SEND_EVERY_S = 2.0
 LOCK_WITHIN_S = 10.0
-REQUEST_TIMEOUT_S = 10.0
 PAUSES = RetryPolicy(retries=2**31, first_pause_s=0.5, longest_pause_s=30.0, longest_wait_s=300.0)
 
 Connect = Callable[[], Client]

