@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import itertools
 import logging
 import math
@@ -9,6 +10,7 @@ import os
 import random
 import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -288,6 +290,82 @@ def test_a_key_of_one_project_records_into_it_and_no_other(client, project, live
     with isoloss.init("another", run_id="r", api_key=key) as run:
         log_steps(run, 1, 10)
     assert len(said()) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, b"<html>no such page</html>", "does not have what version"),
+        (404, b'{"title": "Not Found", "status": 404}', "does not have what version"),
+        (200, b'{"hello": "world"}', "answers in another form than version"),
+        (200, b"<html>sign in first</html>", "its answer is not JSON"),
+        (405, b"", "refuses"),
+        (501, b"", "refuses"),
+        (500, b"", "cannot take it now"),
+    ],
+)
+def test_a_server_of_another_kind_or_version_is_one_word_and_everything_waits_on_disk(
+    client, project, tmp_path, said, status, body, reason
+):
+    with foreign_server(status, body) as url:
+        run = isoloss.init(project, run_id="r", url=url, api_key="any")
+        log_steps(run, 1, 300)
+        assert run.flush()
+        assert len(said()) == 1
+        assert reason in said()[0]
+        run.finish()
+    assert "not sent yet: 300 points" in said()[1]
+    assert len(said()) == 2
+    assert sync(client, tmp_path / "runs").runs[0].accepted == 300
+
+
+@contextmanager
+def foreign_server(status, body):
+    """Another service: it gives every request the same answer."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_PUT = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_run_that_is_deleted_while_it_is_recorded_is_declared_again(client, project):
+    run = isoloss.init(project, run_id="r", config={"n_params": 10})
+    log_steps(run, 1, 10)
+    assert run.flush()
+    client.runs.delete(project, "r")
+    log_steps(run, 11, 20)
+    assert run.flush()
+    client.projects.delete(project)
+    log_steps(run, 21, 30)
+    run.finish()
+    assert steps_of(client, project, "r") == list(range(21, 31))
+    there = client.runs.get(project, "r")
+    assert (there["config"], there["status"]) == ({"n_params": 10}, "finished")
+
+
+def test_a_run_may_be_recorded_from_another_thread_than_the_main_one(client, project):
+    def train():
+        with isoloss.init(project, run_id="r") as run:
+            log_steps(run, 1, 100)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert steps_of(client, project, "r") == list(range(1, 101))
 
 
 def test_offline_keeps_everything_on_disk_and_asks_no_service(client, project, monkeypatch, tmp_path):
