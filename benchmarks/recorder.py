@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from benchmarks.tables import print_table
 
 STEPS = 5000
 STEPS_A_SECOND = 1000
-PAIRS = 10
+PAIRS = 6
 MEBIBYTE = 2**20
 SPOOL_STEPS = 1_000_000
 SIZE = 100
@@ -38,6 +39,7 @@ def main() -> None:
         serving(Wanted(Path(folder))) as service,
     ):
         environment = {
+            "BENCH_REPEATS": str(_repeats_of(1 / STEPS_A_SECOND)),
             "ISOLOSS_URL": service.url,
             "ISOLOSS_API_KEY": service.api_key,
             "ISOLOSS_DIR": f"{folder}/runs",
@@ -108,7 +110,7 @@ def measure_latency(mode: str) -> dict[str, float]:
 
 def measure_loop(mode: str) -> dict[str, float]:
     """Seconds of a loop whose steps compute for about a millisecond, as fast as it can, and where they went."""
-    work = _work_of(1 / STEPS_A_SECOND)
+    work = _work(int(os.environ["BENCH_REPEATS"]))
     run = isoloss.init("bench", mode=mode)  # type: ignore[arg-type]
     run.log(_metrics(1), step=1)
     run.flush()
@@ -126,21 +128,21 @@ def measure_loop(mode: str) -> dict[str, float]:
     return {"seconds": seconds, "behind": behind, "in_log": float(np.median(in_log)) / 1e9 * STEPS / seconds}
 
 
-def _work_of(seconds: float) -> Callable[[], object]:
-    """A product of matrices of about so long on one core, as a step is: it lets other threads of Python run."""
+def _work(repeats: int) -> Callable[[], None]:
+    """Products of matrices, as a step computes: it lets other threads of Python run."""
     matrix = np.ones((SIZE, SIZE))
-    times = []
-    for _ in range(200):
-        started = time.perf_counter()
-        matrix @ matrix
-        times.append(time.perf_counter() - started)
-    repeats = max(round(seconds / float(np.median(times))), 1)
 
     def work() -> None:
         for _ in range(repeats):
             matrix @ matrix
 
     return work
+
+
+def _repeats_of(seconds: float) -> int:
+    """How many products take so long where nothing disturbs them."""
+    work = _work(1)
+    return max(round(seconds / min(timeit.repeat(work, number=1, repeat=2000))), 1)
 
 
 def measure_memory(mode: str) -> dict[str, str]:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import math
 import numbers
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 LARGEST_EXACT_INTEGER = 2**53
 
 
-@dataclass(frozen=True, slots=True)
 class Kept:
-    """A tensor that was not read when it was logged."""
+    """A tensor that was not read when it was logged; `event` comes after what computes it."""
 
-    tensor: Any
-    version: int | None
-    event: Any = None
+    __slots__ = ("event", "tensor", "version")
+
+    def __init__(self, tensor: Any, version: int | None) -> None:
+        self.tensor = tensor
+        self.version = version
+        self.event: Any = None
 
     def is_ready(self) -> bool:
         """Whether the device has computed it; never waits."""
@@ -48,14 +50,9 @@ def capture(value: Any) -> Any:
 
 
 def _capture_tensor(tensor: Any) -> Any:
-    if (
-        tensor.device.type == "cpu"
-        and tensor.numel() == 1
-        and type(tensor).__name__ in ("Tensor", "Parameter")
-    ):
+    if tensor.is_cpu and tensor.numel() == 1 and type(tensor).__name__ in ("Tensor", "Parameter"):
         return tensor.item()
-    tensor = tensor.detach()
-    return Kept(tensor, _version(tensor), _event_after(tensor) if tensor.is_cuda else None)
+    return Kept(tensor.detach(), _version(tensor))
 
 
 def _version(tensor: Any) -> int | None:
@@ -65,10 +62,17 @@ def _version(tensor: Any) -> int | None:
         return None
 
 
-def _event_after(tensor: Any) -> Any:
-    import torch
+def note_events(values: Iterable[Any]) -> None:
+    """Let kept tensors know when they are computed: one event a device, recorded on the stream that computes."""
+    events: dict[Any, Any] = {}
+    for kept in values:
+        if type(kept) is Kept and kept.tensor.is_cuda:
+            device = kept.tensor.device
+            if device not in events:
+                import torch
 
-    return torch.cuda.current_stream(tensor.device).record_event()
+                events[device] = torch.cuda.current_stream(device).record_event()
+            kept.event = events[device]
 
 
 def read(value: Any) -> float | int | None:

@@ -197,8 +197,7 @@ class _Elsewhere:
     def __init__(self, tensor):
         self.tensor = tensor
         self.read_by = None
-        self.is_cuda = False
-        self.device = type("Device", (), {"type": "elsewhere"})()
+        self.is_cuda = self.is_cpu = False
 
     def __getattr__(self, name):
         return getattr(self.tensor, name)
