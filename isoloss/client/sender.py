@@ -134,10 +134,7 @@ class Sender:
 
     def _declare(self, changes: Mapping[str, Any]) -> None:
         """Change fields of the run's specification; what is not among them stays as the service has it."""
-        there = self._there()
-        document = {"name": self.identity.run_id, **there, **changes}
-        for name in MERGED_FIELDS:
-            document[name] = {**(there.get(name) or {}), **(changes.get(name) or {})}
+        document = {"name": self.identity.run_id, **_changed(self._there(), changes)}
         while True:
             try:
                 self.client.runs.put_document(self.identity.project, self.identity.run_id, document)
@@ -145,7 +142,7 @@ class Sender:
                 if verdict_on(error) != "refused" or not self._take_out(document, error):
                     raise
             else:
-                self._declared = {**self._declared, **changes}
+                self._declared = _changed(self._declared, changes)
                 return
 
     def _there(self) -> dict[str, Any]:
@@ -231,6 +228,16 @@ class Sender:
             self.sent += answer["accepted"]
             self.duplicates += answer["duplicates"]
             self.last_step = answer["last_step"]
+
+
+def _changed(specification: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A specification with changes: of a configuration and a summary the fields, of the rest the whole."""
+    merged = {
+        name: {**(specification.get(name) or {}), **(changes.get(name) or {})}
+        for name in MERGED_FIELDS
+        if name in specification or name in changes
+    }
+    return {**specification, **changes, **merged}
 
 
 @dataclass

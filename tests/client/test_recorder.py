@@ -346,6 +346,8 @@ def test_a_run_that_is_deleted_while_it_is_recorded_is_declared_again(client, pr
     run = isoloss.init(project, run_id="r", config={"n_params": 10})
     log_steps(run, 1, 10)
     assert run.flush()
+    run.update(config={"seed": 3})
+    assert run.flush()
     client.runs.delete(project, "r")
     log_steps(run, 11, 20)
     assert run.flush()
@@ -354,7 +356,7 @@ def test_a_run_that_is_deleted_while_it_is_recorded_is_declared_again(client, pr
     run.finish()
     assert steps_of(client, project, "r") == list(range(21, 31))
     there = client.runs.get(project, "r")
-    assert (there["config"], there["status"]) == ({"n_params": 10}, "finished")
+    assert (there["config"], there["status"]) == ({"n_params": 10, "seed": 3}, "finished")
 
 
 def test_a_run_may_be_recorded_from_another_thread_than_the_main_one(client, project):
