@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -73,6 +73,20 @@ def scale(what: str, *, ratio: bool = False, **design: Any) -> Study:
     return Study("noise_scale", what, observed, questions)
 
 
+def logged(n_steps: int) -> Study:
+    """Return studies of the noise scale off the points of one run that logs every step from the first on."""
+    batches = {"batch_small_tokens": made.SMALL, "batch_big_tokens": made.BIG}
+
+    def observed(seed: int) -> RunTable:
+        table = made.readings(seed, count=n_steps, first=made.LAST / n_steps)
+        norms = {name: table.column(name) for name in ("grad_norm_small", "grad_norm_big")}
+        config = {"batch_tokens": made.LAST / n_steps, **batches}
+        run = isoloss.LoggedRun("run", np.arange(1, n_steps + 1), norms, config)
+        return isoloss.table_of_readings("noise_scale", [run])
+
+    return replace(scale(f"points of 1 run, every one of {n_steps:,} steps"), observed=observed)
+
+
 STUDIED: Sequence[Study] = (
     rate("adam", sites=made.SITES[:3]),
     rate("sgd", sites=made.SITES[:3]),
@@ -85,6 +99,8 @@ STUDIED: Sequence[Study] = (
     scale("3 runs of 300 readings", curves=3, count=300),
     scale("10 runs of 100 readings", curves=10, count=100),
     scale("1 run, 500 readings of the ratio, each a mean of 50 steps", ratio=True),
+    logged(1_000),
+    logged(20_000),
 )
 
 

@@ -21,6 +21,7 @@ _ROOMS = {
     "Fit": "isoloss.fitting",
     "IsolossError": "isoloss.errors",
     "LAWS": "isoloss.laws",
+    "LoggedRun": "isoloss.readings",
     "Prediction": "isoloss.fitting",
     "Recorder": "isoloss.client",
     "RunTable": "isoloss.observations",
@@ -31,9 +32,11 @@ _ROOMS = {
     "iso_flop_profile": "isoloss.advice",
     "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
+    "read_points": "isoloss.importers",
     "read_runs": "isoloss.importers",
     "recommend": "isoloss.advice",
     "schedule_from_spec": "isoloss.schedules",
+    "table_of_readings": "isoloss.readings",
 }
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Curve",
     "Fit",
     "IsolossError",
+    "LoggedRun",
     "Prediction",
     "Recorder",
     "RunTable",
@@ -55,9 +59,11 @@ __all__ = [
     "iso_flop_profile",
     "pareto",
     "read_curves",
+    "read_points",
     "read_runs",
     "recommend",
     "schedule_from_spec",
+    "table_of_readings",
 ]
 
 if TYPE_CHECKING:
@@ -65,9 +71,10 @@ if TYPE_CHECKING:
     from isoloss.client import ApiError, Client, Recorder, init
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
-    from isoloss.importers import read_curves, read_runs
+    from isoloss.importers import read_curves, read_points, read_runs
     from isoloss.laws import LAWS
     from isoloss.observations import Curve, RunTable
+    from isoloss.readings import LoggedRun, table_of_readings
     from isoloss.schedules import Schedule, schedule_from_spec
 
 

@@ -10,9 +10,11 @@ from typing import Any
 from procrastinate import JobContext
 from sqlalchemy.orm import Session
 
+from isoloss.errors import UnusableData
 from isoloss.observations import Curve, RunTable
 from store import advice, fits, runs
 from store.curves import load_curves
+from store.readings import load_readings, readable
 from store.run_tables import load_table
 from store.tables import Advice
 from workers.fits import storable
@@ -41,7 +43,9 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
     options = asked.asked["options"]
     table, _ = load_table(session, asked.project_id, asked.select, options)
     found = {"kind": asked.kind, "asked": asked.asked, "runs": table}
-    return found | {"curves": _curves(session, asked, options) if asked.kind == "recommendation" else []}
+    if asked.kind != "recommendation":
+        return found | {"curves": [], "noise": None}
+    return found | {"curves": _curves(session, asked, options), "noise": _noise(session, asked, options)}
 
 
 def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> list[Curve]:
@@ -60,11 +64,21 @@ def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> list
     return load_curves(session, asked.project_id, {"run_ids": names}, options)[0]
 
 
+def _noise(session: Session, asked: Advice, options: Mapping[str, Any]) -> RunTable | None:
+    """The readings of gradient noise that the runs logged; None where they logged none."""
+    try:
+        readable(session, "noise_scale", runs.chosen(session, asked.project_id, asked.select), options)
+    except UnusableData:
+        return None
+    return load_readings(session, asked.project_id, "noise_scale", asked.select, options)[0]
+
+
 def compute(
     kind: str,
     asked: Mapping[str, Any],
     runs: RunTable,
     curves: Sequence[Curve],
+    noise: RunTable | None,
     progress: Callable[[float, str], None],
 ) -> Found:
     """The public document, in which a basis names its law, and the fits."""
@@ -73,7 +87,7 @@ def compute(
     from isoloss.advice.recommendation import fitted_to
 
     question = {name: value for name, value in asked.items() if name != "options"}
-    beside = {"curves": curves} if kind == "recommendation" else {}
+    beside = {"curves": curves, "noise": noise} if kind == "recommendation" else {}
     give: Callable[..., Any] = recommend if kind == "recommendation" else pareto
     found = give(runs, **question, **beside, **asked["options"], progress=progress)
     rests = []

@@ -12,8 +12,11 @@ from sqlalchemy.orm import Session
 
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import LeftOut
+from isoloss.readings import READERS
 from store import fits, runs
 from store.curves import load_curves
+from store.readings import load_readings
 from store.run_tables import are_table, load_table
 from store.tables import Fit
 from workers.work import Work, carry_out
@@ -28,14 +31,20 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
 
 def observed(session: Session, fit: Fit) -> dict[str, Any]:
     """The fit's law and options, and its runs as the law takes them: their curves, or what came of each."""
-    load = load_table if _of_tables(session, fit) else load_curves
-    observations, left_out = load(session, fit.project_id, fit.select, fit.options)
+    observations, left_out = _loaded(session, fit)
     return {
         "law": fit.law,
         "observations": observations,
         "left_out": left_out,
         "options": dict(fit.options),
     }
+
+
+def _loaded(session: Session, fit: Fit) -> tuple[Sequence[Curve] | RunTable, LeftOut]:
+    if fit.law in READERS:
+        return load_readings(session, fit.project_id, fit.law, fit.select, fit.options)
+    load = load_table if _of_tables(session, fit) else load_curves
+    return load(session, fit.project_id, fit.select, fit.options)
 
 
 def _of_tables(session: Session, fit: Fit) -> bool:

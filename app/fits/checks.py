@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting import FitOptions
+from isoloss.fitting.staged.held_readings import check_may_hold_out
 from isoloss.fitting.table_screening import screen_table
-from isoloss.laws import LAWS, TableLaw
+from isoloss.laws import LAWS, Law, StagedLaw, TableLaw
 from isoloss.observations import RunTable, n_params_of
 from store.tables import Run
 
@@ -36,6 +38,26 @@ def check_counts(chosen: Sequence[Run], asked: str | None) -> None:
         both = " and ".join(sorted(kind or "no kind that is named" for kind in kinds))
         reason = f"the runs count their parameters in {both}; ask for one kind that all have"
         raise InvalidInput(field="options.n_params_kind", reason=reason)
+
+
+def check_staged(law: Law[Any], asked: Mapping[str, Any]) -> None:
+    """Refuse runs to hold out where the law has no use for them, and a target that is not its own."""
+    if not isinstance(law, StagedLaw):
+        return
+    if asked.get("holdout") is not None:
+        check_may_hold_out(law)
+    if law.target is not None and asked.get("target", law.target) != law.target:
+        raise InvalidInput(field="target", reason=f"{law.name} is a law of {law.target}")
+
+
+def rows_beside(logged: Collection[str], law: str, options: FitOptions, table: RunTable) -> set[str]:
+    """The rows that have all that a law of readings needs; where no run has logged any, raises as `rows_of`."""
+    try:
+        return rows_of(law, options, table)
+    except UnusableData:
+        if not logged:
+            raise
+        return set()
 
 
 def rows_of_any(laws: Iterable[str], options: FitOptions, table: RunTable) -> set[str]:

@@ -10,10 +10,9 @@ from fastapi import APIRouter, Depends, Response
 
 from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
-from app.fits.checks import check_counts, named, rows_of, rows_of_any
+from app.fits.checks import check_counts, check_staged, named, rows_beside, rows_of, rows_of_any
 from app.fits.schemas import (
     FitDocument,
-    Holdout,
     NewFit,
     NewPrediction,
     PredictionDocument,
@@ -25,10 +24,12 @@ from isoloss.errors import InvalidInput, InvalidSchedule, NotReady, UnusableData
 from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations.tables import SUMMARY_FIELDS
+from isoloss.readings import READERS
 from isoloss.schedules import Schedule, schedule_from_spec
 from isoloss.schedules.pieces import SquareRoot
 from store import fits, following, queue, runs
 from store.pages import Asked
+from store.readings import readable
 from store.run_tables import are_table, table_of
 from store.tables import Run
 
@@ -135,15 +136,19 @@ def _check(access: Access, body: NewFit) -> None:
             check_of_any_law(body.options.sent())
         else:
             options.constrain(LAWS[body.law])
+            check_staged(LAWS[body.law], body.options.sent())
     with named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     check_counts(chosen, options.n_params_kind)
-    _check_holdout(chosen, _usable(body, options, chosen), body.options.holdout)
+    _check_holdout(body, chosen, _usable(access, body, options, chosen))
 
 
-def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
+def _usable(access: Access, body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str]:
     """The chosen runs that may have all that the law needs. Raises UnusableData where none has."""
     sent = body.options.sent()
+    if body.law in READERS:
+        logged, rows = readable(access.session, body.law, chosen, sent)
+        return logged if rows is None else logged | rows_beside(logged, body.law, options, rows)
     if body.law == AUTO and are_table(chosen, sent):
         return rows_of_any(_LAWS_OF_OUTCOMES, options, table_of(chosen, sent))
     if isinstance(LAWS.get(body.law), TableLaw):
@@ -157,7 +162,8 @@ def _usable(body: NewFit, options: FitOptions, chosen: Sequence[Run]) -> set[str
     return usable
 
 
-def _check_holdout(chosen: Sequence[Run], usable: set[str], holdout: Holdout | None) -> None:
+def _check_holdout(body: NewFit, chosen: Sequence[Run], usable: set[str]) -> None:
+    holdout = body.options.holdout
     if holdout is None:
         return
     unknown = sorted(set(holdout.run_ids or ()) - {run.run_id for run in chosen})
@@ -166,6 +172,8 @@ def _check_holdout(chosen: Sequence[Run], usable: set[str], holdout: Holdout | N
             field="options.holdout.run_ids", reason=f"run {unknown[0]!r} is not among the chosen"
         )
     fitted = usable - set(holdout.run_ids or ())
+    if body.law in READERS and fitted:
+        return  # a share is one of readings, of which a run has many
     if len(fitted) <= math.ceil((holdout.fraction or 0) * len(fitted)):
         raise InvalidInput(field="options.holdout", reason="leaves no run to fit")
 

@@ -76,7 +76,8 @@ class Holdout(Document):
     run_ids: RunIds | None = Field(None, description="The runs of these names.", examples=[["wsd-1"]])
     fraction: HeldShare | None = Field(
         None,
-        description="This share of the runs, those that trained furthest or are the largest; at most "
+        description="This share of the runs, those that trained furthest or are the largest; for `noise_scale` "
+        "of the readings, the last by tokens; at most "
         f"{MAX_SHARE:g}, that no less is fitted than predicted.",
         examples=[0.2],
     )
@@ -96,7 +97,7 @@ class BasicOptions(Document):
     target: Literal["loss", "val_loss", "reward"] = Field(
         "loss",
         description="What to fit: the column of the curves; for a law of finished runs `summary.final_loss`, "
-        "`summary.final_val_loss` or `summary.reward`.",
+        "`summary.final_val_loss` or `summary.reward`. `rl_compute` is a law of `reward` without being told.",
     )
     bootstrap: Annotated[int, Field(ge=0, le=MAX_BOOTSTRAP)] = Field(
         200, description="Resamples that the intervals come from.", examples=[500]
@@ -180,7 +181,8 @@ class Options(BasicOptions):
     gate: dict[str, bool] = Field(
         default_factory=dict,
         description="Checks of finished runs that are switched off by false: `units`, `duplicates`, `mixed_data`, "
-        "`under_annealed`, `diverged`, `tuned` (a run that another one beats that differs in its settings alone).",
+        "`under_annealed`, `mixed_shapes`, `diverged`, `tuned` (a run that another one beats that differs in its "
+        "settings alone).",
         examples=[{"tuned": False}],
     )
 
@@ -191,7 +193,8 @@ class NewFit(Document):
     law: Label = Field(
         AUTO,
         description="A name of `GET /v1/laws`; `auto` for the law that predicts runs best from others: one of "
-        "curves, or of finished runs where no chosen run has logged the target and some have it in `summary`.",
+        "curves, or of finished runs where no chosen run has logged the target and some have it in `summary`. "
+        "`noise_scale` and `rl_compute` read the points of runs, or the fields of runs without such points.",
         examples=["lr_annealing"],
     )
     select: Select = Field(description="The runs to fit.", examples=[{"tags": ["pilot"]}])

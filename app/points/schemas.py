@@ -17,9 +17,9 @@ MEANINGS = {
     "tokens": "Tokens seen after the step, above 0.",
     "grad_norm": "Euclidean norm of the gradient.",
     "grad_norm_l1": "Sum of the gradient's absolute values.",
-    "grad_noise_scale": "Gradient noise scale, in tokens.",
-    "reward": "Mean reward.",
-    "compute_flops": "Floating-point operations spent after the step.",
+    "grad_noise_scale": "Gradient noise scale B_simple = tr(Sigma)/|G|^2, in tokens; may be below 0.",
+    "reward": "Mean reward; `rl_compute` is fitted to those from 0 to 1.",
+    "compute_flops": "Floating-point operations spent since the beginning, after the step.",
     "wall_time_s": "Seconds since the run began.",
 }
 EXAMPLE = {

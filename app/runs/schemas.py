@@ -72,6 +72,16 @@ class Config(Free):
         None,
         description="`lr_scaled`: w *= 1 - lr * decay (AdamW); `independent`: without lr; `l2`: in the gradient.",
     )
+    weight_decay_schedule: Literal["lr", "constant"] | None = Field(
+        None,
+        description="Of an independent decay: `lr`, it goes with the schedule of the learning rate (so also where "
+        "nothing is said), or `constant`.",
+    )
+    mean_lr_share: Positive | None = Field(
+        None,
+        le=1,
+        description="The mean learning rate as a share of the peak, of a run whose `schedule` is not stated.",
+    )
     width: Count | None = Field(None, description="Width of the model.")
     depth: Count | None = Field(None, description="Number of layers.")
     parametrization: Literal["standard", "mup"] | None = Field(

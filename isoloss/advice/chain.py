@@ -10,7 +10,7 @@ import numpy as np
 
 from isoloss.advice.constraints import Constraints
 from isoloss.advice.priors import with_prior
-from isoloss.advice.quantities import Quantity, predicted, reason_of
+from isoloss.advice.quantities import Quantity, is_of_mean, predicted, reason_of
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting import Fit
@@ -59,7 +59,6 @@ def chain(
         if law in priors:
             found[name] = with_prior(priors[law], found.get(name), fits.get(law), target, resamples, unit)
     _limit_batch(found, fits, limits, reasons)
-    _add_weight_decay(found, target["n_tokens"], reasons)
     return found
 
 
@@ -115,7 +114,14 @@ def valley_of(fits: Mapping[str, Fit]) -> Valley | None:
     return None
 
 
-def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict[str, str]) -> None:
+def add_weight_decay(
+    found: dict[str, Quantity], n_tokens: float, mean_lr_share: float | None, reasons: dict[str, str]
+) -> None:
+    """Add the weight decay that the timescale asks for.
+
+    `mean_lr_share` is the mean learning rate of the recommended schedule as a share of its peak, None where there
+    is none: a timescale of the mean then asks for no weight decay.
+    """
     parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
     lacking = [name for name, one in parts.items() if one is None]
     if lacking:
@@ -124,9 +130,15 @@ def _add_weight_decay(found: dict[str, Quantity], n_tokens: float, reasons: dict
         )
         return
     batch, rate, tau = (one for one in parts.values() if one is not None)
+    of_mean = is_of_mean(tau)
+    if of_mean and mean_lr_share is None:
+        why = "the timescale is that of the mean learning rate, and no schedule is known"
+        reasons["weight_decay"] = f"{why}: {reasons['schedule']}" if "schedule" in reasons else why
+        return
+    log_share = float(np.log(mean_lr_share)) if of_mean and mean_lr_share is not None else 0.0
 
     def decay(b: Any, eta: Any, timescale: Any) -> Any:
-        return b - eta - timescale - np.log(n_tokens)
+        return b - eta - log_share - timescale - np.log(n_tokens)
 
     found["weight_decay"] = Quantity(
         decay(batch.log_value, rate.log_value, tau.log_value),

@@ -26,8 +26,9 @@ DECADES = 4.0
 class IsoFlopProfile:
     """The loss at `n_params` (n,) and n_tokens = C / (6 n_params), with an interval, and where it is least.
 
-    `optimal_n_params` and `optimal_n_tokens` are (value, lower, upper); `extrapolation` says by how many times the
-    optimum lies outside of the fitted sizes and data.
+    `optimal_n_params` and `optimal_n_tokens` are (value, lower, upper), without a limit (0 or infinity) where
+    resamples have no optimum between; `extrapolation` says by how many times the optimum lies outside of the fitted
+    sizes and data.
     """
 
     compute_flops: float
@@ -57,11 +58,12 @@ def iso_flop_profile(fit: Fit, compute_flops: float, *, points: int = 41) -> Iso
     centre, members = fit.log_members({"n_params": sizes, "n_tokens": compute / 6 / sizes})
     best = float(np.exp(_least(np.log(sizes), centre[None])[0]))
     resampled = np.exp(_least(np.log(sizes), members))
-    if not np.isfinite(best):
+    if not 0 < best < np.inf:
         raise Unidentified(reason="the loss falls towards an end of all sizes: there is no best one")
     level = float(fit.provenance["options"]["level"])
     tail = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(resampled, tail) if resampled.size else (np.nan, np.nan)
+    # The nearest resample, not between two: one of them may be without end.
+    low, high = np.quantile(resampled, tail, method="inverted_cdf") if resampled.size else (np.nan, np.nan)
     shown = best * np.logspace(-1, 1, points)
     told = fit.predict(n_params=shown, n_tokens=compute / 6 / shown)
     data = compute / 6
@@ -73,13 +75,13 @@ def iso_flop_profile(fit: Fit, compute_flops: float, *, points: int = 41) -> Iso
         told.lower,
         told.upper,
         (best, float(low), float(high)),
-        (data / best, float(data / high), float(data / low)),
+        (data / best, float(data / high), float(data / low) if low else np.inf),
         fit.ask({"n_params": best, "n_tokens": data / best}).describe(),
     )
 
 
 def _least(log_size: FloatArray, log_loss: FloatArray) -> FloatArray:
-    """Return where each member's loss (members, sizes) is least, by a parabola; NaN where that is at an end."""
+    """Return where each member's loss (members, sizes) is least, by a parabola; infinite at an end."""
     lowest = np.argmin(np.where(np.isfinite(log_loss), log_loss, np.inf), axis=1)
     inside = (lowest > 0) & (lowest < log_size.size - 1)
     at = np.clip(lowest, 1, log_size.size - 2)
@@ -88,4 +90,5 @@ def _least(log_size: FloatArray, log_loss: FloatArray) -> FloatArray:
     step = log_size[1] - log_size[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         shift = (before - after) / (2 * (before - 2 * here + after))
-    return np.asarray(np.where(inside, log_size[at] + step * np.clip(shift, -1, 1), np.nan))
+    end = np.where(lowest == 0, -np.inf, np.inf)
+    return np.asarray(np.where(inside, log_size[at] + step * np.clip(shift, -1, 1), end))

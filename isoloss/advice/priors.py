@@ -14,6 +14,9 @@ from isoloss.arrays import FloatArray
 from isoloss.fitting import Fit
 from isoloss.laws import LAWS, SweepLaw
 
+LINEAR_MEAN = 0.5
+"""The mean learning rate of linear decay to 0 as a share of its peak."""
+
 UNLIKELY = 0.05
 """The chance below which runs and a published law are said to disagree."""
 
@@ -37,7 +40,7 @@ def with_prior(
     still bear on it through the published exponents. The law is a Gaussian prior of the logarithm, and runs are
     observations of it with their errors; every resample is drawn with both.
     """
-    law = PUBLISHED[name]
+    law = _read_as(PUBLISHED[name], fit)
     seen = _at_target(found, target) if found is not None else _of_sweeps(fit, resamples)
     size = resamples if found is None else found.log_samples.size
     chance = np.random.default_rng([0, *name.encode()])
@@ -47,6 +50,13 @@ def with_prior(
         return replace(found, log_value=log_value, log_samples=samples, prior=prior)
     basis = () if fit is None or seen is None else (Basis(fit, _beyond(seen.at, target)),)
     return Quantity(log_value, samples, unit, basis, prior=prior)
+
+
+def _read_as(law: Published, fit: Fit | None) -> Published:
+    """Return a published law in the reading of a fit: timescales are published for the peak of linear decay."""
+    if law.law == "timescale" and fit is not None and fit.law.convention == "effective":
+        return replace(law, at_centre=law.at_centre / LINEAR_MEAN)
+    return law
 
 
 def _error(law: Published, target: Mapping[str, float]) -> float:

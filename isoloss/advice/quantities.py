@@ -69,6 +69,11 @@ def interval_of(log_samples: FloatArray | None, level: float) -> tuple[float, fl
     return float(low), float(high)
 
 
+def is_of_mean(timescale: Quantity) -> bool:
+    """Return whether a timescale is that of the mean learning rate, not of the peak as published."""
+    return any(one.fit.law.convention == "effective" for one in timescale.basis)
+
+
 def predicted(fit: Fit, config: Mapping[str, float], unit: str) -> Quantity:
     """Return what a fit predicts for a configuration; raises Unidentified where its data do not say."""
     asked = {"config": {name: config[name] for name in fit.law.columns}}  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.advice.best_peak import best_peak
-from isoloss.advice.quantities import Basis, Quantity, interval_of, predicted, reason_of
+from isoloss.advice.quantities import Basis, Quantity, interval_of, is_of_mean, predicted, reason_of
 from isoloss.arrays import FloatArray
 from isoloss.errors import FitFailed, InvalidInput, Unidentified, UnusableData
 from isoloss.fitting import Fit, fit
@@ -49,6 +49,20 @@ class Reading:
             "basis": [one.as_dict() for one in self.basis],
             "reason": self.reason,
         }
+
+
+def of_other_timescale(found: Quantity | None, mean_lr_share: float | None) -> list[Reading]:
+    """Return the timescale of the mean learning rate beside that of the peak, or the other way round.
+
+    The recommended schedule joins them, by its mean learning rate as a share of its peak; without it there is none.
+    """
+    if found is None or mean_lr_share is None:
+        return []
+    of_mean = is_of_mean(found)
+    at = {"learning_rate": "peak" if of_mean else "mean", "mean_lr_share": mean_lr_share}
+    away = float(np.log(mean_lr_share)) * (1 if of_mean else -1)
+    log_value, samples = found.log_value + away, found.log_samples + away
+    return [Reading("timescale", "1", at, log_value, samples, basis=found.basis)]
 
 
 Found = tuple[list[Reading], dict[str, Fit]]

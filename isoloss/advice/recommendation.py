@@ -8,20 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.advice.chain import chain, valley_of
+from isoloss.advice.chain import add_weight_decay, chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.priors import disagreement
 from isoloss.advice.progress import part
 from isoloss.advice.published import PUBLISHED, chosen_priors
 from isoloss.advice.quantities import Quantity
-from isoloss.advice.readings import Reading, of_critical_batch, of_curves
+from isoloss.advice.readings import Reading, of_critical_batch, of_curves, of_other_timescale
 from isoloss.advice.wanted import Wanted, wanted
 from isoloss.advice.width import Shape, shape_of, width_rule
-from isoloss.errors import FitFailed, InvalidInput, UnusableData
+from isoloss.errors import FitFailed, InvalidInput, InvalidSchedule, UnusableData
 from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.staged.chains import group_rows
 from isoloss.observations import Curve, RunTable
+from isoloss.schedules import schedule_from_spec
 
 LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla")
 """The fits that a recommendation rests on."""
@@ -108,10 +109,11 @@ def recommend(
 
     `runs` are finished runs (`isoloss.read_runs`); `constraints` as in `Constraints`; `options` those of fits
     (`bootstrap`, `level`, `seed`, `target`). Every resample goes through the whole chain: batch and learning rate,
-    the timescale, and the weight decay lambda = B / (eta tau D) that follows (laws.md 3). `curves` of several peak
-    learning rates and readings of gradient `noise` give other readings, shown beside. `priors` names published laws
-    (`isoloss.advice.PUBLISHED`) that enter where the runs say little. Raises InvalidInput for what contradicts
-    itself, UnusableData where no run can be used at all.
+    the timescale, and the weight decay lambda = B / (eta tau D) that follows, eta the peak or the mean learning
+    rate as the timescale is (laws.md 3). `curves` of several peak learning rates and readings of gradient `noise`
+    give other readings, shown beside. `priors` names published laws (`isoloss.advice.PUBLISHED`) that enter where
+    the runs say little. Raises InvalidInput for what contradicts itself, UnusableData where no run can be used at
+    all.
     """
     size, data = positive(n_params, "n_params"), positive(n_tokens, "n_tokens")
     limits, asked = Constraints.of(constraints), FitOptions.from_mapping(options)
@@ -123,12 +125,18 @@ def recommend(
     target = {"n_params": size, "n_tokens": data}
     quantities = chain(fits, target, limits, reasons, named, asked.bootstrap)
     schedule = _schedule(runs, quantities, data, reasons)
+    share = _mean_lr_share(schedule)
+    add_weight_decay(quantities, data, share, reasons)
     shape = shape_of(runs, size, limits)
     told = part(progress, len(LAWS_ASKED), n_parts, "effective_lr")
     by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), _kind(runs), options, told)
     told = part(progress, n_parts - 1, n_parts, "noise_scale")
     by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
-    readings = {"peak_lr": by_curves, "critical_batch_tokens": by_steps}
+    readings = {
+        "peak_lr": by_curves,
+        "critical_batch_tokens": by_steps,
+        "timescale": of_other_timescale(quantities.get("timescale"), share),
+    }
     width = None if shape is None else shape.width
     for name, found in width_rule(runs, fits, target, width, quantities.get("batch_tokens")).items():
         readings[name] = [*readings.get(name, ()), *found]
@@ -202,6 +210,14 @@ def _schedule(
         "warmup_steps": min(warmup, steps - 1),
         "peak_lr": peak,
     }
+
+
+def _mean_lr_share(schedule: Mapping[str, Any] | None) -> float | None:
+    """Return the mean learning rate of a schedule as a share of its peak; None where it does not say."""
+    try:
+        return None if schedule is None else schedule_from_spec(schedule).mean_share
+    except InvalidSchedule:
+        return None
 
 
 def _kinds(runs: RunTable) -> set[str]:

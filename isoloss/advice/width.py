@@ -161,7 +161,7 @@ def _tuned(runs: RunTable, group: Mapping[str, Any]) -> Sequence[Tuned]:
     first = own[0]
     value, error = first["value"], first["std_error"] / first["value"]
     if first["name"] == "timescale":  # as the weight decay that gives it
-        value = batch / (by["peak_lr"] * value * by["n_tokens"])
+        value = batch / (by["peak_lr"] * by.get("mean_decay_share", 1.0) * value * by["n_tokens"])
     of = {**{name: by[name] for name in ("n_params", "n_tokens")}, "batch_tokens": float(batch)}
     return [Tuned(widths.pop(), said.pop() if len(said) == 1 else None, of, float(value), float(error))]
 

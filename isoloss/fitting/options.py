@@ -48,7 +48,7 @@ class FitOptions:
     `convention` chooses a reading of the law, where it has several. `priors` {parameter: [centre, sd] or None}
     replaces or removes the law's own, `prior_strength` their weight in log loss. `backend` is where the
     arithmetic is done: "numpy", "torch" or "cuda". `gate` {check: false} switches off a check of finished runs:
-    "units", "duplicates", "mixed_data", "under_annealed", "diverged" or "tuned".
+    "units", "duplicates", "mixed_data", "under_annealed", "mixed_shapes", "diverged" or "tuned".
     """
 
     target: str = "loss"

@@ -11,6 +11,7 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.laws import TableLaw
+from isoloss.laws.timescale import of_usual_shape
 from isoloss.observations import RunTable
 from isoloss.observations.tables import LeftOut
 
@@ -78,6 +79,24 @@ def _under_annealed(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: AR
     }
 
 
+def _mixed_shapes(table: RunTable, law: TableLaw[Any]) -> Reasons:
+    """Runs of another shape of schedule than most, or of none that is known beside several, for laws of one."""
+    if law.of_one_shape is None:
+        return {}
+    share = table.column(law.of_one_shape)
+    usual = of_usual_shape(share)
+    known = np.isfinite(share)
+    if usual[known].all():
+        return {}
+    most = f"{np.median(share[usual]):.0%}"
+    return {
+        int(row): f"its mean learning rate is {share[row]:.0%} of its peak, and that of most runs {most}"
+        if known[row]
+        else "it states no schedule, and the schedules of others are of several shapes"
+        for row in np.flatnonzero(~usual)
+    }
+
+
 def _mixed_data(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
     """Runs on another data set, or with another tokeniser, than most."""
     found: dict[int, str] = {}
@@ -126,6 +145,7 @@ CHECKS: Mapping[str, Callable[[RunTable, TableLaw[Any]], Reasons]] = {
     "duplicates": _duplicates,
     "mixed_data": _mixed_data,
     "under_annealed": _under_annealed,
+    "mixed_shapes": _mixed_shapes,
     "diverged": _diverged,
     "tuned": _tuned,
 }

@@ -15,7 +15,9 @@ from isoloss.importers.fields import lacking
 from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
 from isoloss.notes import counted
 
-TARGETS = frozenset({"loss", "val_loss", "reward"})
+FITTED = frozenset({"loss", "val_loss", "reward", "grad_noise_scale", "grad_norm_small"})
+"""Columns of points that laws are fitted to."""
+
 NON_FINITE_ALLOWED = frozenset({"loss", "val_loss"})
 
 Progress = Callable[[int, int, str], None]
@@ -140,7 +142,7 @@ def _import_one(
         notes += dropped
     answer = service.points.append(project, plan.run_id, columns, on_conflict=on_conflict)
     fields = {column: name for column, name in table.field_map.fields.items() if name in columns}
-    if not TARGETS & columns.keys():
+    if not FITTED & columns.keys():
         notes.append(lacking("loss", [*table.field_map.fields, *table.field_map.ignored]))
     return ImportedRun(plan.path, plan.run_id, answer["accepted"], answer["duplicates"], fields, tuple(notes))
 

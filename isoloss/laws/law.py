@@ -228,6 +228,11 @@ class TableLaw(Law[F]):
         """The columns that every run must have that is fitted."""
         return self.columns
 
+    @property
+    def of_one_shape(self) -> str | None:
+        """The column whose mean over a run, as a share of its peak, all runs must agree in; None for any shapes."""
+        return None
+
     @abstractmethod
     def prepare(self, columns: Mapping[str, FloatArray]) -> F:
         """Return the features of runs by their columns (runs,), which are finite and above 0."""

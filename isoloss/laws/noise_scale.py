@@ -14,7 +14,10 @@ from isoloss.laws.staged_law import StagedLaw
 RATIO = "grad_noise_scale"
 SMALL, BIG = "grad_norm_small", "grad_norm_big"
 SMALL_BATCH, BIG_BATCH = "batch_small_tokens", "batch_big_tokens"
-NORMS = (SMALL, BIG, SMALL_BATCH, BIG_BATCH)
+BATCHES = (SMALL_BATCH, BIG_BATCH)
+NORMS = (SMALL, BIG, *BATCHES)
+GRADIENT, NOISE = "squared_gradient", "gradient_noise"
+"""Columns of readings whose |G|^2 and tr(Sigma) have been worked out already, or averaged."""
 
 
 def squared_gradient(
@@ -63,10 +66,11 @@ def simple_noise_scale(
 class NoiseScale(PowerProduct, StagedLaw):
     """B_simple(D) = coefficient D^exponent over training, D the tokens seen so far; both in tokens.
 
-    A row is a reading in time. B_simple = tr(Sigma) / |G|^2 is what one gradient says at one moment: it takes
-    the curvature to be the same in all directions, holds for the moment and not for the whole run, and costs no
-    second run. `steps_to_target` and `critical_batch` measure what batches cost a whole run, from many runs: where
-    they differ from it, they are right. Source: McCandlish et al. 2018, arXiv 1812.06162, appendix A.1 (laws.md 4).
+    A row is a reading in time, of a table or of the points of a run (`isoloss.readings`). B_simple = tr(Sigma)
+    / |G|^2 is what one gradient says at one moment: it takes the curvature to be the same in all directions,
+    holds for the moment and not for the whole run, and costs no second run. `steps_to_target` and
+    `critical_batch` measure what batches cost a whole run, from many runs: where they differ from it, they are
+    right. Source: McCandlish et al. 2018, arXiv 1812.06162, appendix A.1 (laws.md 4).
     """
 
     name = "noise_scale"
@@ -78,13 +82,15 @@ class NoiseScale(PowerProduct, StagedLaw):
     columns = ("n_tokens",)
     needs_outcome = False
     of_runs = False
+    holds_out = True
     cut_by = "window"
     varies = ("the numbers of tokens seen",)
     remedy = "log the norms of the gradient at two batches more often, over a longer part of training"
     requires = (
-        "config.n_tokens",
-        "config.grad_noise_scale, or config.grad_norm_small, config.grad_norm_big, config.batch_small_tokens and "
-        "config.batch_big_tokens",
+        "points of grad_noise_scale (B_simple in tokens), or of grad_norm_small and grad_norm_big with "
+        "batch_small_tokens and batch_big_tokens in points or config",
+        "points of tokens, or config.batch_tokens",
+        "of a run that is one reading: config.n_tokens, and the same fields in config",
     )
     parameters = (
         scaling("c", "tokens / tokens^exponent", "sets the level"),

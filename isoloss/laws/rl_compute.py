@@ -25,8 +25,9 @@ class RLCompute(StagedLaw):
     """R(C) = R0 + (A - R0) / (1 + (C_mid / C)^B): reward over compute, one curve for every run.
 
     C in floating-point operations, or in any unit that all readings share, such as steps; rewards from 0 to 1.
-    R0 is fixed at the readings of no compute, where there are any. Each row of the table is a reading; its label
-    `curve` says which run it is of. Source: Khatri et al. 2025, arXiv 2510.13786 (laws.md 7).
+    R0 is fixed at the readings of no compute, where there are any. Each row is a reading, of a table or of the
+    points of a run (`isoloss.readings`); its label `curve` says which run it is of. Source: Khatri et al. 2025,
+    arXiv 2510.13786 (laws.md 7).
     """
 
     name = "rl_compute"
@@ -41,7 +42,11 @@ class RLCompute(StagedLaw):
     outcomes = (0.0, 1.0)
     remedy = "train on, until the rewards have visibly levelled off"
     remedies: ClassVar = {}
-    requires = ("config.compute_flops", "config.curve where there are several", "summary.reward")
+    target = "reward"
+    requires = (
+        "points of reward and compute_flops, the compute spent so far",
+        "of a run that is one reading: config.compute_flops, summary.reward, config.curve where there are several",
+    )
     parameters = (
         Parameter("R0", "R_0", "1", 0.0, 1.0, "reward before any training", enters_linearly=True),
         Parameter("A", "A", "1", 0.0, 1.0, "reward that no compute exceeds", enters_linearly=True),

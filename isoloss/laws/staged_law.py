@@ -24,5 +24,11 @@ class StagedLaw(TableLaw[Any]):
     label: ClassVar[str | None] = None
     """The field in words that says to which part a row belongs, where every part has parameters of its own."""
 
+    target: ClassVar[str | None] = None
+    """The outcome that it is a law of, where that is no loss: runs are read with it unless another is asked for."""
+
+    holds_out: ClassVar[bool] = False
+    """Whether runs can be held out; other laws choose what they predict from the rest themselves."""
+
     compares: ClassVar[bool] = False
     """Whether the parts are rivals: then a prediction says how likely each leads."""

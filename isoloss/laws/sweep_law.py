@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from isoloss.arrays import FloatArray
 from isoloss.laws.power_product import PowerProduct
@@ -36,6 +36,9 @@ class SweepLaw(PowerProduct):
     cell: ClassVar[tuple[str, ...]]
     site: ClassVar[tuple[str, ...]] = ("n_params", "n_tokens")
 
+    alike: tuple[str, ...] = ()
+    """Columns beside the settings in which the runs of a sweep must agree."""
+
     readings: ClassVar[tuple[str, ...]] = ()
     """Conventions that the usual one chooses from by how they predict sweeps from others, the simplest first."""
 
@@ -47,8 +50,20 @@ class SweepLaw(PowerProduct):
         """Return the columns (runs,) of runs, and beside them settings that follow from several of them."""
         return columns
 
-    def refused(self, labels: Labels) -> Mapping[int, str]:  # noqa: ARG002
-        """Return the runs, by their rows, that the law does not hold for by what they say in words, with why."""
+    def refused(self, columns: Mapping[str, FloatArray], labels: Labels) -> Mapping[int, str]:  # noqa: ARG002
+        """Return the runs, by their rows, that the law does not hold for, with why."""
+        return {}
+
+    def read_for(self, columns: Mapping[str, FloatArray], labels: Labels) -> Self:  # noqa: ARG002
+        """Return the law in the reading that these runs ask for, where the usual one leaves it to them."""
+        return self
+
+    def remarks(self, columns: Mapping[str, FloatArray]) -> Iterator[str]:  # noqa: ARG002
+        """Yield what a reader must know of these runs to use what the law says."""
+        yield from ()
+
+    def other_readings(self, columns: Mapping[str, FloatArray]) -> Mapping[str, float]:  # noqa: ARG002
+        """Return what the coefficient is times as large in other readings, by a name, where these runs say so."""
         return {}
 
     @property

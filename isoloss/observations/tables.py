@@ -31,6 +31,9 @@ WHY_LEFT_OUT = {
 
 COMPUTE = "compute_flops"
 
+LOGGED_BY = "logged_by"
+"""The label that names the run whose logged points a row is, or is a mean of; rows that are runs have none."""
+
 FOLLOWING: Mapping[str, tuple[float, tuple[str, ...]]] = {
     COMPUTE: (6.0, ("n_params", "n_tokens")),
     "batch_tokens": (1.0, ("batch_sequences", "sequence_length")),
@@ -189,13 +192,19 @@ def _of_summary(run: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _of_schedule(run: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of its steps that a run's schedule warms up, and the share of its peak at its end."""
+    """Return the share of its steps that a run's schedule warms up, and its end and its mean as shares of its peak.
+
+    The mean is over s = 1..total_steps, exactly.
+    """
     if not run.get("schedule"):
         return {}
     schedule = schedule_from_spec(run["schedule"])
-    total, peak = schedule.total_steps, schedule.peak_lr
-    end = float(schedule.lr(np.array([total]))[0])
-    return {"warmup_share": schedule.warmup_steps / total} | ({"final_lr_share": end / peak} if peak else {})
+    total = schedule.total_steps
+    return {
+        "warmup_share": schedule.warmup_steps / total,
+        "final_lr_share": float(schedule.lr(np.array([total]))[0]) / schedule.peak_lr,
+        "mean_lr_share": schedule.mean_share,
+    }
 
 
 def _labels(runs: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str | None, ...]]:

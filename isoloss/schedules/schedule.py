@@ -46,6 +46,12 @@ class Schedule:
         """The highest learning rate of the schedule."""
         return max(piece.highest() for piece in self.pieces)
 
+    @property
+    def mean_share(self) -> float:
+        """The mean learning rate over s = 1..total_steps, as a share of the peak."""
+        area = float(self.area(np.array([self.total_steps]))[0])
+        return min(1.0, area / self.total_steps / self.peak_lr)
+
     @cached_property
     def _areas(self) -> FloatArray:
         """S1 before each piece begins, (pieces,)."""

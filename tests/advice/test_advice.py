@@ -243,3 +243,43 @@ def test_a_front_needs_both_laws() -> None:
     """Runs on too few numbers of tokens determine no critical batch, and so no front."""
     with pytest.raises(Unidentified, match="critical_batch"):
         isoloss.pareto(lr_and_batch(0, sites=SITES), target_loss=3.2, bootstrap=20)
+
+
+def scheduled(shares: list[float], *, kinds: tuple[str, ...] = ("linear",)) -> RunTable:
+    """The study of runs that state schedules, their best timescale that of the mean learning rate."""
+    runs = together(lr_and_batch(0, sites=SITES), decays(0, sites=SITES, shares=shares))
+    labels = {"schedule_kind": tuple(kinds[row % len(kinds)] for row in range(runs.n_runs))}
+    return dataclasses.replace(runs, labels=labels)
+
+
+def test_the_weight_decay_goes_with_the_reading_of_the_timescale() -> None:
+    """Of the mean learning rate, B / (mean tau D): as of the peak where all runs have the shape that is asked."""
+    one = isoloss.recommend(scheduled([0.5] * 8), **TARGET, bootstrap=50).as_dict()
+    several = isoloss.recommend(scheduled([0.5, 0.9] * 4), **TARGET, bootstrap=50).as_dict()
+    assert several["weight_decay"]["value"] == pytest.approx(one["weight_decay"]["value"], rel=0.02)
+    of_peak, (of_mean,) = one["timescale"], one["timescale"]["readings"]
+    assert of_mean["at"] == {"learning_rate": "mean", "mean_lr_share": pytest.approx(0.5, rel=1e-3)}
+    assert of_mean["value"] == pytest.approx(of_peak["value"] / of_mean["at"]["mean_lr_share"])
+    assert of_mean["value"] == pytest.approx(several["timescale"]["value"], rel=0.02)
+    assert several["timescale"]["readings"][0]["at"]["learning_rate"] == "peak"
+    assert several["timescale"]["readings"][0]["value"] == pytest.approx(of_peak["value"], rel=0.02)
+
+
+def test_a_published_timescale_enters_in_the_reading_of_the_runs() -> None:
+    """It is of the peak of linear decay, whose mean is half: twice as large where runs are read on the mean."""
+    peak, mean = (
+        isoloss.recommend(
+            scheduled(shares), **TARGET, bootstrap=50, priors=["power_lines.timescale"]
+        ).as_dict()["timescale"]["prior"]["value"]
+        for shares in ([0.5] * 8, [0.5, 0.9] * 4)
+    )
+    assert mean == pytest.approx(2 * peak)
+
+
+def test_a_timescale_of_the_mean_gives_no_weight_decay_without_a_schedule() -> None:
+    """The peak of a schedule that is not known has no mean."""
+    runs = scheduled([0.5, 0.9] * 4, kinds=("linear", "cosine"))
+    said = isoloss.recommend(runs, **TARGET, bootstrap=50).as_dict()
+    assert said["weight_decay"]["value"] is None
+    assert "no schedule is known: they have cosine, linear" in said["weight_decay"]["reason"]
+    assert said["timescale"]["readings"] == []

@@ -55,6 +55,17 @@ def test_the_coefficients_that_follow_say_the_same() -> None:
         )
 
 
+def test_resamples_without_an_optimum_leave_the_interval_without_an_end() -> None:
+    """A fifth of the resamples in which size no longer helps: the least loss is then at no size."""
+    fit = isoloss.fit("chinchilla", runs(0.001), bootstrap=100)
+    samples = fit.samples.copy()
+    samples[:20, 1] = 0.0  # A
+    profile = isoloss.iso_flop_profile(dataclasses.replace(fit, samples=samples), 1e21)
+    value, low, high = profile.optimal_n_params
+    assert low == 0 < value < high < np.inf
+    assert profile.optimal_n_tokens[2] == np.inf
+
+
 def test_noise_gives_an_interval_that_holds_the_truth() -> None:
     """The interval of the optimum comes from the resamples, each with its own optimum."""
     profile = isoloss.iso_flop_profile(isoloss.fit("chinchilla", runs(0.002), bootstrap=100), 1e21)

@@ -369,3 +369,23 @@ def put_curve(client: httpx.Client, project: str, name: str, schedule: dict[str,
     assert answer.status_code == 201, answer.text
     columns = {"step": steps.tolist(), "loss": losses.tolist()}
     assert client.post(f"{project}/runs/{name}/points", json=columns).status_code == 200
+
+
+def test_gradient_noise_that_runs_logged_is_read_beside_the_critical_batch(
+    api: Api, client: httpx.Client, swept: str
+) -> None:
+    """A run whose points have noise scales gives another reading of it, at the tokens that were asked for."""
+    step = np.arange(1, 1001)
+    scale = 1e5 * (step / 1000) ** 0.5 * np.exp(0.1 * np.random.default_rng(0).standard_normal(step.size))
+    config = {"n_params": 1e8, "n_tokens": 1e11, "batch_tokens": 1e8, "n_params_kind": "non_embedding"}
+    assert client.put(f"{swept}/runs/logs", json={"name": "logs", "config": config}).status_code == 201
+    columns = {"step": step.tolist(), "grad_noise_scale": scale.tolist()}
+    assert client.post(f"{swept}/runs/logs/points", json=columns).status_code == 200
+    shown = given(api, client, swept, "recommendations", ASKED)["critical_batch_tokens"]
+    assert shown["value"] is None
+    (reading,) = shown["readings"]
+    assert (reading["law"], reading["reason"]) == ("noise_scale", None)
+    assert reading["at"] == {"n_tokens": TARGET["n_tokens"]}
+    assert reading["value"] == pytest.approx(1e5, rel=0.2)
+    stored = client.get(f"{swept}/fits/{reading['basis'][0]['fit_id']}").json()
+    assert (stored["law"], stored["diagnostics"]["n_windows"] > 3) == ("noise_scale", True)

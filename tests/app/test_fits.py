@@ -610,3 +610,90 @@ def test_laws_of_settings_go_over_http(
     assert told["lower"][0] < told["value"][0] < told["upper"][0]
     own = isoloss.fit(law, table, bootstrap=50).predict(config=asked)
     assert told["value"][0] == pytest.approx(float(own.value[0]), rel=1e-3)
+
+
+def _put_points(
+    client: httpx.Client, project: str, name: str, config: dict[str, Any], **columns: Any
+) -> None:
+    _put_row(client, project, name, config=config)
+    answer = client.post(f"{project}/runs/{name}/points", json=columns)
+    assert answer.is_success, answer.text
+
+
+def test_readings_off_points_are_fitted_and_runs_without_them_are_left_out(
+    api: Api, client: httpx.Client, project: str
+) -> None:
+    """The answer names the curve by its run, and each run that lacks something with what it lacks."""
+    step = list(range(1, 401))
+    scale = [300.0 * one**0.5 * (1.1 if one % 2 else 0.9) for one in step]
+    _put_points(client, project, "logged", {"batch_tokens": 1000}, step=step, grad_noise_scale=scale)
+    _put_points(client, project, "batchless", {}, step=step, grad_noise_scale=scale)
+    shown = _fitted(api, client, project, {"law": "noise_scale", "select": {"all": True}})
+    values = {one["name"]: one["value"] for one in shown["parameters"]}
+    assert values["exponent"] == pytest.approx(0.5, abs=0.02)
+    assert {group["by"]["curve"] for group in shown["groups"]} == {"logged"}
+    [left] = shown["left_out"]
+    assert left["run_id"] == "batchless"
+    assert "no tokens and its config no batch_tokens" in left["reason"]
+    told = client.post(f"{project}/fits/{shown['id']}/predictions", json={"config": {"n_tokens": 1e6}}).json()
+    assert (told["quantity"], told["unit"]) == ("noise_scale_tokens", "tokens")
+    assert told["value"][0] == pytest.approx(300 * 1000**0.5, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("law", "options", "field", "reason"),
+    [
+        ("noise_scale", {}, "select", "its points have no grad_noise_scale"),
+        ("noise_scale", {"holdout": {"run_ids": ["nobody"]}}, "select", "no grad_noise_scale"),
+        ("rl_compute", {}, "select", "does not follow from size and tokens"),
+        ("rl_compute", {"target": "loss"}, "options.target", "rl_compute is a law of reward"),
+        ("rl_compute", {"holdout": {"fraction": 0.2}}, "options.holdout", "chooses what it predicts"),
+        ("critical_batch", {"holdout": {"fraction": 0.2}}, "options.holdout", "chooses what it predicts"),
+    ],
+)
+def test_readings_that_cannot_be_are_refused_before_a_job_is_queued(
+    client: httpx.Client, project: str, law: str, options: dict[str, Any], field: str, reason: str
+) -> None:
+    """A run with rewards and no compute, and no noise scale: the problem says what is missing, or not to be had."""
+    config = {"n_params": 1e9, "n_tokens": 1e9}
+    _put_points(client, project, "rewarded", config, step=[0, 1, 2], reward=[0.1, 0.2, 0.3])
+    answer = client.post(f"{project}/fits", json={"law": law, "select": {"all": True}, "options": options})
+    said = problem(answer, 422)
+    assert reason in str(said)
+    assert field in str(said) or field == "select"
+
+
+def test_laws_of_readings_say_which_points_they_need(client: httpx.Client) -> None:
+    """Points first, with the unit of a noise scale; then what makes a run one reading."""
+    laws = {law["name"]: law["requires"] for law in client.get("/v1/laws").json()["items"]}
+    assert laws["noise_scale"][0].startswith(
+        "points of grad_noise_scale (B_simple in tokens), or of grad_norm_small"
+    )
+    assert laws["rl_compute"][0] == "points of reward and compute_flops, the compute spent so far"
+
+
+def test_declared_schedules_say_which_timescale_is_read(api: Api, client: httpx.Client, project: str) -> None:
+    """Linear decay and a late cooldown are read on the mean learning rate, which the schedules give."""
+    table = decays(sites=SWEPT, shares=[0.5, 0.9] * (len(SWEPT) // 2))
+    shapes = {0.5: {"kind": "linear"}, 0.9: {"kind": "wsd", "decay_start": 80_000}}
+    for row, name in enumerate(table.run_ids):
+        config = {column: float(values[row]) for column, values in table.columns.items()}
+        shape = shapes[config.pop("mean_lr_share")]
+        config |= {column: round(config[column]) for column in ("n_params", "n_tokens", "batch_tokens")}
+        said = {"n_params_kind": "non_embedding", "weight_decay_kind": "lr_scaled"}
+        run = {
+            "name": name,
+            "status": "finished",
+            "config": {**config, **said},
+            "schedule": {**shape, "total_steps": 100_000, "peak_lr": config["peak_lr"]},
+            "summary": {"final_loss": float(table.outcome[row])},
+        }
+        assert client.put(f"{project}/runs/{name}", json=run).status_code == 201
+    asked = {"law": "timescale", "select": {"all": True}, "options": {"bootstrap": 20}}
+    shown = _fitted(api, client, project, asked)
+    assert shown["provenance"]["convention"] == "effective"
+    assert {one["name"]: one["value"] for one in shown["parameters"]} == pytest.approx(
+        {"coefficient": 1.1, "exponent": -0.5}, rel=1e-3
+    )
+    readings = next(law for law in client.get("/v1/laws").json()["items"] if law["name"] == "timescale")
+    assert list(readings["conventions"]) == ["supported", "peak", "effective"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ import pytest
 
 import isoloss
 from isoloss.client import Client, errors
-from isoloss.importers import import_table
+from isoloss.importers import import_curves, import_table
+from isoloss.readings import LoggedRun, table_of_readings
+from tests.fitting import synthetic_batches
 from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve
+from workers.fits import storable
 
-CHINCHILLA = Path(__file__).resolve().parents[3] / "shared/data/chinchilla/points.csv"
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
+CHINCHILLA = DATA / "chinchilla/points.csv"
+REWARDS = DATA / "rl_sigmoid/accuracy.csv"
 SPECS = {"constant": CONSTANT, "cosine": COSINE, "wsd": WSD}
 
 
@@ -183,3 +189,83 @@ def test_a_law_that_was_chosen_over_http_is_the_librarys_choice(client: Client) 
     asked = {"schedule": LINEAR, "steps": [1000, 9000]}
     predicted = client.fits.predict("chosen", served["id"], **asked)
     np.testing.assert_array_equal(predicted["value"], own.predict(**asked).value)
+
+
+def same(served: dict[str, Any], own: isoloss.Fit, *but: str) -> None:
+    """What a fit over HTTP shows is what the library's shows, but for some parts."""
+    mine = storable(own.public())
+    for part in ("parameters", "groups", "objective", "verdict", "reasons", "holdout", "metrics", "left_out"):
+        assert part in but or served[part] == mine[part], part
+    assert served["provenance"]["data_sha256"] == own.provenance["data_sha256"] or "provenance" in but
+
+
+def norms_of(curve_name: str, table: isoloss.RunTable) -> dict[str, np.ndarray]:
+    rows = np.array([name == curve_name for name in table.label("curve")])
+    names = ("grad_norm_small", "grad_norm_big")
+    tokens = {"tokens": table.column("n_tokens")[rows]}
+    return {
+        "step": np.arange(1, rows.sum() + 1),
+        **tokens,
+        **{name: table.column(name)[rows] for name in names},
+    }
+
+
+def test_a_noise_scale_off_points_over_http_is_the_librarys(client: Client) -> None:
+    """Norms at two batches as points of a trunk and its branch: fit, holdout and prediction agree to the bit."""
+    table = synthetic_batches.readings(0, count=600, curves=2)
+    config = {"batch_small_tokens": synthetic_batches.SMALL, "batch_big_tokens": synthetic_batches.BIG}
+    logged = {name: norms_of(name, table) for name in ("curve-0", "curve-1")}
+    late = {name: values[400:] for name, values in logged["curve-1"].items()}
+    early = {name: values[:450] for name, values in logged["curve-1"].items()}
+    client.projects.create("noise")
+    runs = []
+    for name, columns, parent in (
+        ("whole", logged["curve-0"], None), ("trunk", early, None), ("branch", late, ("trunk", 400)),
+    ):  # fmt: skip
+        said = {} if parent is None else {"parent": {"run_id": parent[0], "branch_step": parent[1]}}
+        client.runs.put("noise", name, status="finished", config=config, **said)
+        client.points.append("noise", name, columns)
+        runs.append(LoggedRun.from_columns(name, columns, config=config, parent=parent))
+    readings = table_of_readings("noise_scale", runs)
+    for options in ({"seed": 3}, {"holdout": {"run_ids": ["branch"]}}, {"holdout": {"fraction": 0.2}}):
+        served = client.fits.create("noise", "noise_scale", all=True, options=options, wait=True, timeout=60)
+        own = isoloss.fit("noise_scale", readings, **options)
+        same(served, own)
+        assert {group["by"]["curve"] for group in served["groups"]} <= {"whole", "trunk", "branch"}
+    predicted = client.fits.predict("noise", served["id"], config={"n_tokens": 3e11})
+    np.testing.assert_array_equal(predicted["value"], own.predict(n_tokens=3e11).value)
+    alone = client.fits.create("noise", "noise_scale", run_ids=["branch"], wait=True, timeout=60)
+    assert alone["diagnostics"]["n_runs"] == 600
+
+
+@pytest.mark.skipif(not REWARDS.exists(), reason="the public data are not here")
+def test_public_rewards_as_points_over_http_are_the_fit_of_their_table(
+    client: Client, tmp_path: Path
+) -> None:
+    """Accuracies of five models, a run each with a point for every reading: verdicts, asymptotes, ends and all."""
+    named = {"compute_flops": "step", "reward": "accuracy", "curve": "model"}
+    table = isoloss.fit("rl_compute", isoloss.read_runs(REWARDS, named, target="reward"))
+    rows = list(csv.DictReader(REWARDS.read_text().splitlines()))
+    for model in {row["model"] for row in rows}:
+        with (tmp_path / f"{model}.csv").open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow(["step", "compute_flops", "reward"])
+            out.writerows(
+                [row["step"], row["step"], row["accuracy"]] for row in rows if row["model"] == model
+            )
+    report = import_curves(client, "rewards", sorted(tmp_path.glob("*.csv")))
+    assert (len(report.runs), report.skipped) == (5, ())
+    served = client.fits.create("rewards", "rl_compute", all=True, wait=True, timeout=60)
+    points = isoloss.fit("rl_compute", isoloss.read_points("rl_compute", str(tmp_path / "*.csv")))
+    same(served, points)
+    # The rows of the table have other names, which belong to the data.
+    same(served, table, "provenance", "left_out")
+    assert {group["by"]["curve"] for group in served["groups"] if group["verdict"] == "unidentified"} == {
+        "4b",
+        "14b",
+    }
+    asked = {"curve": "0.6b", "compute_flops": 104.0}
+    predicted = client.fits.predict("rewards", served["id"], config=asked)
+    np.testing.assert_array_equal(predicted["value"], table.predict(config=asked).value)
+    with pytest.raises(errors.Conflict, match="no upper limit below 1 on the asymptote"):
+        client.fits.predict("rewards", served["id"], config={"curve": "14b", "compute_flops": 104.0})

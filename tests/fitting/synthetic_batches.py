@@ -87,13 +87,22 @@ def norms(
     return np.linalg.norm(small, axis=1), np.linalg.norm(big, axis=1)
 
 
+LAST = 1e11
+"""Tokens at the end of a training."""
+
+
 def readings(
-    seed: int | None = None, count: int = 500, curves: int = 1, memory: float = 0.9, fluctuation: float = 0.2
+    seed: int | None = None,
+    count: int = 500,
+    curves: int = 1,
+    memory: float = 0.9,
+    fluctuation: float = 0.2,
+    first: float = 1e9,
 ) -> RunTable:
-    """Readings over two decades of training; |G|^2 and tr(Sigma) fluctuate slowly about their trend."""
+    """Readings evenly spaced from the `first` tokens on; |G|^2 and tr(Sigma) fluctuate slowly about their trend."""
     tables = []
     for curve in range(curves):
-        tokens = np.linspace(1e9, 1e11, count)
+        tokens = np.linspace(first, LAST, count)
         gradient = 0.3 * (tokens / 1e9) ** -0.2
         noise = gradient * scale_at(tokens)
         if seed is None:

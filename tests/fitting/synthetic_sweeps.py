@@ -74,9 +74,16 @@ def lr_alone(
 
 
 def decays(
-    seed: int | None = None, sites: Sequence[tuple[float, float]] = SITES, levels: int = 7
+    seed: int | None = None,
+    sites: Sequence[tuple[float, float]] = SITES,
+    levels: int = 7,
+    shares: Sequence[float] | None = None,
 ) -> RunTable:
-    """Sweeps of the weight decay at one learning rate and batch of each site."""
+    """Sweeps of the weight decay at one learning rate and batch of each site.
+
+    With `shares`, the mean learning rate of each site's runs as a share of the peak, the best timescale is that of
+    the mean, and runs state their share.
+    """
     u = (np.arange(levels) - levels // 2) * np.log(2.0) + 0.1
     size, data = (np.repeat([site[part] for site in sites], u.size) for part in range(2))
     u = np.tile(u, len(sites))
@@ -89,4 +96,7 @@ def decays(
         "peak_lr": lr,
         "weight_decay": weight_decay_of_timescale(tau, batch, lr, data),
     }
+    if shares is not None:
+        share = np.repeat(np.asarray(shares, dtype=np.float64), levels)
+        columns |= {"mean_lr_share": share, "weight_decay": columns["weight_decay"] / share}
     return table(columns, loss_of(size, data, 0.01 * u**2 + noise(seed, size.size, 1e-3)))

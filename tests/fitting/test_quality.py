@@ -88,12 +88,13 @@ def test_runs_that_were_not_annealed_are_left_out_beside_those_that_were() -> No
 
 
 def test_a_declared_schedule_says_how_it_ends() -> None:
-    """A specification's schedule gives the shares of its warm-up and of its end."""
+    """A specification's schedule gives the shares of its warm-up and of its end, and of its mean."""
     schedule = {"kind": "cosine", "total_steps": 1000, "warmup_steps": 50, "peak_lr": 1e-3, "end_lr": 1e-4}
     config = {"n_params": 10, "n_tokens": 100}
     table = RunTable.from_runs([{"run_id": "a", "config": config, "schedule": schedule}])
     assert table.column("final_lr_share")[0] == pytest.approx(0.1)
     assert table.column("warmup_share")[0] == pytest.approx(0.05)
+    assert table.column("mean_lr_share")[0] == pytest.approx(0.05 / 2 + 0.95 * 0.55, rel=1e-3)
     assert table.label("schedule_kind") == ("cosine",)
 
 

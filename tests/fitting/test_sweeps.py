@@ -333,3 +333,39 @@ def test_three_weight_decays_are_no_sweep() -> None:
     found = isoloss.fit("timescale", runs)
     assert found.verdict == "unidentified"
     assert "2 values of timescale, and three are needed" in found.reasons[0]
+
+
+def test_optima_that_bend_over_a_variable_make_a_power_of_it_weak() -> None:
+    """Best learning rates that are a parabola of log size are named; those of a power law are not."""
+    runs = lr_and_batch(0)
+    bend = np.exp(0.1 * np.log(runs.column("n_params") / 2e8) ** 2)
+    bent = dataclasses.replace(runs, columns={**runs.columns, "peak_lr": runs.column("peak_lr") * bend})
+    found, straight = (isoloss.fit("optimal_lr", one, bootstrap=20) for one in (bent, runs))
+    assert found.verdict == "weak"
+    assert any(reason.startswith("the optima bend over the model sizes") for reason in found.reasons)
+    assert not any("bend" in reason for reason in straight.reasons)
+
+
+def test_published_exponents_may_be_fixed_where_one_size_was_swept() -> None:
+    """One sweep then gives the level, and the law is told at other sizes by the exponents that were given."""
+    fixed = {"exponent_n_params": -0.6, "exponent_n_tokens": 0.15}
+    found = isoloss.fit("optimal_lr", lr_and_batch(0, sites=((2e8, 4e9),)), fix=fixed, bootstrap=50)
+    assert found.parameters["exponent_n_params"].value == -0.6
+    told = found.predict(config={"n_params": 4e9, "n_tokens": 1e11})
+    truth = float(best_lr(np.array(4e9), np.array(1e11)))
+    assert told.lower[0] < truth < told.upper[0]
+    assert told.upper[0] < 1.3 * told.lower[0]
+
+
+def test_sweeps_that_do_not_determine_the_law_still_show_their_own_optima() -> None:
+    """Size and data on one line: no parameter has a value, every sweep has."""
+    line = tuple((size, 20 * size) for size in (1e8, 2e8, 4e8))
+    found = isoloss.fit("optimal_lr", lr_and_batch(0, sites=line), bootstrap=20)
+    assert found.verdict == "unidentified"
+    assert all(one.value is None for one in found.parameters.values())
+    assert (found.metrics["mean"], found.holdout, found.derived, len(found.samples)) == ({}, None, [], 0)
+    for group in found.groups:
+        truth = best_lr(np.array(group["by"]["n_params"]), np.array(group["by"]["n_tokens"]))
+        assert group["parameters"][0]["value"] == pytest.approx(float(truth), rel=0.1)
+    with pytest.raises(Unidentified):
+        found.predict(config={"n_params": 1e8, "n_tokens": 2e9})

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from itertools import count, product
 
+import numpy as np
 import pytest
 from sqlalchemy.orm import Session
 
 from isoloss.errors import IsolossError
-from store import fits, following, jobs, projects, runs
+from store import fits, following, jobs, points, projects, runs
+from store.columns import Column, Points
 from store.tables import Fit, Project
 from workers import fits as fit_work
 from workers import refits
@@ -164,3 +166,39 @@ def test_a_result_that_an_older_version_wrote_otherwise_is_no_hindrance(
     assert refit(session, fit) == "replaced"
     assert fit.revision == 3
     assert fits.state(session, fit.id)["private"]["theta"]
+
+
+def noisy_points(first: int, last: int) -> Points:
+    """Noise scales of a run at every step: 300 times the root of the step, a tenth up and down."""
+    step = np.arange(first, last + 1)
+    scale = 300 * np.sqrt(step) * (1 + 0.1 * np.sin(step))
+    return Points(step, {"grad_noise_scale": Column.of(scale)})
+
+
+def test_a_fit_of_readings_follows_the_points_of_its_runs(session: Session) -> None:
+    """Points of another kind change nothing; those of a branch that lands make the next revision."""
+    project = projects.create(session, "noise")
+    config = {"batch_tokens": 1000}
+    runs.put(session, project.id, "trunk", runs.Specification("trunk", status="finished", config=config))
+    points.append(session, points.hold(session, project.id, "trunk"), noisy_points(1, 400))
+    fit = fits.create(session, project.id, "noise_scale", {"all": True}, {"bootstrap": 20}, follow=True)
+    assert jobs.start(session, fit.job_id) == 1
+    documents = fit_work.compute(**fit_work.read(session, fit.job_id), progress=lambda share, message: None)
+    jobs.finish(session, fit.job_id, 1, "succeeded")
+    fit_work.write(session, fit.job_id, documents)
+    session.refresh(fit)
+    runs.put(session, project.id, "silent", runs.Specification("silent", status="finished"))
+    losses = Points(np.arange(1, 9), {"loss": Column.of(np.full(8, 3.0))})
+    points.append(session, points.hold(session, project.id, "trunk"), losses)
+    assert refit(session, fit) == "unchanged"
+    assert fit.result is not None
+    assert [one["run_id"] for one in fit.result["left_out"]] == ["silent"]
+    runs.delete(session, project.id, "silent")
+    assert refit(session, fit) == "unchanged"
+    assert (fit.result["left_out"], fit.refits_skipped) == ([], 2)
+    said = runs.Specification("branch", status="finished", config=config, parent=("trunk", 300))
+    runs.put(session, project.id, "branch", said)
+    points.append(session, points.hold(session, project.id, "branch"), noisy_points(301, 700))
+    assert refit(session, fit) == "replaced"
+    assert (fit.revision, fit.result["diagnostics"]["n_runs"]) == (2, 800)
+    assert {group["by"]["curve"] for group in fit.result["groups"]} == {"trunk", "branch"}

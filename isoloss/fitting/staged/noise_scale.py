@@ -17,6 +17,8 @@ from isoloss.fitting.staged.chains import Found, Group, Points, nothing
 from isoloss.laws.noise_scale import (
     BIG,
     BIG_BATCH,
+    GRADIENT,
+    NOISE,
     NORMS,
     RATIO,
     SMALL,
@@ -28,8 +30,9 @@ from isoloss.laws.noise_scale import (
 from isoloss.laws.staged_law import StagedLaw
 from isoloss.observations import RunTable
 
-WINDOWS = 10
-"""Windows of a training, evenly spaced in the logarithm of the tokens seen."""
+WINDOWS, A_DECADE = 10, 5
+"""Windows of a training, evenly spaced in the logarithm of the tokens seen: so many, or so many a decade where that
+is more. A run that is logged from its first step on has most of its readings in the last few."""
 
 BLOCKS = 8
 """Parts in time of a window that are left out in turn, at most; a window has as many readings or more."""
@@ -61,9 +64,9 @@ def readings_of(table: RunTable, left_out: LeftOut) -> tuple[RunTable, LeftOut]:
     Raises UnusableData where no reading can be used.
     """
     norms = np.stack([table.column(name) for name in NORMS])
-    has_norms = np.isfinite(norms).all(axis=0)
-    by_norms = bool(has_norms.any())
-    reasons = _of_norms(norms) if by_norms else _of_ratio(table.column(RATIO))
+    gradient, noise = _estimates(table, norms)
+    by_norms = bool(np.any(np.isfinite(norms).all(axis=0) | np.isfinite(table.column(GRADIENT))))
+    reasons = _of_norms(table, norms, gradient) if by_norms else _of_ratio(table.column(RATIO))
     curve = _curves(table)
     reasons = [one or other for one, other in zip(reasons, _repeated(table, curve), strict=True)]
     dropped = [
@@ -72,22 +75,36 @@ def readings_of(table: RunTable, left_out: LeftOut) -> tuple[RunTable, LeftOut]:
     kept = np.flatnonzero([why is None for why in reasons])
     if not kept.size:
         raise UnusableData(reason="no run is left to fit: run '{run_id}': {reason}".format(**dropped[0]))
-    table, curve, norms = table.only(kept), curve[kept], norms[:, kept]
+    table, curve = table.only(kept), curve[kept]
     columns = {"n_tokens": table.column("n_tokens"), "curve": curve.astype(np.float64)}
     if by_norms:
-        columns |= {"gradient": squared_gradient(*norms), "noise": gradient_noise(*norms)}
+        columns |= {"gradient": gradient[kept], "noise": noise[kept]}
     else:
         columns["inverse"] = 1 / table.column(RATIO)
     read = replace(table, columns=columns)
     return read.only(np.lexsort([columns["n_tokens"], curve])), [*left_out, *dropped]
 
 
-def _of_norms(norms: FloatArray) -> list[str | None]:
+def _estimates(table: RunTable, norms: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return |G|^2 and tr(Sigma) of every reading by its norms (4, readings), or as they stand there already."""
+    known = [table.column(GRADIENT), table.column(NOISE)]
+    own = [squared_gradient(*norms), gradient_noise(*norms)]
+    gradient, noise = (np.where(np.isnan(one), other, one) for one, other in zip(known, own, strict=True))
+    return gradient, noise
+
+
+def _of_norms(table: RunTable, norms: FloatArray, gradient: FloatArray) -> list[str | None]:
     """Return what keeps each reading of norms (4, readings) out, None where nothing does."""
     reasons: list[str | None] = []
-    for small, big, small_batch, big_batch in norms.T:
+    averaged = np.isfinite(table.column(GRADIENT)) & np.isfinite(gradient)
+    alone = np.isnan(norms).all(axis=0) & ~np.isnan(table.column(RATIO))
+    for row, (small, big, small_batch, big_batch) in enumerate(norms.T):
         why = None
-        if np.isnan([small, big, small_batch, big_batch]).any():
+        if averaged[row]:
+            pass
+        elif alone[row]:
+            why = f"it has {RATIO} alone, which cannot be averaged with the norms that other readings have"
+        elif np.isnan([small, big, small_batch, big_batch]).any():
             why = f"it lacks one of {', '.join(NORMS)}"
         elif not np.isfinite([small, big, small_batch, big_batch]).all():
             why = "a norm or a batch of it is not finite"
@@ -116,7 +133,7 @@ def _curves(table: RunTable) -> IntArray:
     rows: dict[object, list[int]] = {}
     for row, name in enumerate(named):
         rows.setdefault(name, []).append(row)
-    contents = [table.column(name) for name in ("n_tokens", RATIO, *NORMS)]
+    contents = [table.column(name) for name in ("n_tokens", RATIO, *NORMS, GRADIENT, NOISE)]
 
     def content(name: object) -> tuple[float, ...]:
         own = rows[name]
@@ -129,7 +146,7 @@ def _curves(table: RunTable) -> IntArray:
 def _repeated(table: RunTable, curve: IntArray) -> list[str | None]:
     """Return why readings of a moment that their run has a reading of already are left out."""
     first: dict[tuple[int, float], int] = {}
-    columns = [np.nan_to_num(table.column(name)) for name in (RATIO, *NORMS)]
+    columns = [np.nan_to_num(table.column(name)) for name in (RATIO, *NORMS, GRADIENT, NOISE)]
     order = np.lexsort([*columns, table.column("n_tokens")])
     reasons: list[str | None] = [None] * table.n_runs
     for row in order:
@@ -230,7 +247,8 @@ def _windows(table: RunTable, least: int, memory: float) -> tuple[list[Window], 
     """Return the windows of every run, of `least` readings, and the readings of runs that have too few for one."""
     tokens, curve = table.column("n_tokens"), table.column("curve").astype(np.int64)
     each = int(np.median(np.bincount(curve)[np.unique(curve)]))
-    count = int(np.clip(each // BLOCKS, 1, WINDOWS))
+    decades = float(np.log10(tokens.max() / tokens.min()))
+    count = int(np.clip(each // BLOCKS, 1, max(WINDOWS, round(A_DECADE * decades))))
     edges = np.geomspace(tokens.min(), tokens.max(), count + 1)
     place = np.clip(np.searchsorted(edges, tokens, side="right") - 1, 0, count - 1)
     windows, few = [], []
@@ -291,6 +309,18 @@ def _sums_without(values: FloatArray, block: IntArray) -> FloatArray:
 
 def _by_runs(windows: Sequence[Window]) -> bool:
     return len({one.curve for one in windows}) >= RUNS_NEEDED
+
+
+def windows_of(table: RunTable) -> tuple[Points, LeftOut]:
+    """Return what windows of readings show, as long as it is above 0, and the readings that are in none of them."""
+    windows, few = _windows(table, BLOCKS, 1.0)
+    lost = [
+        {"run_id": table.run_ids[row], "reason": "the average of |G|^2 of its window is not above 0"}
+        for one in windows
+        if not one.inverse > 0
+        for row in one.rows
+    ]
+    return _points(table, [one for one in windows if one.inverse > 0]), [*few, *lost]
 
 
 def _units(windows: Sequence[Window]) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from isoloss.fitting.table_screening import refuse_doubles
 from isoloss.laws.rl_compute import C_MID, R0, A, B, RLCompute
 from isoloss.observations import RunTable
 from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT
-from isoloss.observations.tables import WHY_LEFT_OUT
+from isoloss.observations.tables import COMPUTE, FOLLOWING, WHY_LEFT_OUT
 
 ONLY = "all readings"
 """The name of the one curve of rows that name none."""
@@ -87,6 +87,7 @@ def screened(table: RunTable, unread: Sequence[dict[str, str]]) -> tuple[RunTabl
             field="target", reason=f"rl_compute is of rewards, and these runs hold {table.target}"
         )
     refuse_doubles(table)
+    table = _with_stated_compute(table)
     reasons = [_lacking(table, row) for row in range(table.n_runs)]
     left_out = [
         *unread,
@@ -98,6 +99,14 @@ def screened(table: RunTable, unread: Sequence[dict[str, str]]) -> tuple[RunTabl
         raise UnusableData(reason=f"no reading is left to fit{why}")
     table = table.only(kept)
     return table, [ONLY if name is None else name for name in names_of(table, "curve")], left_out
+
+
+def _with_stated_compute(table: RunTable) -> RunTable:
+    """Return the table without sizes: 6 N D, which they make of compute that is not stated, lacks the rollouts."""
+    sizes = FOLLOWING[COMPUTE][1]
+    return replace(
+        table, columns={name: values for name, values in table.columns.items() if name not in sizes}
+    )
 
 
 def _in_order(table: RunTable) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +34,9 @@ OTHER_SETTINGS = (
     "weight_decay", "warmup_steps", "beta1", "beta2", "epsilon", "max_grad_norm", "sequence_length", "width",
     "depth", "batch_tokens", "peak_lr",
 )  # fmt: skip
-OTHER_LABELS = ("optimizer", "weight_decay_kind", "parametrization", "dataset", "tokenizer")
+OTHER_LABELS = (
+    "optimizer", "weight_decay_kind", "weight_decay_schedule", "parametrization", "dataset", "tokenizer",
+)  # fmt: skip
 """What runs of one sweep must agree in, where it is not what is swept."""
 
 
@@ -63,6 +65,10 @@ class Screened:
     left_out: LeftOut
     notes: tuple[str, ...]
 
+    def runs(self) -> RunTable:
+        """Return the runs of the sweeps that count."""
+        return self.table.only([row for cell in self.cells for row in cell.rows])
+
     def columns(self) -> dict[str, FloatArray]:
         """Return the columns of the sweeps that count, (cells,) each."""
         names = self.cells[0].of if self.cells else ()
@@ -81,7 +87,7 @@ def screen_sweeps(
     run has what the law needs.
     """
     table, stopped = pass_gate(_with_settings(table, law), law, gate or {})
-    refused = law.refused(table.labels)
+    refused = law.refused(table.columns, table.labels)
     columns = [refused.get(row, why) for row, why in enumerate(lacking_columns(table, law.run_columns))]
     outcomes = lacking_outcomes(table)
     reasons = [one or other for one, other in zip(columns, outcomes, strict=True)]
@@ -105,13 +111,21 @@ def screen_sweeps(
     cells: list[Cell] = []
     others: list[Cell] = []
     for rows in _groups([table.column(name) for name in law.cell], known):
-        alike, unlike = _alike(table, {law.swept_by, *(axis.column for axis in axes)}, rows)
+        alike, unlike = _alike(table, law, axes, rows)
         left_out += unlike
         found = _cell(table, law, axes, alike)
         (cells if found.why_not is None else others).append(found)
         if found.why_not is not None:
             left_out += [{"run_id": table.run_ids[row], "reason": found.why_not} for row in found.rows]
-    return Screened(table, axes, tuple(cells), tuple(others), left_out, table.notes)
+    screened = Screened(table, axes, tuple(cells), tuple(others), left_out, table.notes)
+    remarks = law.remarks(screened.runs().columns) if cells else ()
+    return replace(screened, notes=(*table.notes, *remarks))
+
+
+def read_for(law: SweepLaw, table: RunTable, gate: Mapping[str, bool]) -> SweepLaw:
+    """Return the law in the reading that the runs of a table ask for that pass the gate."""
+    passed, _ = pass_gate(_with_settings(table, law), law, gate)
+    return law.read_for(passed.columns, passed.labels)
 
 
 def sweeps_of(screened: Screened, law: SweepLaw, traits: Sequence[FloatArray]) -> tuple[Sweeps, list[int]]:
@@ -160,10 +174,13 @@ def _swept(table: RunTable, law: SweepLaw, known: Sequence[int]) -> tuple[Axis, 
     return (law.main, *(axis for axis in law.axes[1:] if varies(axis)))
 
 
-def _alike(table: RunTable, swept: Set[str], rows: Sequence[int]) -> tuple[list[int], LeftOut]:
+def _alike(
+    table: RunTable, law: SweepLaw, axes: Sequence[Axis], rows: Sequence[int]
+) -> tuple[list[int], LeftOut]:
     """Return the runs of a sweep that agree in all other settings as most do, and the rest with what differs."""
+    swept = {law.swept_by, *(axis.column for axis in axes)}
     kept, left_out = list(rows), []
-    for name in (*OTHER_SETTINGS, *OTHER_LABELS):
+    for name in (*OTHER_SETTINGS, *law.alike, *OTHER_LABELS):
         if name in swept:
             continue
         said: Sequence[object] = table.label(name) if name in OTHER_LABELS else list(table.column(name))

@@ -20,7 +20,7 @@ from isoloss.fitting.provenance import came_from, provenance
 from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import held_names
-from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, screen_sweeps, sweeps_of
+from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, read_for, screen_sweeps, sweeps_of
 from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, own_optima
 from isoloss.fitting.sweeps.sweep_report import described, scored
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
@@ -58,6 +58,7 @@ def fit_sweeps(
     law, asked = law.under(asked.convention), options_for(asked, observations, given)
     _check(law, observations, asked)
     assert isinstance(observations, RunTable)
+    law = read_for(law, observations, asked.gate)
     fitted, held = _split(observations, law, asked)
     screened = screen_sweeps(fitted, law, left_out, asked.gate)
     read = (*law.run_columns, *(axis.column for axis in law.axes), *OTHER_SETTINGS)

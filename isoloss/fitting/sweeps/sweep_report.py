@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,12 @@ FAR_OFF = float(np.log(1.5))
 
 CENSORED_SHARE = 1 / 3
 """Share of sweeps whose optimum is on the edge above which the others may be a biased choice."""
+
+LEVELS_FOR_BEND = 3
+"""Values of a variable that show whether optima bend over it."""
+
+UNLIKELY = 0.02
+"""Chance, over all variables, that noise passes for a bend."""
 
 OUTSIDE_SHARE = 1 / 2
 """Share of sweeps whose optimum the law puts outside of what was tried above which it is not theirs."""
@@ -62,7 +68,7 @@ def described(
         metrics=_metrics(task, told),
         holdout=None if told is None else _holdout(task, told),
         groups=_groups(task, estimate),
-        derived=[] if told is None else [*_derived(task, told), *_along_valleys(task, told)],
+        derived=[] if told is None else list(_all_derived(task, told, parameters)),
         diagnostics=_diagnostics(task, estimate) | {"readings": dict(readings)},
         left_out=task.screened.left_out,
         verdict=verdict,
@@ -280,6 +286,22 @@ def _along_valleys(task: SweepTask, estimate: SweepEstimate) -> Iterator[Derived
         yield Derived(f"{main}.exponent_{axis.column}", "1", value, interval)
 
 
+def _all_derived(
+    task: SweepTask, estimate: SweepEstimate, parameters: Sequence[ParameterEstimate]
+) -> Iterator[Derived]:
+    yield from _derived(task, estimate)
+    yield from _along_valleys(task, estimate)
+    yield from _other_readings(task, parameters)
+
+
+def _other_readings(task: SweepTask, parameters: Sequence[ParameterEstimate]) -> Iterator[Derived]:
+    """Yield the coefficient in other readings of the law, of which these sweeps say what they are."""
+    (one,) = (one for one in parameters if one.name == "coefficient")
+    for name, factor in task.law.other_readings(task.screened.runs().columns).items():
+        ends = None if one.interval is None else (one.interval[0] * factor, one.interval[1] * factor)
+        yield Derived(name, one.unit, None if one.value is None else one.value * factor, ends)
+
+
 def _cost_of_factor_two(estimate: SweepEstimate) -> float:
     """Return what the setting of the law costs that is off by a factor of two, either way: a share of the loss."""
     away = np.zeros((len(estimate.surface.sweeps.settings), 2))
@@ -383,10 +405,39 @@ def _weak(task: SweepTask, estimate: SweepEstimate) -> Iterator[str]:
         yield "too few sweeps can be predicted from smaller ones: the error at a larger run is not known"
     elif spread.discrepancy > FAR_OFF:
         yield f"predicted from the others, {spread.worst} is a factor {np.exp(spread.error or 0):.2g} off"
+    yield from _bends(task, estimate)
     censored = [cell for cell in task.screened.others if "may lie beyond" in (cell.why_not or "")]
     every = len(censored) + len(task.screened.cells)
     if len(censored) > CENSORED_SHARE * every:
         yield f"{len(censored)} of {every} sweeps have their best value on the edge: the rest may be biased"
+
+
+def _bends(task: SweepTask, estimate: SweepEstimate) -> Iterator[str]:
+    """Say over which variables the sweeps' own optima bend by more than their errors: no power has such a bend.
+
+    One square after the other is added to the law, and its coefficient is compared with its standard error.
+    """
+    own, traits = estimate.own, task.sweeps.traits[0]
+    known = np.flatnonzero(np.isfinite(own.shift[0]) & np.isfinite(own.error[0]))
+    error, off = own.error[0][known], own.shift[0][known] / own.error[0][known]
+    words = dict(zip((one.name for one in task.law.parameters[1:]), task.law.varies, strict=True))
+    variables = list(zip(task.trait_names[0], traits[1:, known], strict=True))
+    for name, logs in variables:
+        design = np.vstack([traits[:, known], (logs - logs.mean()) ** 2]).T / error[:, None]
+        spare = len(known) - design.shape[1]
+        if np.unique(np.round(logs, 3)).size < LEVELS_FOR_BEND or spare < 1:
+            continue
+        if np.linalg.matrix_rank(design) < design.shape[1]:
+            continue
+        covariance = np.linalg.inv(design.T @ design)
+        moved = covariance @ design.T @ off
+        # What scatters beyond the errors, once the bend is in the law, makes it less sure.
+        scatter = max(1.0, float(np.sum((off - design @ moved) ** 2)) / spare)
+        limit = stats.t.ppf(1 - UNLIKELY / (2 * len(variables)), spare) * np.sqrt(
+            scatter * covariance[-1, -1]
+        )
+        if abs(moved[-1]) > limit:
+            yield f"the optima bend over {words[name]}: far beyond the sweeps no power is right"
 
 
 def _notes(task: SweepTask) -> Iterator[str]:
