@@ -26,7 +26,7 @@ from benchmarks.tables import print_table
 
 STEPS = 5000
 STEPS_A_SECOND = 1000
-PAIRS = 6
+PAIRS = 5
 MEBIBYTE = 2**20
 SPOOL_STEPS = 1_000_000
 SIZE = 100
@@ -70,14 +70,14 @@ def _overhead(mode: str, environment: dict[str, str]) -> dict[str, Any]:
     ratios = [one["seconds"] / other["seconds"] - 1 for one, other in zip(recorded, plain, strict=True)]
     fastest = min(one["seconds"] for one in recorded) / min(one["seconds"] for one in plain) - 1
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    in_log = np.median([one["in_log"] for one in recorded])
-    behind = np.median([one["behind"] / one["seconds"] for one in recorded])
+    in_log = np.median([one["in_log_us"] for one in recorded])
+    behind = np.median([one["behind_us"] for one in recorded])
     return {
         "mode": mode,
-        "fastest loop takes longer by": f"{100 * fastest:.2f} %",
-        "median pair": f"{100 * middle:.2f} % ({100 * low:.2f} to {100 * high:.2f})",
-        "of a step in `log`": f"{100 * in_log:.2f} %",
-        "the two threads compute": f"{100 * behind:.2f} % of one core",
+        "fastest loop takes longer by": f"{100 * fastest:.1f} %",
+        "median pair": f"{100 * middle:.1f} % ({100 * low:.1f} to {100 * high:.1f})",
+        "`log`, a step": f"{in_log:.1f} us",
+        "processor time of the two threads, a step": f"{behind:.1f} us",
     }
 
 
@@ -125,7 +125,8 @@ def measure_loop(mode: str) -> dict[str, float]:
     seconds = time.perf_counter() - started
     behind = time.process_time() - all_threads - (time.thread_time() - this_thread)
     run.finish()
-    return {"seconds": seconds, "behind": behind, "in_log": float(np.median(in_log)) / 1e9 * STEPS / seconds}
+    in_log_us = float(np.median(in_log)) / 1000
+    return {"seconds": seconds, "behind_us": 1e6 * behind / STEPS, "in_log_us": in_log_us}
 
 
 def _work(repeats: int) -> Callable[[], None]:

@@ -57,7 +57,7 @@ class Readings:
 
     def row(self, metrics: Any, step: int) -> Row:
         """The values of a step by their columns, without those that cannot be recorded."""
-        if not isinstance(metrics, Mapping):
+        if type(metrics) is not dict and not isinstance(metrics, Mapping):
             what = f"log takes a mapping of names to numbers, not {type(metrics).__name__}"
             self._leave_out("metrics", what)
             return {}
