@@ -8,7 +8,6 @@ from typing import Any
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting import FitOptions
-from isoloss.fitting.staged.held_readings import check_may_hold_out
 from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, Law, StagedLaw, TableLaw
 from isoloss.observations import RunTable, n_params_of
@@ -40,13 +39,13 @@ def check_counts(chosen: Sequence[Run], asked: str | None) -> None:
         raise InvalidInput(field="options.n_params_kind", reason=reason)
 
 
-def check_staged(law: Law[Any], asked: Mapping[str, Any]) -> None:
-    """Refuse runs to hold out where the law has no use for them, and a target that is not its own."""
-    if not isinstance(law, StagedLaw):
-        return
-    if asked.get("holdout") is not None:
-        check_may_hold_out(law)
-    if law.target is not None and asked.get("target", law.target) != law.target:
+def check_target(law: Law[Any], asked: Mapping[str, Any]) -> None:
+    """Refuse a target that is not the law's own."""
+    if (
+        isinstance(law, StagedLaw)
+        and law.target is not None
+        and asked.get("target", law.target) != law.target
+    ):
         raise InvalidInput(field="target", reason=f"{law.name} is a law of {law.target}")
 
 

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Response
 
 from app.auth import Access, Reading, Writing
 from app.bodies import StrictRoute
-from app.fits.checks import check_counts, check_staged, named, rows_beside, rows_of, rows_of_any
+from app.fits.checks import check_counts, check_target, named, rows_beside, rows_of, rows_of_any
 from app.fits.schemas import (
     FitDocument,
     NewFit,
@@ -21,7 +21,7 @@ from app.fits.schemas import (
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.errors import InvalidInput, InvalidSchedule, NotReady, UnusableData
-from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law
+from isoloss.fitting import AUTO, Fit, FitOptions, check_of_any_law, check_options
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations.tables import SUMMARY_FIELDS
 from isoloss.readings import READERS
@@ -135,8 +135,8 @@ def _check(access: Access, body: NewFit) -> None:
         if body.law == AUTO:
             check_of_any_law(body.options.sent())
         else:
-            options.constrain(LAWS[body.law])
-            check_staged(LAWS[body.law], body.options.sent())
+            check_options(body.law, options)
+            check_target(LAWS[body.law], body.options.sent())
     with named("select"):
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     check_counts(chosen, options.n_params_kind)

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from isoloss.errors import InvalidInput
+from isoloss.fitting import staged, sweeps
 from isoloss.fitting.estimate import Progress, silent
 from isoloss.fitting.one_law import Observations, fit_law
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.result import Fit
 from isoloss.fitting.selection import Comparison, choose
 from isoloss.fitting.selection import compare as compare_laws
-from isoloss.fitting.staged import fit_staged
-from isoloss.fitting.sweeps import fit_sweeps
 from isoloss.laws import LAWS, StagedLaw, SweepLaw
 from isoloss.observations import Curve, RunTable
 
@@ -50,10 +49,21 @@ def fit(
     about: dict[str, Any] = {"given": options, "progress": told, "left_out": left_out, "previous": previous}
     read = LAWS.get(law) if isinstance(law, str) else None
     if isinstance(read, SweepLaw):
-        return fit_sweeps(read, observations, asked, **about)
+        return sweeps.fit_sweeps(read, observations, asked, **about)
     if isinstance(read, StagedLaw):
-        return fit_staged(read, observations, asked, **about)
+        return staged.fit_staged(read, observations, asked, **about)
     return fit_law(law, observations, asked, **about)
+
+
+def check_options(law: str, asked: FitOptions) -> None:
+    """Raise InvalidInput for options that a law has no use for, before there are observations to fit."""
+    read = LAWS[law]
+    if isinstance(read, SweepLaw):
+        sweeps.check_options(read, asked)
+    elif isinstance(read, StagedLaw):
+        staged.check_options(read, asked)
+    else:
+        asked.constrain(read)
 
 
 def compare(observations: Observations, laws: Sequence[str] | None = None, **options: Any) -> Comparison:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
@@ -18,7 +19,14 @@ AGREEING = 2
 """Starts that must reach the best objective, or it may not be the best."""
 
 CONFIGURATIONS_EACH = 2
-"""Configurations of a table for each free parameter below which intervals tend to be too narrow."""
+"""Configurations of a table for each free parameter below which no interval shows how much a law may be off."""
+
+SPARE = 8
+"""Configurations beyond the free parameters from which on the size of the noise is known to a quarter, 1 / sqrt(2 *
+8). With fewer, of many fits those have narrow intervals whose noise happens to look small."""
+
+LUCK = 1e-3
+"""Chance of noise that looks so small: intervals that would be narrow without it are no luck."""
 
 LOOSE_INTERVAL = 1.0
 """An interval as wide as the value itself leaves a parameter weakly determined."""
@@ -194,12 +202,28 @@ def _weak_predictions(evidence: Evidence) -> Iterator[str]:
 
 
 def _few_configurations(evidence: Evidence) -> Iterator[str]:
-    needed = CONFIGURATIONS_EACH * evidence.n_free
-    if isinstance(evidence.fitted_range, TableRange) and not evidence.missing and evidence.distinct < needed:
+    needed = max(evidence.n_free + SPARE, CONFIGURATIONS_EACH * evidence.n_free)
+    of_table = isinstance(evidence.fitted_range, TableRange) and not evidence.missing
+    if of_table and evidence.distinct < needed and not _narrow_without_luck(evidence):
         yield (
             f"{counted(evidence.distinct, 'configuration')} for {counted(evidence.n_free, 'free parameter')}: "
-            f"intervals of so few runs tend to be too narrow; add runs until there are {needed}"
+            f"how large the noise is hardly shows, and narrow intervals are so by chance; add runs until there are "
+            f"{needed}"
         )
+
+
+def _narrow_without_luck(evidence: Evidence) -> bool:
+    """Return whether no parameter would be loose even if the noise is as large as it can be."""
+    spare = evidence.distinct - evidence.n_free
+    if spare < 1 or evidence.distinct < CONFIGURATIONS_EACH * evidence.n_free:
+        return False
+    most = float(np.sqrt(spare / stats.chi2.ppf(LUCK, spare)))
+    known = [one for one in evidence.estimates if one.value is not None and one.interval is not None]
+    return all(_width(one) * most <= LOOSE_INTERVAL * abs(one.value or 0.0) for one in known)
+
+
+def _width(one: ParameterEstimate) -> float:
+    return 0.0 if one.interval is None else one.interval[1] - one.interval[0]
 
 
 def _several_sizes(fitted: FittedRange) -> Iterator[str]:

@@ -649,6 +649,8 @@ def test_readings_off_points_are_fitted_and_runs_without_them_are_left_out(
         ("rl_compute", {"target": "loss"}, "options.target", "rl_compute is a law of reward"),
         ("rl_compute", {"holdout": {"fraction": 0.2}}, "options.holdout", "chooses what it predicts"),
         ("critical_batch", {"holdout": {"fraction": 0.2}}, "options.holdout", "chooses what it predicts"),
+        ("noise_scale", {"fix": {"exponent": 0.5}}, "options.fix", "has no use for it"),
+        ("optimal_lr", {"bounds": {"coefficient": [1, 2]}}, "options.bounds", "has no use for it"),
     ],
 )
 def test_readings_that_cannot_be_are_refused_before_a_job_is_queued(

@@ -129,6 +129,11 @@ def _check(law: StagedLaw, observations: Observations, asked: FitOptions) -> Non
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
     refuse_doubles(observations)
+    check_options(law, asked)
+
+
+def check_options(law: StagedLaw, asked: FitOptions) -> None:
+    """Raise InvalidInput for options that a law in stages has no use for."""
     if asked.holdout is not None:
         check_may_hold_out(law)
     for option in UNUSED_OPTIONS:

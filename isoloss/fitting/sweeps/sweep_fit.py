@@ -100,6 +100,11 @@ def _check(law: SweepLaw, observations: Observations, asked: FitOptions) -> None
         reason = f"{law.name} is fitted to a table of finished runs (isoloss.read_runs), not to curves"
         raise InvalidInput(field="law", reason=reason)
     refuse_doubles(observations)
+    check_options(law, asked)
+
+
+def check_options(law: SweepLaw, asked: FitOptions) -> None:
+    """Raise InvalidInput for options that a law of sweeps has no use for, or that contradict it."""
     for option in UNUSED_OPTIONS:
         if getattr(asked, option) not in ({}, None):
             reason = f"{law.name} reads optima off sweeps, and has no use for it"
