@@ -23,10 +23,12 @@ _ROOMS = {
     "LAWS": "isoloss.laws",
     "LoggedRun": "isoloss.readings",
     "Prediction": "isoloss.fitting",
+    "Recorder": "isoloss.client",
     "RunTable": "isoloss.observations",
     "Schedule": "isoloss.schedules",
     "compare": "isoloss.fitting",
     "fit": "isoloss.fitting",
+    "init": "isoloss.client",
     "iso_flop_profile": "isoloss.advice",
     "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
@@ -47,11 +49,13 @@ __all__ = [
     "IsolossError",
     "LoggedRun",
     "Prediction",
+    "Recorder",
     "RunTable",
     "Schedule",
     "__version__",
     "compare",
     "fit",
+    "init",
     "iso_flop_profile",
     "pareto",
     "read_curves",
@@ -64,7 +68,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from isoloss.advice import iso_flop_profile, pareto, recommend
-    from isoloss.client import ApiError, Client
+    from isoloss.client import ApiError, Client, Recorder, init
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
     from isoloss.importers import read_curves, read_points, read_runs

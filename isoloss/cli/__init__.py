@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from isoloss import __version__
-from isoloss.cli import advice, compare, fits, imports, jobs, keys, laws, predictions, projects, runs, service
+from isoloss.cli import (
+    advice,
+    compare,
+    fits,
+    imports,
+    jobs,
+    keys,
+    laws,
+    predictions,
+    projects,
+    runs,
+    service,
+    sync,
+)
 
 
 def _show_version(asked: bool) -> None:
@@ -42,6 +55,7 @@ def build() -> typer.Typer:
     compare.register(app)
     for noun in (jobs, keys):
         app.add_typer(noun.app)
+    sync.register(app)
     laws.register(app)
     service.register(app)
     return app

@@ -1,6 +1,7 @@
-"""The HTTP client: `isoloss.Client`, the documents it returns and the errors it raises."""
+"""The HTTP client `isoloss.Client`, the recorder that `isoloss.init` makes, and the errors they raise."""
 
 from isoloss.client.errors import ApiError
+from isoloss.client.recorder import Recorder, init
 from isoloss.client.session import Client
 
-__all__ = ["ApiError", "Client"]
+__all__ = ["ApiError", "Client", "Recorder", "init"]
