@@ -24,6 +24,9 @@ LAWS_OF = {
 }
 """The law that each quantity is read off, and its unit."""
 
+PARTS_OF_DECAY = ("batch_tokens", "peak_lr", "timescale")
+"""The quantities that a weight decay follows from."""
+
 NEAR_BEST = 2.0
 """How many times below the best batch a largest one may lie before the loss is not that of the loss law."""
 
@@ -122,7 +125,7 @@ def add_weight_decay(
     `mean_lr_share` is the mean learning rate of the recommended schedule as a share of its peak, None where there
     is none: a timescale of the mean then asks for no weight decay.
     """
-    parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
+    parts = {name: found.get(name) for name in PARTS_OF_DECAY}
     lacking = [name for name, one in parts.items() if one is None]
     if lacking:
         reasons["weight_decay"] = (

@@ -75,6 +75,7 @@ def test_weight_decay_follows_from_a_timescale_that_is_published() -> None:
     assert said["weight_decay"]["value"] == pytest.approx(batch / (rate * data * said["timescale"]["value"]))
     assert np.divide(*said["weight_decay"]["interval"][::-1]) > 3
     assert "timescale" in {one["law"] for one in said["wanted"]}
+    assert any("100% of the timescale is power_lines.timescale" in one for one in said["warnings"])
 
 
 def test_what_came_from_a_published_law_is_still_wanted() -> None:
