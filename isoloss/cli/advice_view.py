@@ -31,6 +31,7 @@ SETTINGS = {
     "predicted_loss": "expected loss, nats/token",
 }
 COSTS = {"compute_flops": "operations", "hours": "hours", "device_hours": "device-hours", "money": "in price"}
+CHOICE_COSTS = ("hours", "device_hours", "money")
 
 
 def show_recommendation(output: Output, told: Recommendation) -> None:
@@ -220,16 +221,16 @@ def _show_choices(output: Output, choices: Sequence[Choice], level: float | None
     """The choices, of many some evenly spaced."""
     if not choices:
         return
-    timed = any(one["hours"] is not None for one in choices)
-    rows = [_choice_row(choices[row], timed) for row in shown_rows(len(choices))]
+    costs = [name for name in CHOICE_COSTS if any(one.get(name) is not None for one in choices)]
+    rows = [_choice_row(choices[row], costs) for row in shown_rows(len(choices))]
     numbers = ["parameters", "tokens", "batch, tokens", "steps", "operations"]
-    hours = ["hours"] if timed else []
-    output.table([*numbers, _interval_name(level), *hours], rows, right=[*numbers, *hours])
+    shown = [COSTS[name] for name in costs]
+    output.table([*numbers, _interval_name(level), *shown], rows, right=[*numbers, *shown])
     if len(choices) > len(rows):
         output.line(f"{len(rows)} of {len(choices):,} choices; --json writes them all.", style="dim")
 
 
-def _choice_row(one: Choice, timed: bool) -> list[str]:
+def _choice_row(one: Choice, costs: Sequence[str]) -> list[str]:
     sizes = [one["n_params"], one["n_tokens"], one["batch_tokens"], one["steps"], one["compute_flops"]]
-    hours = [number(one["hours"], DIGITS)] if timed else []
-    return [*(number(size, DIGITS) for size in sizes), interval(one["compute_interval"], DIGITS), *hours]
+    taken = [number(cost, DIGITS) for cost in map(one.get, costs)]
+    return [*(number(size, DIGITS) for size in sizes), interval(one["compute_interval"], DIGITS), *taken]

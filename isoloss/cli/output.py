@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -146,13 +147,18 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 4, like: str = "") -> str:
-    """An interval as [low, high], with as many decimals as the number `like`, where that is one in full."""
+    """An interval as [low, high], a side without limit as `open`.
+
+    It has as many decimals as the number `like`, where that is one in full.
+    """
     if not bounds:
         return "-"
     return f"[{', '.join(_bound(float(bound), digits, like) for bound in bounds)}]"
 
 
 def _bound(bound: float, digits: int, like: str) -> str:
+    if math.isinf(bound):
+        return "open"
     decimals = len(like.partition(".")[2])
     # Of a large count not every digit has a meaning.
     aligned = f"{bound:,.{decimals}f}" if decimals else f"{float(f'{bound:.{digits}g}'):,.0f}"

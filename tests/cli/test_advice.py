@@ -189,6 +189,18 @@ def test_a_front_shows_its_choices_and_how_far_they_reach(invoke):
         assert part in result.stdout, result.stdout
 
 
+def test_a_front_without_an_upper_end_says_so_and_shows_what_it_costs(invoke):
+    """An infinite end is open; device-hours and money stand beside the hours where they follow."""
+    open_ended = {
+        **CHOICE, "compute_interval": [5e18, "Infinity"], "device_hours": 20.0, "money": 41.5
+    }  # fmt: skip
+    routes = {**ROUTES, "GET /v1/projects/p/pareto/r1": {**FRONT, "choices": [open_ended]}}
+    result = invoke("pareto", "-p", "p", "--target-loss", "2.1", routes=routes)
+    assert result.exit_code == 0, result.output
+    for part in ("[5e+18, open]", "device-hours", "in price", "41.5"):
+        assert part in result.stdout, result.stdout
+
+
 @pytest.mark.parametrize("name", ["recommend", "pareto"])
 def test_earlier_advice_is_shown_by_its_id(invoke, name):
     """Nothing is asked anew; what waits or failed says so."""

@@ -336,7 +336,7 @@ def test_a_prediction_sends_steps_and_configuration_and_shows_intervals(invoke, 
         "level": 0.5,
         "interval": "new_run",
     }
-    assert "[2.9000, inf]" in result.stdout
+    assert "[2.9000, open]" in result.stdout
     assert "90% interval of one more run" in result.stdout
     assert "25 of 100 steps" in result.stdout
 
