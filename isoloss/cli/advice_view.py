@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     )
 
 DIGITS, LOSS_DIGITS = 3, 4
+WHOLE_PERCENT = 99.5
+SEVERAL = 2.0
+"""From so many times the run's own on, a cost is told as a multiple and not as a percentage."""
 SETTINGS = {
     "peak_lr": "peak learning rate",
     "weight_decay": "weight decay",
@@ -141,7 +144,10 @@ def _interval_name(level: float | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2g}%"
+    if share is None:
+        return "-"
+    # Two digits of a percentage count; a whole one is written out.
+    return f"{100 * share:.2g}%" if 100 * share < WHOLE_PERCENT else f"{100 * share:,.0f}%"
 
 
 def _show_schedule(output: Output, suggested: SuggestedSchedule | None) -> None:
@@ -204,9 +210,13 @@ def _show_wanted(output: Output, told: Recommendation) -> None:
         if not one["runs"]:
             continue
         flops = one["compute_flops"]
-        share = f", {_percent(flops / cost['compute_flops'])} of the run's own" if cost else ""
+        share = f", {_times(flops / cost['compute_flops'])} the run's own" if cost else ""
         runs = f"{len(one['runs'])} runs of {number(flops, DIGITS)} operations in all{share}"
         output.line(f"To determine {one['law']}: {runs}; --json lists them")
+
+
+def _times(share: float) -> str:
+    return f"{_percent(share)} of" if share < SEVERAL else f"{number(share, 2)} times"
 
 
 def _show_warnings(output: Output, told: Advice) -> None:

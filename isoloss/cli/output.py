@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH_OF_FILES = 160
 LARGEST_IN_FULL = 1e9
+LARGEST_COUNT_IN_FULL = 1e12
+FEWEST_DIGITS, MOST_DIGITS = 4, 8
 NOBODY_THERE = ("refused", "Name or service not known", "name or service not known")
 
 Advance = Callable[[float, str], None]
@@ -131,12 +133,12 @@ def _with_remedy(error: IsolossError) -> str:
 
 
 def number(value: object, digits: int = 4) -> str:
-    """A number with sensible digits: whole ones in full, others rounded to `digits` that count."""
+    """A number with sensible digits: whole ones in full up to a trillion, others rounded to `digits` that count."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and abs(value) < LARGEST_COUNT_IN_FULL:
         return f"{value:,}"
     rounded = float(f"{value:.{digits}g}")
     if 1e-4 <= abs(rounded) < 10.0**digits:
@@ -154,6 +156,22 @@ def interval(bounds: Sequence[float] | None, digits: int = 4, like: str = "") ->
     if not bounds:
         return "-"
     return f"[{', '.join(_bound(float(bound), digits, like) for bound in bounds)}]"
+
+
+def with_interval(value: float, bounds: Sequence[float] | None) -> str:
+    """A value and its interval, with as many digits as show how wide the interval is."""
+    digits = digits_of(value, bounds)
+    shown = number(value, digits)
+    return f"{shown} {interval(bounds, digits, like=shown)}" if bounds else shown
+
+
+def digits_of(value: float, bounds: Sequence[float] | None) -> int:
+    """How many digits of a value two have a meaning beside the width of its interval: 4 to 8."""
+    width = abs(float(bounds[1]) - float(bounds[0])) / 2 if bounds else 0.0
+    if not value or not 0 < width < math.inf or not math.isfinite(value):
+        return FEWEST_DIGITS
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(width)) + 2
+    return max(FEWEST_DIGITS, min(digits, MOST_DIGITS))
 
 
 def _bound(bound: float, digits: int, like: str) -> str:
