@@ -32,6 +32,8 @@ FEWEST_TOKENS = 1e-3
 MOST_STEPS = 3e7
 """Steps that no training takes: its batch is in sequences."""
 
+IN_BILLIONS, IN_SEQUENCES = "they look as if given in billions", "looks as if given in sequences"
+
 Reasons = Mapping[int, str]
 """Rows with what speaks against them."""
 
@@ -128,15 +130,20 @@ def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
 
 
 def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
-    """Runs whose counts cannot be in parameters and tokens."""
+    """Runs whose counts cannot be in parameters and tokens; where a batch cannot, it cannot at another size."""
     found: dict[int, str] = {}
     size, data, batch = (table.column(name) for name in ("n_params", "n_tokens", "batch_tokens"))
     for row in np.flatnonzero(data / size < FEWEST_TOKENS):
-        found[int(row)] = (
-            f"n_tokens {data[row]:g} for n_params {size[row]:g}: they look as if given in billions"
-        )
-    for row in np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS)):
-        found.setdefault(int(row), f"batch_tokens {batch[row]:g} looks as if given in sequences")
+        found[int(row)] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
+    too_small = np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS))
+    first: dict[float | None, int] = {}
+    for row in map(int, too_small):
+        first.setdefault(_digits(batch[row]), row)
+        found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
+    for row in range(table.n_runs) if first else ():
+        if (twin := first.get(_digits(batch[row]))) is not None:
+            as_of = f"as that of run {table.run_ids[twin]!r}"
+            found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}, {as_of}")
     return found
 
 
