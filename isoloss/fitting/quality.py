@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,25 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.laws import TableLaw
 from isoloss.laws.timescale import of_usual_shape
 from isoloss.observations import RunTable
-from isoloss.observations.tables import LeftOut
+from isoloss.observations.tables import LOGGED_BY, STARTS, SUMMARY_COLUMNS, LeftOut
 
 SETTINGS = (
     "peak_lr", "weight_decay", "batch_tokens", "warmup_steps", "beta1", "beta2", "epsilon", "max_grad_norm",
 )  # fmt: skip
 """How a run is set: of runs that are alike but for these, laws of the loss are about the best."""
+
+TELLS_APART = (
+    *SETTINGS, "n_params", "n_tokens", "compute_flops", "batch_sequences", "sequence_length", "width", "depth",
+    "warmup_share", "final_lr_share", "mean_lr_share", *STARTS.values(), *SUMMARY_COLUMNS,
+    "seed",
+)  # fmt: skip
+"""Columns by which two runs differ: what laws read, how a run is set, and its seed."""
+
+LABELS_APART = (
+    "recipe", "curve", LOGGED_BY, "optimizer", "weight_decay_kind", "weight_decay_schedule", "parametrization",
+    "dataset", "tokenizer", "schedule_kind", "decay_shape", "n_params_kind",
+)  # fmt: skip
+"""Fields in words by which two runs differ."""
 
 LOOKS_DIVERGED = 1.3
 """A loss so many times the best one at the same size and data was not on its way to it."""
@@ -115,18 +128,30 @@ def _mixed_data(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
     return found
 
 
-def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
-    """Runs that are another one, number by number, under a second name."""
+def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:
+    """Runs that are another one, number by number, under a second name; columns that no law reads do not count."""
     first: dict[tuple[object, ...], int] = {}
     found = {}
-    labels = [name for name in table.labels if name != "status"]
-    for row in range(table.n_runs):
-        numbers = (table.outcome[row], *(values[row] for values in table.columns.values()))
-        content = (*map(str, numbers), *(table.label(name)[row] for name in labels))
-        twin = first.setdefault(content, row)
-        if twin != row and table.columns:
-            found[row] = f"it is run {table.run_ids[twin]!r} again, number by number"
+    known = {*TELLS_APART, *LABELS_APART, *law.columns, *law.run_columns}
+    columns = [values for name, values in table.columns.items() if name in known]
+    labels = [said for name, said in table.labels.items() if name in known]
+    for row in range(table.n_runs) if columns else ():
+        numbers = (table.outcome[row], *(values[row] for values in columns))
+        twin = first.setdefault((*map(str, numbers), *(said[row] for said in labels)), row)
+        if twin != row:
+            but = _unread_differences(table, known, row, twin)
+            found[row] = f"it is run {table.run_ids[twin]!r} again, number by number{but}"
     return found
+
+
+def _unread_differences(table: RunTable, known: Collection[str], row: int, twin: int) -> str:
+    """Name the columns that no law reads in which two rows differ; nothing where there are none."""
+    read = {*known, "status"}
+    columns = {**table.columns, **table.labels}
+    differ = [
+        name for name, said in columns.items() if name not in read and str(said[row]) != str(said[twin])
+    ]
+    return f", but for {' and '.join(map(repr, differ))}, which no law reads" if differ else ""
 
 
 def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001

@@ -159,6 +159,35 @@ def test_a_batch_that_is_in_sequences_at_one_size_is_so_at_another() -> None:
     assert "as that of run" in told["run-00"]
 
 
+def test_a_repeat_that_differs_in_an_unread_column_alone_is_one_and_names_it() -> None:
+    """A number or a word that no law reads makes no second run; a setting, a seed or a recipe does."""
+    again = with_row(runs(), 3)
+    for unread in ({"set": ("hot",) * 12 + ("cool",)}, {"set": ("hot",) * 13}):
+        labelled = dataclasses.replace(again, labels=unread)
+        numbered = {**again.columns, "weight": np.arange(13.0)}
+        _, left_out = pass_gate(dataclasses.replace(labelled, columns=numbered), LAW, {})
+        assert [one["run_id"] for one in left_out] == ["spoiled"]
+        assert "'weight'" in left_out[0]["reason"]
+        assert ("'set'" in left_out[0]["reason"]) == (len(set(unread["set"])) == 2)
+        assert left_out[0]["reason"].endswith("which no law reads")
+    for read in ("seed", "sequence_length", "beta2", "batch_tokens"):
+        columns = {**again.columns, read: np.append(np.full(12, 131072.0), 131073.0)}
+        assert pass_gate(dataclasses.replace(again, columns=columns), LAW, {"tuned": False})[1] == []
+    recipes = dataclasses.replace(again, labels={"recipe": ("a",) * 12 + ("b",)})
+    assert pass_gate(recipes, LAW, {})[1] == []
+
+
+@pytest.mark.skipif(not (DATA / "gemstones").exists(), reason="shared/data/gemstones is absent")
+def test_published_runs_that_stand_in_two_sets_count_once() -> None:
+    """Repeats of the same losses under another `set` are left out, and the column is named."""
+    runs = isoloss.read_runs(
+        DATA / "gemstones" / "points.csv", map={"n_tokens": "tokens", "final_loss": "loss"}
+    )
+    _, left_out = pass_gate(runs, LAW, {name: name == "duplicates" for name in CHECKS})
+    assert left_out
+    assert all("'set'" in one["reason"] for one in left_out)
+
+
 def test_sweeps_keep_the_runs_that_are_worse() -> None:
     """Laws of the best setting need the others: they are neither untuned nor diverged."""
     found = isoloss.fit("optimal_lr", lr_alone(0), bootstrap=10)
