@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from isoloss.cli.arguments import json_object, pairs, scalar
+from isoloss.cli.arguments import BadArgument, json_object, pairs, scalar
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
 
@@ -47,7 +48,7 @@ def csv(
     """Send training curves to a project; doing it again changes nothing."""
     from isoloss.importers import import_curves
 
-    fields = {field: column for column, field in pairs("--map", map, str).items()}
+    fields = _columns_of(pairs("--map", map, str))
     with session.output.progress("Importing") as advance:
         report = import_curves(
             session.client,
@@ -63,6 +64,18 @@ def csv(
     session.output.show(_document(report), lambda: _show(session.output, report))
     if report.skipped:
         raise typer.Exit(1)
+
+
+def _columns_of(named: Mapping[str, str]) -> dict[str, str]:
+    """Which column a field is, of what each column holds; raises BadArgument where two hold the same."""
+    fields: dict[str, str] = {}
+    for column, field in named.items():
+        if field in fields:
+            raise BadArgument(
+                field="--map", reason=f"columns {fields[field]!r} and {column!r} are both {field}"
+            )
+        fields[field] = column
+    return fields
 
 
 def _document(report: ImportReport) -> dict[str, Any]:

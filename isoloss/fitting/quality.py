@@ -147,7 +147,7 @@ def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:
 def _unread_differences(table: RunTable, known: Collection[str], row: int, twin: int) -> str:
     """Name the columns that no law reads in which two rows differ; nothing where there are none."""
     read = {*known, "status"}
-    columns = {**table.columns, **table.labels}
+    columns: Mapping[str, Sequence[object] | FloatArray] = {**table.columns, **table.labels}
     differ = [
         name for name, said in columns.items() if name not in read and str(said[row]) != str(said[twin])
     ]
@@ -162,13 +162,13 @@ def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
         found[int(row)] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
     too_small = np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS))
     first: dict[float | None, int] = {}
-    for row in map(int, too_small):
-        first.setdefault(_digits(batch[row]), row)
-        found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
-    for row in range(table.n_runs) if first else ():
-        if (twin := first.get(_digits(batch[row]))) is not None:
+    for row in too_small:
+        first.setdefault(_digits(batch[row]), int(row))
+        found.setdefault(int(row), f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
+    for other in range(table.n_runs) if first else ():
+        if (twin := first.get(_digits(batch[other]))) is not None:
             as_of = f"as that of run {table.run_ids[twin]!r}"
-            found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}, {as_of}")
+            found.setdefault(other, f"batch_tokens {batch[other]:g} {IN_SEQUENCES}, {as_of}")
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from isoloss.errors import InvalidInput
 from isoloss.importers.fields import FREE_NAME, bare_name, choose_fields, free_name
+from isoloss.observations.tables import STARTS
 
 RUN_FIELDS: dict[str, tuple[str, ...]] = {
     "run_id": ("run_id", "run", "id"),
@@ -26,6 +27,8 @@ RUN_FIELDS: dict[str, tuple[str, ...]] = {
     "width": ("width", "d_model", "hidden_size"),
     "depth": ("depth", "n_layers", "num_layers"),
     "seed": ("seed",),
+    "optimizer": ("optimizer", "optimiser"),
+    "tokenizer": ("tokenizer", "tokeniser"),
     "final_loss": ("final_loss", "loss", "train_loss", "final_train_loss"),
     "final_val_loss": ("final_val_loss", "val_loss", "eval_loss", "validation_loss", "final_eval_loss"),
     "reward": ("reward", "final_reward"),
@@ -38,7 +41,8 @@ SPECIFICATION = frozenset({"run_id", "name", "status", "recipe"})
 FLAG = "diverged"
 """A column that says so with true or false: the run's status, in the words of other tools."""
 
-OUTCOMES = frozenset({"final_loss", "final_val_loss", "reward"})
+LOSSES = frozenset({"final_loss", "final_val_loss"})
+OUTCOMES = LOSSES | {"reward"}
 MEASURED = frozenset({"steps_to_target", "grad_noise_scale", "grad_norm_small"})
 """What laws are fitted to that need no outcome."""
 
@@ -82,6 +86,12 @@ TEXT = SPECIFICATION | {
 }
 KNOWN = TEXT | set(RUN_FIELDS)
 
+SPELLINGS = {"tokeniser": "tokenizer", "optimiser": "optimizer"}
+"""Fields by other spellings of their names."""
+
+FIELDS = KNOWN | READINGS | SETTINGS | set(STARTS.values())
+"""What a column may be said to be: all that a law or a check reads, or a run's specification holds."""
+
 MOST_NAMED = 8
 """Columns that a note names one by one."""
 
@@ -93,9 +103,11 @@ def map_run_columns(
 
     `chosen` maps fields to columns and wins. Of two columns that mean one field the better name gets it; other
     columns become fields of the configuration under their own names, made lower case. A column without a name
-    that a field can have is passed over. Raises InvalidInput for a chosen column that is not there.
+    that a field can have is passed over. Raises InvalidInput for a chosen column that is not there, and for a
+    chosen field that there is not.
     """
     _refuse_reversed(header, chosen or {}, file)
+    chosen = _by_usual_names(chosen or {}, file)
     fields = choose_fields(header, chosen or {}, file)
     for known, names in RUN_FIELDS.items():
         if known not in fields.values():
@@ -115,6 +127,21 @@ def _refuse_reversed(header: Sequence[str], chosen: Mapping[str, str], file: str
         if column not in header and field in header and column in KNOWN:
             reason = f"there is no column {column!r}; a map is FIELD=COLUMN; did you mean {column}={field}?"
             raise InvalidInput(field=file, reason=reason)
+
+
+def _by_usual_names(chosen: Mapping[str, str], file: str) -> dict[str, str]:
+    """Return which column a field is, by the one name of each; raises InvalidInput for what is no field."""
+    columns: dict[str, str] = {}
+    for spelt, column in chosen.items():
+        field = SPELLINGS.get(spelt, spelt)
+        if field not in FIELDS:
+            reason = f"{spelt!r} is no field that a column can be; those are {', '.join(sorted(FIELDS))}"
+            raise InvalidInput(field=file, reason=reason)
+        if field in columns:
+            reason = f"columns {columns[field]!r} and {column!r} are both chosen for {field}"
+            raise InvalidInput(field=file, reason=reason)
+        columns[field] = column
+    return columns
 
 
 def unread_columns(header: Sequence[str], fields: Mapping[str, str]) -> tuple[str, ...]:

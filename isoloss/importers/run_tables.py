@@ -19,6 +19,7 @@ from isoloss.importers.plans import run_id_of
 from isoloss.importers.run_fields import (
     FLAG,
     KNOWN,
+    LOSSES,
     MEASURED,
     OUTCOMES,
     SPECIFICATION,
@@ -190,6 +191,8 @@ class _Column:
             return None
         if math.isinf(value) and self.field not in OUTCOMES:
             raise self._refused(row, f"{cell} is not finite")
+        if value < 0 and self.field in LOSSES:
+            raise self._refused(row, f"{cell} is below 0, which no loss in nats per token is")
         return value
 
     def _flag(self, cell: Cell, row: int) -> bool | None:

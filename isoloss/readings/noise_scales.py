@@ -70,9 +70,9 @@ class NoiseScales(Reader):
         config: Mapping[str, Any],
     ) -> Readings:
         norms = {name: _with_config(columns, config, name, step.size) for name in NORMS}
-        complete = np.isfinite(np.stack([*norms.values()])).all(axis=0)
+        complete: BoolArray = np.asarray(np.isfinite(np.stack([*norms.values()])).all(axis=0))
         ratio = columns.get(RATIO, np.full(step.size, np.nan))
-        has_ratio = ~np.isnan(ratio)
+        has_ratio: BoolArray = np.asarray(~np.isnan(ratio))
         if complete.any() and complete.sum() >= has_ratio.sum():
             found = _of_norms(step, norms, counted)
             found = _with_unused(found, has_ratio & ~complete, f"{RATIO} alone", "norms at two batches")

@@ -685,3 +685,24 @@ def test_a_fit_that_follows_its_runs_is_asked_for_shown_and_let_go(invoke):
     assert "  its last refit failed: no run" in shown
     left = {"POST /v1/projects/p/fits/f1/unfollow": {**fit, "follow": False}}
     assert invoke("fit", "unfollow", "f1", "-p", "p", routes=left).stdout == "Fit f1 stays at revision 3.\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "maps", "reason"),
+    [
+        ("table", ("n_params=N", "n_params=D"), "'n_params' is given twice"),
+        ("csv", ("a=loss", "b=loss"), "columns 'a' and 'b' are both loss"),
+        ("csv", ("a=loss", "a=step"), "'a' is given twice"),
+        ("table", ("foo=N",), "'foo' is no field that a column can be"),
+    ],
+)
+def test_a_map_that_says_two_things_is_refused_before_anything_is_sent(invoke, tmp_path, kind, maps, reason):
+    """Of two columns for one field neither is quietly taken."""
+    path = tmp_path / "runs.csv"
+    path.write_text("N,D,loss,a,b\n1e7,2e8,4.1,1,2\n")
+    requests = []
+    given = [part for one in maps for part in ("--map", one)]
+    result = invoke("import", kind, str(path), "-p", "p", *given, requests=requests)
+    assert result.exit_code != 0
+    assert reason in result.stderr
+    assert requests == []

@@ -269,3 +269,33 @@ def test_a_map_the_wrong_way_round_is_told(tmp_path: Path) -> None:
     """Field to column, not column to field: the refusal says how it was meant."""
     with pytest.raises(InvalidInput, match=r"a map is FIELD=COLUMN; did you mean n_params=N\?"):
         isoloss.read_runs(write(tmp_path, ROWS), {"N": "n_params"})
+
+
+def test_a_map_to_what_is_no_field_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    """A misspelt field would be a column that no law reads; a field under two spellings is one field."""
+    path = write(tmp_path, ROWS)
+    with pytest.raises(InvalidInput, match=r"'foo' is no field .*batch_tokens, .*n_params"):
+        isoloss.read_runs(path, {**MAP, "foo": "note"})
+    with pytest.raises(InvalidInput, match="columns 'note' and 'loss' are both chosen for tokenizer"):
+        isoloss.read_runs(path, {"tokenizer": "note", "tokeniser": "loss"})
+
+
+def test_the_other_spelling_of_a_field_is_the_field(tmp_path: Path) -> None:
+    """`tokeniser` and `optimiser`, as columns and in a map, are checked as `tokenizer` and `optimizer` are."""
+    header = "N,D,loss,tokeniser,optimiser,vocabulary"
+    path = write(tmp_path, f"{header}\n1e7,2e8,4.1,gpt2,adamw,a\n3e7,2e8,3.9,llama,muon,b\n")
+    table = isoloss.read_runs(path)
+    assert table.label("tokenizer") == ("gpt2", "llama")
+    assert table.label("optimizer") == ("adamw", "muon")
+    assert not any("tokeni" in note for note in table.notes)
+    assert isoloss.read_runs(path, {"tokeniser": "vocabulary"}).label("tokenizer") == ("a", "b")
+
+
+@pytest.mark.parametrize("field", ["loss", "val_loss"])
+def test_a_negative_loss_is_refused_by_row_and_column(tmp_path: Path, field: str) -> None:
+    """No loss in nats per token lies below 0; a reward may."""
+    path = write(tmp_path, f"N,D,{field}\n1e7,2e8,4.1\n3e7,2e8,-3.9\n")
+    with pytest.raises(InvalidInput, match=rf"row 2 \(line 3\), column '{field}': -3.9 is below 0"):
+        isoloss.read_runs(path, target=field)
+    rewards = write(tmp_path, "compute_flops,reward\n1e18,-0.5\n1e19,0.5\n", "rewards.csv")
+    assert isoloss.read_runs(rewards, target="reward").outcome[0] == -0.5
