@@ -276,6 +276,28 @@ def test_recipes_that_do_not_cross_have_no_crossing() -> None:
     assert said["a vs b.first_leads"].value == 1.0
 
 
+def test_a_recipe_is_not_left_out_because_another_one_is_better() -> None:
+    """Recipes that differ in settings, schedule and data are compared; within each the gate holds as ever."""
+    table = two_recipes()
+    recipe = table.label("recipe")
+    first = np.array([name == "a" for name in recipe])
+    columns = {
+        **table.columns,
+        "peak_lr": np.where(first, 1e-3, 2e-3),
+        "final_lr_share": np.where(first, 0.1, 1.0),
+    }
+    labels = {**table.labels, "dataset": tuple("fineweb" if own else "c4" for own in first)}
+    unlike = dataclasses.replace(table, columns=columns, labels=labels)
+    found = isoloss.fit("recipe_comparison", unlike, bootstrap=20)
+    assert found.left_out == []
+    assert len(found.parts) == 2
+    doubled = dataclasses.replace(unlike.only([*range(20), 0]), run_ids=(*unlike.run_ids, "again"))
+    again = isoloss.fit("recipe_comparison", doubled, bootstrap=20)
+    assert [one["run_id"] for one in again.left_out] == ["again"]
+    kept = isoloss.fit("recipe_comparison", doubled, bootstrap=20, gate={"duplicates": False})
+    assert kept.left_out == []
+
+
 def test_recipes_of_one_compute_are_compared_by_their_means() -> None:
     """Seeds at one compute give a gap with Student's interval, no law and no prediction elsewhere."""
     random = np.random.default_rng(3)

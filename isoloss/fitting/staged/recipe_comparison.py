@@ -16,6 +16,7 @@ from isoloss.errors import FitFailed, UnusableData
 from isoloss.fitting.estimate import silent
 from isoloss.fitting.one_law import fit_law
 from isoloss.fitting.options import FitOptions
+from isoloss.fitting.quality import CHECKS, pass_gate
 from isoloss.fitting.report import resampled
 from isoloss.fitting.result import Derived, Fit, Verdict, lead
 from isoloss.fitting.staged.parts import Part, Together, assembled, names_of, origin
@@ -23,7 +24,7 @@ from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, TableLaw
 from isoloss.laws.recipe_comparison import RecipeComparison
 from isoloss.observations import RunTable
-from isoloss.observations.tables import COMPUTE
+from isoloss.observations.tables import COMPUTE, LeftOut
 
 FEWEST_COMPUTES = 4
 """Different computes that a recipe needs for a law of its own: one more than the law has parameters."""
@@ -106,7 +107,7 @@ def fit_recipes(
     Raises InvalidInput for two rows of one run, UnusableData where no run is left.
     """
     read = read_by(table)
-    table, left_out = screen_table(table, read, unread, asked.gate)
+    table, left_out = screen_recipes(table, asked.gate, unread)
     whose = names_of(table, "recipe")
     left_out += [
         {"run_id": one, "reason": NO_RECIPE}
@@ -136,6 +137,36 @@ def fit_recipes(
         left_out,
     )
     return assembled(law, table, parts, together, origin(law, table, names, asked))
+
+
+def screen_recipes(
+    table: RunTable, gate: Mapping[str, bool] | None = None, unread: Sequence[dict[str, str]] = ()
+) -> tuple[RunTable, LeftOut]:
+    """Return the rows that enter a comparison and the others with why; raises as `screen_table` does.
+
+    Every recipe passes the gate by itself: that another one is better, annealed otherwise or on other data is
+    what is compared.
+    """
+    read = read_by(table)
+    table, left_out = screen_table(table, read, unread, dict.fromkeys(CHECKS, False))
+    whose = names_of(table, "recipe")
+    stopped: dict[str, str] = {}
+    for name in sorted(set(whose), key=str):
+        rows = [row for row, own in enumerate(whose) if own == name]
+        stopped |= _stopped(table.only(rows), read, gate or {})
+    kept = [row for row, run_id in enumerate(table.run_ids) if run_id not in stopped]
+    if not kept:
+        raise UnusableData(reason=f"no run is left to fit: {next(iter(stopped.values()))}")
+    left_out += [{"run_id": run_id, "reason": why} for run_id, why in stopped.items()]
+    return table.only(kept), left_out
+
+
+def _stopped(runs: RunTable, read: TableLaw[Any], gate: Mapping[str, bool]) -> dict[str, str]:
+    """Return why the gate stops runs of a recipe, by their names; all where a check leaves none."""
+    try:
+        return {one["run_id"]: one["reason"] for one in pass_gate(runs, read, gate)[1]}
+    except UnusableData as error:
+        return dict.fromkeys(runs.run_ids, str(error))
 
 
 def read_by(table: RunTable) -> TableLaw[Any]:
