@@ -17,6 +17,12 @@ from isoloss.laws import LAWS, SweepLaw
 LINEAR_MEAN = 0.5
 """The mean learning rate of linear decay to 0 as a share of its peak."""
 
+TAIL = 0.95
+"""The end of the usual interval."""
+
+LEAST_SPARE = 0.5
+"""Of fewer spare runs than this many no quantile is known."""
+
 UNLIKELY = 0.05
 """The chance below which runs and a published law are said to disagree."""
 
@@ -108,8 +114,11 @@ def _of_sweeps(fit: Fit | None, resamples: int) -> Seen | None:
     if not own:
         return None
     scatter = fit.diagnostics.get("scatter_of_optima") or 0.0
+    # The noise of few runs is hardly known: errors are as wide as Student's quantile makes them.
+    spare = max(fit.diagnostics.get("spare_runs") or 0.0, LEAST_SPARE)
+    wider = float(stats.t.ppf(TAIL, spare) / stats.norm.ppf(TAIL))
     logs = np.log([one["value"] for _, one in own])
-    variances = np.array([(one["std_error"] / one["value"]) ** 2 + scatter**2 for _, one in own])
+    variances = np.array([(wider * one["std_error"] / one["value"]) ** 2 + scatter**2 for _, one in own])
     chance = np.random.default_rng([1, *fit.law_name.encode()])
     members = logs + np.sqrt(variances) * chance.standard_normal((resamples, logs.size))
     columns = {name: np.array([by[name] for by, _ in own]) for name in ("n_params", "n_tokens")}
