@@ -124,7 +124,9 @@ def recommend(
     n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
     fits, reasons = _fits(runs, options, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
-    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap)
+    shares = runs.column("mean_lr_share")
+    share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
+    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
     schedule = _schedule(runs, quantities, data, reasons)
     share = _mean_lr_share(schedule)
     add_weight_decay(quantities, data, share, reasons)
