@@ -20,6 +20,7 @@ from app.fits.checks import check_counts, named, rows_of, rows_of_any
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.advice import Constraints
+from isoloss.advice.agreement import check_reach, check_resamples
 from isoloss.advice.constraints import positive
 from isoloss.advice.pareto import LAWS_NEEDED, limits_of_sizes
 from isoloss.advice.published import chosen_priors
@@ -58,6 +59,9 @@ def create_recommendation(body: NewRecommendation, access: Writing, once: Idempo
         Constraints.of(body.asked()["constraints"])
         chosen_priors(body.priors)
         options, table = _read(access, body)
+        with named("options"):
+            check_resamples(options)
+        check_reach(table, body.n_params, body.n_tokens)
         rows_of_any(LAWS_ASKED, options, table)
         return _queued(access, "recommendation", body)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.advice.agreement import check_reach, check_resamples, keep_to_batch, unlike_decays
 from isoloss.advice.chain import PARTS_OF_DECAY, add_weight_decay, chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.priors import disagreement
@@ -121,12 +122,15 @@ def recommend(
     named = chosen_priors(priors)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
+    check_resamples(asked)
+    check_reach(runs, size, data)
     n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
     fits, reasons = _fits(runs, options, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
     shares = runs.column("mean_lr_share")
     share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
     quantities = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
+    keep_to_batch(quantities, fits, runs, reasons)
     schedule = _schedule(runs, quantities, data, reasons)
     share = _mean_lr_share(schedule)
     add_weight_decay(quantities, data, share, reasons)
@@ -150,6 +154,7 @@ def recommend(
         *limits.broken(cost),
         *_warnings(quantities, limits, fits),
         *_of_priors(quantities, runs),
+        *unlike_decays(quantities, runs),
         *([shape.warning] if shape is not None and shape.warning else ()),
     ]
     return Recommendation(
