@@ -31,6 +31,7 @@ from isoloss.observations import RunTable
 from store import advice, queue, runs
 from store.advice import Kind
 from store.pages import Asked
+from store.readings import readable
 from store.run_tables import table_of
 from store.tables import Advice
 
@@ -62,7 +63,8 @@ def create_recommendation(body: NewRecommendation, access: Writing, once: Idempo
         with named("options"):
             check_resamples(options)
         check_reach(table, body.n_params, body.n_tokens)
-        rows_of_any(LAWS_ASKED, options, table)
+        if not body.priors and not _logged_noise(access, body):
+            rows_of_any((*LAWS_ASKED, "steps_to_target"), options, table)
         return _queued(access, "recommendation", body)
 
     return once.answer(access, 202, create)
@@ -134,6 +136,16 @@ def _read(access: Access, body: NewAdvice) -> tuple[FitOptions, RunTable]:
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     check_counts(chosen, options.n_params_kind)
     return options, table_of(chosen, sent)
+
+
+def _logged_noise(access: Access, body: NewAdvice) -> bool:
+    """Whether runs have readings of the noise of gradients, which tell a critical batch without any other run."""
+    chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
+    try:
+        readable(access.session, "noise_scale", chosen, body.options.sent())
+    except UnusableData:
+        return False
+    return True
 
 
 def _check_all(options: FitOptions, table: RunTable) -> None:

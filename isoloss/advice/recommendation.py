@@ -139,6 +139,8 @@ def recommend(
     by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), runs, options, told)
     told = part(progress, n_parts - 1, n_parts, "noise_scale")
     by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
+    if not {**fits, **of_peaks, **of_noise} and not named:
+        raise UnusableData(reason="; ".join(f"{law}: {reasons[law]}" for law in LAWS_ASKED))
     readings = {
         "peak_lr": by_curves,
         "critical_batch_tokens": by_steps,
@@ -175,8 +177,6 @@ def _fits(
             found[law] = fit(law, fitted_to(law, runs), progress=told, **options)
         except (UnusableData, FitFailed, InvalidInput) as error:
             reasons[law] = str(error.fields.get("reason", error))
-    if not found:
-        raise UnusableData(reason="; ".join(f"{law}: {why}" for law, why in reasons.items()))
     return found, reasons
 
 

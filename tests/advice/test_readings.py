@@ -188,3 +188,12 @@ def test_other_learning_rates_go_along_with_the_peak_that_is_searched() -> None:
     fixed = best_peak(fit, {**warmed, "end_lr": 1e-4})
     assert tenth.log_value == pytest.approx(again.log_value)
     assert tenth.log_value != pytest.approx(fixed.log_value, abs=1e-3)
+
+
+def test_other_readings_are_told_where_no_law_of_settings_can_be_fitted() -> None:
+    """Runs that reached a target loss and say nothing else: the critical batch has that reading, and no value."""
+    said = told(steps(0))
+    assert all(said[name]["value"] is None for name in isoloss.advice.Recommendation.NAMES)
+    (one,) = said["critical_batch_tokens"]["readings"]
+    assert (one["law"], one["reason"]) == ("steps_to_target", None)
+    assert one["value"] > 0
