@@ -1,0 +1,46 @@
+"""Places for the runs of the hooks' tests, each in a project of its own at the running service."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+
+import pytest
+
+from isoloss.client import Client
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def client(live):
+    with Client(live.url, live.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def project():
+    return f"hooked-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def place(live, project, tmp_path, monkeypatch):
+    """The environment of a recorded training, set for this process too."""
+    for name in [name for name in os.environ if name.startswith("ISOLOSS_")] + ["RANK", "WORLD_SIZE"]:
+        monkeypatch.delenv(name, raising=False)
+    found = {
+        "ISOLOSS_URL": live.url,
+        "ISOLOSS_API_KEY": live.api_key,
+        "ISOLOSS_PROJECT": project,
+        "ISOLOSS_DIR": str(tmp_path / "runs"),
+    }
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def said(caplog):
+    """The warnings of the test so far."""
+    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
