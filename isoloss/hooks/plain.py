@@ -65,8 +65,9 @@ class Watch:
         scheduler_every: int,
         steps_done: int | None,
         n_params_active: int | None,
+        called: Any = None,
     ) -> None:
-        """Declare what there is to read; `watch` does it."""
+        """Declare what there is to read; `watch` does it. `called` is what takes the tokens, if not the model."""
         found = self._statements.optimizer(self._optimizer)
         self.step = _first(steps_done, None if found is None else found.steps_done, 0)
         if found is None or not self._run.is_recording:
@@ -76,7 +77,7 @@ class Watch:
             self._statements.schedule(scheduler, self._total_steps, scheduler_every, found)
         if model is not None:
             self._statements.model(model, n_params_active)
-            self._reader = self._statements.attempt("the batch", lambda: BatchReader(model))
+            self._reader = self._statements.attempt("the batch", lambda: BatchReader(called or model))
 
     def close(self) -> None:
         """Leave optimiser and model alone; a run that has ended does not need it."""

@@ -37,7 +37,7 @@ def spec_of_table(lr: npt.ArrayLike) -> dict[str, Any]:
     _check(rates)
     if np.ptp(rates) <= ROUNDING * rates[0]:
         return {"kind": "constant", "total_steps": len(rates), "peak_lr": float(rates[0])}
-    corners = _corners(rates, ROUNDING, MOST_CORNERS)
+    corners = _corners(rates, ROUNDING, min(MOST_CORNERS, 2 + len(rates) // 4))
     if corners is not None:
         return _lines(rates, corners)
     cosine = _cosine(rates)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -44,3 +47,22 @@ def place(live, project, tmp_path, monkeypatch):
 def said(caplog):
     """The warnings of the test so far."""
     return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture
+def train(request, place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts trainings by the script of the test's module in the project of the test, and leaves none behind."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *launcher, str(request.module.TRAINER), str(tmp_path), *options]
+        settings = {**os.environ, **place, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, env=settings, **streams))
+        return started[-1]
+
+    yield start
+    for trainer in started:
+        if trainer.poll() is None:
+            trainer.kill()
+        trainer.communicate(timeout=30)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,36 +14,12 @@ import isoloss
 from isoloss.client import Client
 from isoloss.errors import InvalidInput
 from tests.faults.service import Service, wait_until
+from tests.hooks.trainings import ended
 
 TRAINER = Path(__file__).with_name("hugging_face_trainer.py")
 STEPS = 60
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def train(place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts trainings in the project of the test, and leaves none behind."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*options: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, *launcher, str(TRAINER), str(tmp_path), *options]
-        settings = {**os.environ, **place, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        started.append(subprocess.Popen(command, env=settings, **streams))
-        return started[-1]
-
-    yield start
-    for trainer in started:
-        if trainer.poll() is None:
-            trainer.kill()
-        trainer.communicate(timeout=30)
-
-
-def ended(trainer: subprocess.Popen[str], code: int = 0) -> str:
-    said, _ = trainer.communicate(timeout=120)
-    assert trainer.returncode == code, said
-    return "\n".join(line for line in said.splitlines() if line.startswith("run "))
 
 
 def truth_of(folder: Path) -> dict[int, dict[str, float]]:
