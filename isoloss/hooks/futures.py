@@ -9,7 +9,7 @@ from typing import Any
 
 from isoloss.errors import InvalidInput
 
-LONGEST_S = 20.0
+LONGEST_S = 10.0
 """Seconds that stepping a copy may take: the training waits for it."""
 
 STEPS_BETWEEN_LOOKS = 1024

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from isoloss.observations.curves import HIGHEST_WEIGHT_DECAY
 
 DECOUPLED = ("adamw", "lion", "muon", "adafactor", "lamb")
 """Optimisers whose decay multiplies the weights by 1 - lr * decay, by how their names begin."""
@@ -50,12 +53,12 @@ def read_optimizer(optimizer: Any) -> Optimizer:
     groups = inner.param_groups
     group = max(range(len(groups)), key=lambda index: _numbers_in(groups[index]))
     largest, name = groups[group], type(inner).__name__.lower()
-    decay = largest.get("weight_decay")
+    decay = _decay(largest)
     return Optimizer(
         name=name,
         group=group,
         lr=float(largest["lr"]),
-        weight_decay=None if decay is None else float(decay),
+        weight_decay=decay,
         weight_decay_kind=None if decay is None else _kind_of_decay(name, largest),
         steps_done=_steps_done(inner),
     )
@@ -63,6 +66,12 @@ def read_optimizer(optimizer: Any) -> Optimizer:
 
 def _numbers_in(group: Mapping[str, Any]) -> int:
     return sum(int(weight.numel()) for weight in group["params"])
+
+
+def _decay(group: Mapping[str, Any]) -> float | None:
+    """The weight decay, None where a law could not take it for one."""
+    decay = float(group.get("weight_decay", math.nan))
+    return decay if 0 <= decay <= HIGHEST_WEIGHT_DECAY else None
 
 
 def _kind_of_decay(name: str, group: Mapping[str, Any]) -> str | None:

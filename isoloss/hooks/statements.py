@@ -77,8 +77,9 @@ class Statements:
 
         def declared() -> dict[str, Any]:
             rates = rates_ahead(scheduler, total_steps, every=every, group=optimizer.group)
+            spec = spec_of_table(rates)
             self.declare({"peak_lr": max(rates)})
-            return spec_of_table(rates)
+            return spec
 
         spec = self.attempt("the schedule ahead", declared)
         if spec is not None:

@@ -221,6 +221,13 @@ def test_the_settings_are_those_of_the_group_that_holds_the_most_numbers():
     assert (found.group, found.lr, found.weight_decay) == (1, 2.0, 0.2)
 
 
+@pytest.mark.parametrize("decay", [math.nan, 11.0])
+def test_a_weight_decay_that_no_law_could_take_is_left_out(decay):
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(3))])
+    optimizer.param_groups[0]["weight_decay"] = decay
+    assert read_optimizer(optimizer).config() == {"optimizer": "adamw"}
+
+
 def test_an_output_layer_counts_as_no_embedding_unless_it_is_tied_to_one():
     tied, free = read_model(Model()), read_model(Model(tied=False), n_params_active=100)
     inside, table = WIDTH * WIDTH + WIDTH, VOCABULARY * WIDTH
@@ -253,6 +260,12 @@ class Unruly(torch.optim.lr_scheduler.LRScheduler):
         (Unruly, "not now"),
         (lambda optimizer: None, "without scheduler="),
         (lambda optimizer: object(), "no attribute"),
+        (lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: math.nan), "finite"),
+        (lambda optimizer: torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0), "0 at every step"),
+        (
+            lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=5),
+            "step 6 times",
+        ),
     ],
 )
 def test_a_scheduler_that_cannot_be_known_ahead_is_said_once_and_training_goes_on(
@@ -261,10 +274,13 @@ def test_a_scheduler_that_cannot_be_known_ahead_is_said_once_and_training_goes_o
     model, optimizer, _ = made()
     with isoloss.init() as run:
         isoloss.watch(run, optimizer, scheduler(optimizer), model=model, total_steps=60)
+        optimizer.param_groups[0].update(lr=1e-3, initial_lr=1e-3)
         train(model, optimizer, SCHEDULERS["step"](optimizer), range(1, 6))
     assert len(said()) == 1
     assert reason in said()[0]
-    assert client.runs.get(run.project, run.run_id)["schedule"] is None
+    document = client.runs.get(run.project, run.run_id)
+    assert document["schedule"] is None
+    assert "peak_lr" not in document["config"]
     assert client.points.read(run.project, run.run_id)["step"].tolist() == [1, 2, 3, 4, 5]
 
 
