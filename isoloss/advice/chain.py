@@ -24,6 +24,9 @@ LAWS_OF = {
 }
 """The law that each quantity is read off, and its unit."""
 
+PARTS_OF_DECAY = ("batch_tokens", "peak_lr", "timescale")
+"""The quantities that a weight decay follows from."""
+
 NEAR_BEST = 2.0
 """How many times below the best batch a largest one may lie before the loss is not that of the loss law."""
 
@@ -41,6 +44,7 @@ def chain(
     reasons: dict[str, str],
     priors: Mapping[str, str],
     resamples: int,
+    mean_lr_share: float | None = None,
 ) -> dict[str, Quantity]:
     """Return every quantity that the fits determine; `reasons` gets why not of the others.
 
@@ -57,7 +61,9 @@ def chain(
         except (Unidentified, InvalidInput) as error:
             reasons[name] = f"{law}: {reason_of(error)}"
         if law in priors:
-            found[name] = with_prior(priors[law], found.get(name), fits.get(law), target, resamples, unit)
+            found[name] = with_prior(
+                priors[law], found.get(name), fits.get(law), target, resamples, unit, mean_lr_share
+            )
     _limit_batch(found, fits, limits, reasons)
     return found
 
@@ -122,7 +128,7 @@ def add_weight_decay(
     `mean_lr_share` is the mean learning rate of the recommended schedule as a share of its peak, None where there
     is none: a timescale of the mean then asks for no weight decay.
     """
-    parts = {name: found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")}
+    parts = {name: found.get(name) for name in PARTS_OF_DECAY}
     lacking = [name for name, one in parts.items() if one is None]
     if lacking:
         reasons["weight_decay"] = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isoloss.advice.chain import add_weight_decay, chain, valley_of
+from isoloss.advice.chain import PARTS_OF_DECAY, add_weight_decay, chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.priors import disagreement
 from isoloss.advice.progress import part
@@ -124,7 +124,9 @@ def recommend(
     n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
     fits, reasons = _fits(runs, options, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
-    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap)
+    shares = runs.column("mean_lr_share")
+    share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
+    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
     schedule = _schedule(runs, quantities, data, reasons)
     share = _mean_lr_share(schedule)
     add_weight_decay(quantities, data, share, reasons)
@@ -216,7 +218,15 @@ def _used(quantities: Mapping[str, Quantity]) -> set[str]:
 
 
 def _of_priors(quantities: Mapping[str, Quantity], runs: RunTable) -> Iterator[str]:
-    """Say where a published law disagrees with the runs, and where it counts parameters in another kind."""
+    """Say where a published law disagrees with the runs or counts another kind of parameters, and what it is in."""
+    parts = {name: quantities[name].prior for name in PARTS_OF_DECAY if name in quantities}
+    of_law = [
+        f"{prior.share:.0%} of the {name} is {prior.name}"
+        for name, prior in parts.items()
+        if prior is not None
+    ]
+    if of_law and "weight_decay" in quantities:
+        yield f"the weight decay rests on published laws: {', '.join(of_law)}"
     for name, one in quantities.items():
         said = disagreement(name, one)
         if said:

@@ -86,14 +86,14 @@ def _mixed_shapes(table: RunTable, law: TableLaw[Any]) -> Reasons:
     share = table.column(law.of_one_shape)
     usual = of_usual_shape(share)
     known = np.isfinite(share)
-    if usual[known].all():
+    if not known.any() or (known & usual).all():
         return {}
     most = f"{np.median(share[usual]):.0%}"
     return {
         int(row): f"its mean learning rate is {share[row]:.0%} of its peak, and that of most runs {most}"
         if known[row]
-        else "it states no schedule, and the schedules of others are of several shapes"
-        for row in np.flatnonzero(~usual)
+        else "it states no schedule, and others do: whether it is of their shape is not known"
+        for row in np.flatnonzero(~(known & usual))
     }
 
 

@@ -66,15 +66,19 @@ class Staged:
             known = np.isfinite(values[1:])
             return values[1:][known.all(axis=tuple(range(1, known.ndim)))]
         moves = np.where(np.isfinite(values[1:]), values[1:] - values[0], 0.0)
-        drawn = draws(self._parts(len(moves)), self.asked.seed, self.asked.bootstrap)
+        drawn = self._drawn_by_run if len(moves) == self.table.n_runs else self._drawn_by_place(len(moves))
         return np.asarray(values[0] + np.tensordot(drawn, moves, 1))
 
-    def _parts(self, count: int) -> list[tuple[float, ...]]:
-        """Return what tells each part that moves: a run by its numbers, else by its place (windows of training)."""
-        if count != self.table.n_runs:
-            return [(float(number),) for number in range(count)]
+    @cached_property
+    def _drawn_by_run(self) -> FloatArray:
+        """Draws (resamples, runs), each run's by its numbers."""
         columns = [self.table.column(name) for name in self.law.run_columns]
-        return list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
+        parts = list(zip(*(column.tolist() for column in (*columns, self.table.outcome)), strict=True))
+        return draws(parts, self.asked.seed, self.asked.bootstrap)
+
+    def _drawn_by_place(self, count: int) -> FloatArray:
+        """Draws (resamples, parts) of what are no runs: windows of a training, one after the other."""
+        return draws([(float(number),) for number in range(count)], self.asked.seed, self.asked.bootstrap)
 
     def interval(self, values: FloatArray) -> tuple[float, float | None, tuple[float, float] | None]:
         """Return (value, standard error, interval) of something found for every member (members,).
