@@ -144,8 +144,8 @@ def recommend(
     for name, found in width_rule(runs, fits, target, width, quantities.get("batch_tokens")).items():
         readings[name] = [*readings.get(name, ()), *found]
     cost = limits.cost(size, data)
-    used = _used(quantities)
-    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in used})
+    determined = {name for name, one in fits.items() if one.verdict != "unidentified" and not one.missing}
+    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in determined})
     warnings = [
         *limits.broken(cost),
         *_warnings(quantities, limits, fits),

@@ -12,7 +12,7 @@ from benchmarks.datasets import available, scheduled_runs
 from isoloss.advice import best_peak
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.observations import RunTable
-from tests.advice.test_advice import SITES, TARGET, study, together
+from tests.advice.test_advice import TARGET, study, together
 from tests.fitting.synthetic_batches import readings
 from tests.fitting.synthetic_sweeps import best_lr
 from tests.fitting.test_staged import steps
@@ -176,16 +176,6 @@ def _tuned_decay(runs: RunTable) -> float:
 def test_a_width_or_depth_that_is_no_size_is_refused(name: str, value: Any) -> None:
     with pytest.raises(InvalidInput, match=f"constraints.{name}"):
         told(study(), constraints={name: value})
-
-
-def test_the_cheapest_runs_that_would_tell_a_critical_batch_are_listed() -> None:
-    """Batches about the tuned one on several data at the smallest size; those that were trained are not listed."""
-    said = told(study())
-    (wanted,) = [one for one in said["wanted"] if one["law"] == "critical_batch"]
-    assert len({one["batch_tokens"] for one in wanted["runs"]}) == 5
-    assert len({one["n_tokens"] for one in wanted["runs"]}) == 4
-    assert {one["n_params"] for one in wanted["runs"]} == {SITES[0][0]}
-    assert wanted["compute_flops"] < 0.02 * said["cost"]["compute_flops"]
 
 
 @with_lr_scheduling
