@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 OF_A_RUN = re.compile(r"run (?P<run>[^\s:]+): (?P<note>.+)", re.DOTALL)
+OF_A_PAIR = re.compile(r"(?P<pair>\S.* vs .*?\S): (?P<note>.+)", re.DOTALL)
 NUMBER = re.compile(r"\d[\d.,]*(e[+-]?\d+)?")
 
 
@@ -15,15 +16,24 @@ def counted(count: int, noun: str) -> str:
 
 
 def grouped(reasons: Sequence[str]) -> list[str]:
-    """Return reasons in their order; notes on runs that differ in numbers alone become one with their count."""
-    said: dict[str, list[str]] = {}
+    """Return reasons in their order; those on runs that differ in numbers alone become one with their count.
+
+    So do those on pairs of recipes.
+    """
+    said: dict[tuple[str, str], list[str]] = {}
     for reason in reasons:
-        found = OF_A_RUN.fullmatch(reason)
-        kind = reason if found is None else NUMBER.sub("#", found["note"])
-        said.setdefault(kind, []).append(reason)
-    return [_with_count(alike) for alike in said.values()]
+        said.setdefault(_kind(reason), []).append(reason)
+    return [_with_count(alike, noun) for (noun, _), alike in said.items()]
 
 
-def _with_count(alike: Sequence[str]) -> str:
+def _kind(reason: str) -> tuple[str, str]:
+    """Return what a reason is on, and what it says of it."""
+    for noun, pattern in (("run", OF_A_RUN), ("pair", OF_A_PAIR)):
+        if found := pattern.fullmatch(reason):
+            return noun, NUMBER.sub("#", found["note"])
+    return "", reason
+
+
+def _with_count(alike: Sequence[str], noun: str) -> str:
     others = len(alike) - 1
-    return f"{alike[0]} (and so of {counted(others, 'more run')})" if others else alike[0]
+    return f"{alike[0]} (and so of {counted(others, f'more {noun}')})" if others and noun else alike[0]

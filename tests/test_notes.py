@@ -25,3 +25,10 @@ def test_a_count_agrees_with_its_noun() -> None:
         "2 points",
         "1,200 points",
     ]
+
+
+def test_what_is_said_of_many_pairs_alike_is_one_reason() -> None:
+    """A comparison of many recipes leaves the other reasons in sight."""
+    why = "there is no compute at which both are known"
+    told = grouped([f"a vs {one}: {why}" for one in "bcd"] + ["recipe 'a' is weak: few runs"])
+    assert told == [f"a vs b: {why} (and so of 2 more pairs)", "recipe 'a' is weak: few runs"]

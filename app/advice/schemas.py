@@ -58,6 +58,8 @@ CHOICE_EXAMPLE = {
     "compute_flops": 5.92e18,
     "compute_interval": [5.69e18, 5.97e18],
     "hours": None,
+    "device_hours": None,
+    "money": None,
 }
 FITS = "Every fit is one of the project, to be read and predicted from as any other."
 
@@ -338,9 +340,17 @@ class Choice(Document):
     steps: Real = Field(description="Steps.", examples=[1.47e6])
     compute_flops: Real = Field(description="Operations, 6 N D.", examples=[5.92e18])
     compute_interval: Interval | None = Field(
-        description="The interval of the operations; null without resamples.", examples=[[5.69e18, 5.97e18]]
+        description="The interval of the operations; null without resamples. Its upper end is `Infinity` where "
+        "more of the resamples than it leaves out never reach the loss.",
+        examples=[[5.69e18, 5.97e18]],
     )
     hours: Real | None = Field(description="Hours; null without `flops_per_second`.", examples=[None])
+    device_hours: Real | None = Field(
+        None, description="Hours of all devices; null without `devices` too.", examples=[None]
+    )
+    money: Real | None = Field(
+        None, description="Their price; null without `price_per_device_hour` too.", examples=[None]
+    )
 
 
 class ParetoDocument(AdviceDocument):
@@ -354,8 +364,9 @@ class ParetoDocument(AdviceDocument):
     )
     extrapolation: dict[str, Real] | None = Field(
         None,
-        description="How many times the front lies beyond the sizes and tokens of the runs.",
-        examples=[{"n_params_factor": 2.5, "n_tokens_factor": 1.0}],
+        description="How many times the front lies beyond the sizes, the tokens (the least that reach the loss) "
+        "and the batches of the runs that its laws were fitted to.",
+        examples=[{"n_params_factor": 2.5, "n_tokens_factor": 1.0, "batch_tokens_factor": 4.0}],
     )
     basis: list[Basis] | None = Field(
         None, description=f"The fits that it rests on. {FITS}", examples=[[BASIS_EXAMPLE]]

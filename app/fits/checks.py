@@ -8,8 +8,10 @@ from typing import Any
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting import FitOptions
+from isoloss.fitting.staged.recipe_comparison import read_by
 from isoloss.fitting.table_screening import screen_table
 from isoloss.laws import LAWS, Law, StagedLaw, TableLaw
+from isoloss.laws.recipe_comparison import RecipeComparison
 from isoloss.observations import RunTable, n_params_of
 from store.tables import Run
 
@@ -77,4 +79,5 @@ def rows_of(law: str, options: FitOptions, table: RunTable) -> set[str]:
     """The rows that have all that a law of tables needs. Raises UnusableData where none has."""
     known = LAWS[law]
     assert isinstance(known, TableLaw)
-    return set(screen_table(table, known.under(options.convention), gate=options.gate)[0].run_ids)
+    read = read_by(table) if isinstance(known, RecipeComparison) else known.under(options.convention)
+    return set(screen_table(table, read, gate=options.gate)[0].run_ids)

@@ -351,7 +351,10 @@ class PredictionDocument(Document):
     upper: list[float] = Field(description="Upper ends of the intervals.", examples=[[3.02, 2.81]])
     level: float = Field(description="Coverage of the intervals.", examples=[0.9])
     interval: Literal["mean", "new_run"] = Field(description="What the intervals cover.")
-    extrapolation: dict[str, Any] = Field(description="How far this lies beyond what was fitted.")
+    extrapolation: dict[str, Any] = Field(
+        description="How far this lies beyond what was fitted; `not_read` names what of the configuration the law "
+        "does not read."
+    )
 
 
 def _found(fit: Fit) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.progress import part
-from isoloss.advice.recommendation import fitted_to
+from isoloss.advice.recommendation import FAR_BEYOND, fitted_to
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting import Fit, FitOptions, fit
@@ -29,12 +29,25 @@ SIZES_APART = 10.0
 BATCHES_APART = 30.0
 """How many times below and above its critical batch a batch is tried."""
 
+BARELY = 1e-6
+"""Sizes within this relative distance are one."""
+
+NO_CHOICE = "no choice holds the constraints"
+
+FAR_OF = {
+    "n_tokens_factor": "the least data of the front",
+    "batch_tokens_factor": "the batches of the front",
+}
+"""What is told of a front that goes far beyond the runs."""
+
 
 @dataclass(frozen=True)
 class Choice:
-    """A size, its data and its batch that reach the target: steps, operations and hours (None without a speed).
+    """A size, its data and its batch that reach the target, and what they take: steps, operations, hours, money.
 
-    `compute_interval` is that of the operations, None where no resamples were drawn.
+    `compute_interval` is that of the operations, without end (infinity) where resamples never reach the target,
+    and None where none were drawn. `hours`, `device_hours` and `money` are None for what the constraints do not
+    tell.
     """
 
     n_params: float
@@ -45,6 +58,8 @@ class Choice:
     compute_flops: float
     compute_interval: tuple[float, float] | None
     hours: float | None
+    device_hours: float | None
+    money: float | None
 
     def as_dict(self) -> dict[str, Any]:
         ends = self.compute_interval
@@ -53,7 +68,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class ParetoFront:
-    """Choices of which none is beaten in both steps and compute by another, the cheapest in compute first."""
+    """Choices of which none is beaten in both steps and compute by another, the cheapest in compute first.
+
+    `extrapolation` says by how many times their sizes, least data and batches lie beyond the runs.
+    """
 
     target_loss: float
     level: float
@@ -113,15 +131,10 @@ def pareto(
         for one in _of_size(sizes[number], data[number], members[:, number], critical, limits, asked.level)
     ]
     front = _undominated([one for one in choices if _allowed(one, limits)])
-    beyond = _beyond(front, loss, critical)
-    return ParetoFront(
-        target,
-        asked.level,
-        front,
-        beyond,
-        _warnings(front, limits),
-        {"chinchilla": loss, "critical_batch": critical},
-    )
+    fits = {"chinchilla": loss, "critical_batch": critical}
+    beyond = _beyond(front, loss, critical, _batches(runs, critical))
+    warnings = [*_warnings(front, limits, sizes), *_far(beyond), *_weak(fits)] if front else [NO_CHOICE]
+    return ParetoFront(target, asked.level, front, beyond, warnings, fits)
 
 
 def limits_of_sizes(constraints: object) -> Constraints:
@@ -149,11 +162,14 @@ def _sizes(loss: Fit) -> FloatArray:
 
 
 def _least_data(theta: FloatArray, sizes: FloatArray, target: float) -> FloatArray:
-    """Return the tokens at which E + A N^-alpha + B D^-beta is the target, (members, sizes); NaN where none are."""
+    """Return the tokens at which E + A N^-alpha + B D^-beta is the target, (members, sizes).
+
+    Infinite where no number of tokens is enough, NaN for a member that is not known.
+    """
     floor, a, alpha, b, beta = (theta[:, [index]] for index in range(5))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         left = target - floor - a * sizes**-alpha
-        return np.asarray((b / np.where(left > 0, left, np.nan)) ** (1 / beta))
+        return np.asarray(np.where(left <= 0, np.inf, (b / left) ** (1 / beta)))
 
 
 def _of_size(
@@ -180,8 +196,7 @@ def _choice(
     tokens = data * (1 + batch / batch_crit)
     count = min(len(members), len(told[1]))
     compute = 6 * size * members[:count] * (1 + batch / np.exp(told[1][:count, 0]))
-    known = compute[np.isfinite(compute)]
-    ends = np.quantile(known, [(1 - level) / 2, (1 + level) / 2]) if known.size else None
+    cost = limits.cost(float(size), float(tokens))
     return Choice(
         n_params=float(size),
         n_tokens=float(tokens),
@@ -189,9 +204,19 @@ def _choice(
         critical_batch_tokens=batch_crit,
         steps=float(tokens / batch),
         compute_flops=float(6 * size * tokens),
-        compute_interval=None if ends is None else (float(ends[0]), float(ends[1])),
-        hours=limits.cost(float(size), float(tokens))["hours"],
+        compute_interval=_interval(compute[~np.isnan(compute)], level),
+        hours=cost["hours"],
+        device_hours=cost["device_hours"],
+        money=cost["money"],
     )
+
+
+def _interval(members: FloatArray, level: float) -> tuple[float, float] | None:
+    """Return the ends between which resamples lie; the nearest one, since some may be infinite."""
+    if not members.size:
+        return None
+    low, high = np.quantile(members, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    return float(low), float(high)
 
 
 def _allowed(one: Choice, limits: Constraints) -> bool:
@@ -211,23 +236,54 @@ def _undominated(choices: Sequence[Choice]) -> list[Choice]:
     return front
 
 
-def _beyond(front: Sequence[Choice], loss: Fit, critical: Fit) -> dict[str, float]:
-    """Return by how much the front leaves what was fitted: sizes, and data for the critical batch."""
+def _batches(runs: RunTable, critical: Fit) -> FloatArray:
+    """Return the batches of the runs that the critical batch was read off."""
+    left_out = {one["run_id"] for one in critical.left_out}
+    table = fitted_to("critical_batch", runs)
+    batches = table.column("batch_tokens")[[name not in left_out for name in table.run_ids]]
+    return batches[np.isfinite(batches)]
+
+
+def _beyond(front: Sequence[Choice], loss: Fit, critical: Fit, batches: FloatArray) -> dict[str, float]:
+    """Return by how much the front leaves what was fitted: its sizes, least data and batches."""
     if not front:
         return {}
-    low, high = loss.fitted_range.columns["n_params"]  # type: ignore[attr-defined]
-    sizes = [one.n_params for one in front]
     data = [one.n_tokens / (1 + one.batch_tokens / one.critical_batch_tokens) for one in front]
-    least, most = critical.fitted_range.columns["n_tokens"]  # type: ignore[attr-defined]
-    return {
-        "n_params_factor": max(1.0, max(sizes) / high, low / min(sizes)),
-        "n_tokens_factor": max(1.0, max(data) / most, least / min(data)),
+    in_loss, in_critical = (one.fitted_range.columns for one in (loss, critical))  # type: ignore[attr-defined]
+    factors = {
+        "n_params_factor": _outside([one.n_params for one in front], in_loss["n_params"]),
+        "n_tokens_factor": max(_outside(data, one["n_tokens"]) for one in (in_loss, in_critical)),
     }
+    if batches.size:
+        ends = float(batches.min()), float(batches.max())
+        factors["batch_tokens_factor"] = _outside([one.batch_tokens for one in front], ends)
+    return factors
 
 
-def _warnings(front: Sequence[Choice], limits: Constraints) -> list[str]:
-    if not front:
-        return ["no choice holds the constraints"]
+def _outside(values: Sequence[float], ends: tuple[float, float]) -> float:
+    """Return how many times values lie below or above two ends, at least 1."""
+    return max(1.0, max(values) / ends[1], ends[0] / min(values))
+
+
+def _warnings(front: Sequence[Choice], limits: Constraints, sizes: FloatArray) -> Iterator[str]:
     if limits.deadline_hours is not None and limits.flops_per_second is None:
-        return ["whether the deadline holds is not known: give measured flops_per_second"]
-    return []
+        yield "whether the deadline holds is not known: give measured flops_per_second"
+    taken = [one.n_params for one in front]
+    for edge, at, more in ((sizes[0], min(taken), "smaller"), (sizes[-1], max(taken), "larger")):
+        if np.isclose(at, edge, rtol=BARELY):
+            yield (
+                f"the front reaches the edge of the sizes that were tried, {edge:.3g} parameters, {SIZES_APART:g} "
+                f"times beyond the fitted ones: {more} ones may do better"
+            )
+
+
+def _far(beyond: Mapping[str, float]) -> Iterator[str]:
+    for name, what in FAR_OF.items():
+        if beyond.get(name, 1.0) > FAR_BEYOND:
+            yield f"{what} lie {beyond[name]:.3g} times beyond the runs: what the laws say there is a guess"
+
+
+def _weak(fits: Mapping[str, Fit]) -> Iterator[str]:
+    weak = sorted(name for name, one in fits.items() if one.verdict == "weak")
+    if weak:
+        yield f"weak fits, whose reasons are worth reading: {', '.join(weak)}"

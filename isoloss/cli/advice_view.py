@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     )
 
 DIGITS, LOSS_DIGITS = 3, 4
+WHOLE_PERCENT = 99.5
+SEVERAL = 2.0
+"""From so many times the run's own on, a cost is told as a multiple and not as a percentage."""
 SETTINGS = {
     "peak_lr": "peak learning rate",
     "weight_decay": "weight decay",
@@ -31,6 +34,7 @@ SETTINGS = {
     "predicted_loss": "expected loss, nats/token",
 }
 COSTS = {"compute_flops": "operations", "hours": "hours", "device_hours": "device-hours", "money": "in price"}
+CHOICE_COSTS = ("hours", "device_hours", "money")
 
 
 def show_recommendation(output: Output, told: Recommendation) -> None:
@@ -140,7 +144,10 @@ def _interval_name(level: float | None) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2g}%"
+    if share is None:
+        return "-"
+    # Two digits of a percentage count; a whole one is written out.
+    return f"{100 * share:.2g}%" if 100 * share < WHOLE_PERCENT else f"{100 * share:,.0f}%"
 
 
 def _show_schedule(output: Output, suggested: SuggestedSchedule | None) -> None:
@@ -203,9 +210,13 @@ def _show_wanted(output: Output, told: Recommendation) -> None:
         if not one["runs"]:
             continue
         flops = one["compute_flops"]
-        share = f", {_percent(flops / cost['compute_flops'])} of the run's own" if cost else ""
+        share = f", {_times(flops / cost['compute_flops'])} the run's own" if cost else ""
         runs = f"{len(one['runs'])} runs of {number(flops, DIGITS)} operations in all{share}"
         output.line(f"To determine {one['law']}: {runs}; --json lists them")
+
+
+def _times(share: float) -> str:
+    return f"{_percent(share)} of" if share < SEVERAL else f"{number(share, 2)} times"
 
 
 def _show_warnings(output: Output, told: Advice) -> None:
@@ -220,16 +231,16 @@ def _show_choices(output: Output, choices: Sequence[Choice], level: float | None
     """The choices, of many some evenly spaced."""
     if not choices:
         return
-    timed = any(one["hours"] is not None for one in choices)
-    rows = [_choice_row(choices[row], timed) for row in shown_rows(len(choices))]
+    costs = [name for name in CHOICE_COSTS if any(one.get(name) is not None for one in choices)]
+    rows = [_choice_row(choices[row], costs) for row in shown_rows(len(choices))]
     numbers = ["parameters", "tokens", "batch, tokens", "steps", "operations"]
-    hours = ["hours"] if timed else []
-    output.table([*numbers, _interval_name(level), *hours], rows, right=[*numbers, *hours])
+    shown = [COSTS[name] for name in costs]
+    output.table([*numbers, _interval_name(level), *shown], rows, right=[*numbers, *shown])
     if len(choices) > len(rows):
         output.line(f"{len(rows)} of {len(choices):,} choices; --json writes them all.", style="dim")
 
 
-def _choice_row(one: Choice, timed: bool) -> list[str]:
+def _choice_row(one: Choice, costs: Sequence[str]) -> list[str]:
     sizes = [one["n_params"], one["n_tokens"], one["batch_tokens"], one["steps"], one["compute_flops"]]
-    hours = [number(one["hours"], DIGITS)] if timed else []
-    return [*(number(size, DIGITS) for size in sizes), interval(one["compute_interval"], DIGITS), *hours]
+    taken = [number(cost, DIGITS) for cost in map(one.get, costs)]
+    return [*(number(size, DIGITS) for size in sizes), interval(one["compute_interval"], DIGITS), *taken]

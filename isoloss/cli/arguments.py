@@ -26,12 +26,14 @@ class MissingArgument(BadArgument):
 
 
 def pairs(option: str, entries: Sequence[str] | None, read: Callable[[str], Value]) -> dict[str, Value]:
-    """`["a=1", "b=2"]` as a dictionary, each value read by `read`; raises BadArgument."""
+    """`["a=1", "b=2"]` as a dictionary, each value read by `read`; raises BadArgument, for a double too."""
     named: dict[str, Value] = {}
     for entry in entries or ():
         name, equals, text = entry.partition("=")
         if not equals or not name.strip():
             raise BadArgument(field=option, reason=f"{entry!r} is not name=value")
+        if name.strip() in named:
+            raise BadArgument(field=option, reason=f"{name.strip()!r} is given twice")
         try:
             named[name.strip()] = read(text.strip())
         except ValueError as error:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from isoloss.cli.output import Output, interval, moment, number
+from isoloss.cli.output import Output, digits_of, interval, moment, number, with_interval
+from isoloss.cli.pairs_view import are_pairs, show_pairs
 from isoloss.notes import counted, grouped
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def show_fit(output: Output, fit: Fit) -> None:
     _show_verdict(output, fit)
     _show_parameters(output, fit.get("parameters") or [], _level(fit))
     show_groups(output, fit.get("groups") or [])
-    _show_rows(output, "Derived", fit.get("derived") or [])
+    _show_derived(output, fit.get("derived") or [])
     _show_training_error(output, fit)
     _show_holdout(output, fit.get("holdout") or {})
     _show_left_out(output, fit.get("left_out") or [])
@@ -215,19 +216,21 @@ def _level(fit: Fit) -> str:
     return f"{100 * level:g}% interval" if isinstance(level, int | float) else "interval"
 
 
-def _show_rows(output: Output, title: str, rows: list[dict[str, Any]]) -> None:
-    if rows:
+def _show_derived(output: Output, rows: list[dict[str, Any]]) -> None:
+    if are_pairs(rows):
+        show_pairs(output, rows)
+    elif rows:
         output.line()
-        cells = [
-            [
-                row["name"] if "." in row["name"] else row["name"].replace("_", " "),
-                _determined(row.get("value")),
-                interval(row.get("interval"), like=_determined(row.get("value"))),
-                row.get("unit") or "",
-            ]
-            for row in rows
-        ]
-        output.table([title.lower(), "value", "interval", "unit"], cells, right=["value"])
+        columns = ["derived", "value", "interval", "unit"]
+        output.table(columns, [_derived_row(row) for row in rows], right=["value"])
+
+
+def _derived_row(row: Mapping[str, Any]) -> list[str]:
+    name = row["name"] if "." in row["name"] else row["name"].replace("_", " ")
+    value, ends = row.get("value"), row.get("interval")
+    digits = digits_of(value, ends) if value is not None else 4
+    shown = "not determined" if value is None else number(value, digits)
+    return [name, shown, interval(ends, digits, like=shown), row.get("unit") or ""]
 
 
 def show_groups(output: Output, groups: Sequence[dict[str, Any]]) -> None:
@@ -255,12 +258,7 @@ def _of_group(group: dict[str, Any], name: str) -> str:
     one = next((one for one in group["parameters"] if one["name"] == name), None)
     if one is None or one.get("value") is None:
         return "not determined"
-    shown = number(one["value"], 4)
-    return f"{shown} {interval(one['interval'], like=shown)}" if one.get("interval") else shown
-
-
-def _determined(value: float | None) -> str:
-    return "not determined" if value is None else number(value)
+    return with_interval(one["value"], one.get("interval"))
 
 
 def _show_holdout(output: Output, holdout: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 WIDTH_OF_FILES = 160
 LARGEST_IN_FULL = 1e9
+LARGEST_COUNT_IN_FULL = 1e12
+FEWEST_DIGITS, MOST_DIGITS = 4, 8
 NOBODY_THERE = ("refused", "Name or service not known", "name or service not known")
 
 Advance = Callable[[float, str], None]
@@ -130,12 +133,12 @@ def _with_remedy(error: IsolossError) -> str:
 
 
 def number(value: object, digits: int = 4) -> str:
-    """A number with sensible digits: whole ones in full, others rounded to `digits` that count."""
+    """A number with sensible digits: whole ones in full up to a trillion, others rounded to `digits` that count."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and abs(value) < LARGEST_COUNT_IN_FULL:
         return f"{value:,}"
     rounded = float(f"{value:.{digits}g}")
     if 1e-4 <= abs(rounded) < 10.0**digits:
@@ -146,13 +149,34 @@ def number(value: object, digits: int = 4) -> str:
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 4, like: str = "") -> str:
-    """An interval as [low, high], with as many decimals as the number `like`, where that is one in full."""
+    """An interval as [low, high], a side without limit as `open`.
+
+    It has as many decimals as the number `like`, where that is one in full.
+    """
     if not bounds:
         return "-"
     return f"[{', '.join(_bound(float(bound), digits, like) for bound in bounds)}]"
 
 
+def with_interval(value: float, bounds: Sequence[float] | None) -> str:
+    """A value and its interval, with as many digits as show how wide the interval is."""
+    digits = digits_of(value, bounds)
+    shown = number(value, digits)
+    return f"{shown} {interval(bounds, digits, like=shown)}" if bounds else shown
+
+
+def digits_of(value: float, bounds: Sequence[float] | None) -> int:
+    """How many digits of a value two have a meaning beside the width of its interval: 4 to 8."""
+    width = abs(float(bounds[1]) - float(bounds[0])) / 2 if bounds else 0.0
+    if not value or not 0 < width < math.inf or not math.isfinite(value):
+        return FEWEST_DIGITS
+    digits = math.floor(math.log10(abs(value))) - math.floor(math.log10(width)) + 2
+    return max(FEWEST_DIGITS, min(digits, MOST_DIGITS))
+
+
 def _bound(bound: float, digits: int, like: str) -> str:
+    if math.isinf(bound):
+        return "open"
     decimals = len(like.partition(".")[2])
     # Of a large count not every digit has a meaning.
     aligned = f"{bound:,.{decimals}f}" if decimals else f"{float(f'{bound:.{digits}g}'):,.0f}"

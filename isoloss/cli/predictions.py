@@ -74,7 +74,9 @@ def predict(
         if missing is None:
             raise
         raise missing from error
-    session.output.show(prediction, lambda: _show(session.output, prediction, asked))
+    not_read = (prediction.get("extrapolation") or {}).get("not_read") or []
+    read = {name: value for name, value in asked.items() if name not in not_read}
+    session.output.show(prediction, lambda: _show(session.output, prediction, read))
 
 
 def _missing(error: InvalidInput, given: Mapping[str, Any]) -> MissingArgument | None:

@@ -244,7 +244,10 @@ class Choice(TypedDict):
     steps: float
     compute_flops: float
     compute_interval: Interval | None
+    """Its upper end is infinite where resamples never reach the loss."""
     hours: float | None
+    device_hours: NotRequired[float | None]
+    money: NotRequired[float | None]
 
 
 class ParetoFront(Advice):

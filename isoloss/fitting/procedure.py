@@ -7,6 +7,7 @@ from typing import Any
 
 from isoloss.errors import InvalidInput
 from isoloss.fitting import staged, sweeps
+from isoloss.fitting.doubts import doubted, doubts, stale
 from isoloss.fitting.estimate import Progress, silent
 from isoloss.fitting.one_law import Observations, fit_law
 from isoloss.fitting.options import FitOptions
@@ -43,10 +44,19 @@ def fit(
     asked = FitOptions.from_mapping(options)
     observations = _checked(observations)
     _check_beside(progress, left_out, previous)
-    told = progress or silent
+    about: dict[str, Any] = {"given": options, "progress": progress or silent, "left_out": left_out}
+    found = _fit(law, observations, asked, **about, previous=previous)
+    if not isinstance(observations, RunTable):
+        return found
+    said = doubts(found.left_out, observations.n_runs)
+    if previous is not None and stale(found, said):
+        found = _fit(law, observations, asked, **about, previous=None)
+    return doubted(found, said)
+
+
+def _fit(law: str, observations: Observations, asked: FitOptions, **about: Any) -> Fit:
     if law == AUTO:
-        return choose(observations, asked, given=options, progress=told, left_out=left_out, previous=previous)
-    about: dict[str, Any] = {"given": options, "progress": told, "left_out": left_out, "previous": previous}
+        return choose(observations, asked, **about)
     read = LAWS.get(law) if isinstance(law, str) else None
     if isinstance(read, SweepLaw):
         return sweeps.fit_sweeps(read, observations, asked, **about)

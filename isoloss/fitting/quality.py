@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,25 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.laws import TableLaw
 from isoloss.laws.timescale import of_usual_shape
 from isoloss.observations import RunTable
-from isoloss.observations.tables import LeftOut
+from isoloss.observations.tables import LOGGED_BY, STARTS, SUMMARY_COLUMNS, LeftOut
 
 SETTINGS = (
     "peak_lr", "weight_decay", "batch_tokens", "warmup_steps", "beta1", "beta2", "epsilon", "max_grad_norm",
 )  # fmt: skip
 """How a run is set: of runs that are alike but for these, laws of the loss are about the best."""
+
+TELLS_APART = (
+    *SETTINGS, "n_params", "n_tokens", "compute_flops", "batch_sequences", "sequence_length", "width", "depth",
+    "warmup_share", "final_lr_share", "mean_lr_share", *STARTS.values(), *SUMMARY_COLUMNS,
+    "seed",
+)  # fmt: skip
+"""Columns by which two runs differ: what laws read, how a run is set, and its seed."""
+
+LABELS_APART = (
+    "recipe", "curve", LOGGED_BY, "optimizer", "weight_decay_kind", "weight_decay_schedule", "parametrization",
+    "dataset", "tokenizer", "schedule_kind", "decay_shape", "n_params_kind",
+)  # fmt: skip
+"""Fields in words by which two runs differ."""
 
 LOOKS_DIVERGED = 1.3
 """A loss so many times the best one at the same size and data was not on its way to it."""
@@ -31,6 +44,8 @@ FEWEST_TOKENS = 1e-3
 
 MOST_STEPS = 3e7
 """Steps that no training takes: its batch is in sequences."""
+
+IN_BILLIONS, IN_SEQUENCES = "they look as if given in billions", "looks as if given in sequences"
 
 Reasons = Mapping[int, str]
 """Rows with what speaks against them."""
@@ -113,30 +128,47 @@ def _mixed_data(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
     return found
 
 
-def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
-    """Runs that are another one, number by number, under a second name."""
+def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:
+    """Runs that are another one, number by number, under a second name; columns that no law reads do not count."""
     first: dict[tuple[object, ...], int] = {}
     found = {}
-    labels = [name for name in table.labels if name != "status"]
-    for row in range(table.n_runs):
-        numbers = (table.outcome[row], *(values[row] for values in table.columns.values()))
-        content = (*map(str, numbers), *(table.label(name)[row] for name in labels))
-        twin = first.setdefault(content, row)
-        if twin != row and table.columns:
-            found[row] = f"it is run {table.run_ids[twin]!r} again, number by number"
+    known = {*TELLS_APART, *LABELS_APART, *law.columns, *law.run_columns}
+    columns = [values for name, values in table.columns.items() if name in known]
+    labels = [said for name, said in table.labels.items() if name in known]
+    for row in range(table.n_runs) if columns else ():
+        numbers = (table.outcome[row], *(values[row] for values in columns))
+        twin = first.setdefault((*map(str, numbers), *(said[row] for said in labels)), row)
+        if twin != row:
+            but = _unread_differences(table, known, row, twin)
+            found[row] = f"it is run {table.run_ids[twin]!r} again, number by number{but}"
     return found
 
 
+def _unread_differences(table: RunTable, known: Collection[str], row: int, twin: int) -> str:
+    """Name the columns that no law reads in which two rows differ; nothing where there are none."""
+    read = {*known, "status"}
+    columns: dict[str, Any] = {**table.columns, **table.labels}
+    differ = [
+        name for name, said in columns.items() if name not in read and str(said[row]) != str(said[twin])
+    ]
+    return f", but for {' and '.join(map(repr, differ))}, which no law reads" if differ else ""
+
+
 def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
-    """Runs whose counts cannot be in parameters and tokens."""
+    """Runs whose counts cannot be in parameters and tokens; where a batch cannot, it cannot at another size."""
     found: dict[int, str] = {}
     size, data, batch = (table.column(name) for name in ("n_params", "n_tokens", "batch_tokens"))
-    for row in np.flatnonzero(data / size < FEWEST_TOKENS):
-        found[int(row)] = (
-            f"n_tokens {data[row]:g} for n_params {size[row]:g}: they look as if given in billions"
-        )
-    for row in np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS)):
-        found.setdefault(int(row), f"batch_tokens {batch[row]:g} looks as if given in sequences")
+    for row in map(int, np.flatnonzero(data / size < FEWEST_TOKENS)):
+        found[row] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
+    too_small = np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS))
+    first: dict[float | None, int] = {}
+    for row in map(int, too_small):
+        first.setdefault(_digits(batch[row]), row)
+        found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
+    for row in range(table.n_runs) if first else ():
+        if (twin := first.get(_digits(batch[row]))) is not None:
+            as_of = f"as that of run {table.run_ids[twin]!r}"
+            found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}, {as_of}")
     return found
 
 

@@ -13,8 +13,9 @@ from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.laws import CurveLaw, Features, Law, TableLaw
 from isoloss.observations import Curve, PlannedRun
-from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, stated_n_params
+from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, N_PARAMS_KINDS, stated_n_params
 from isoloss.observations.curves import weight_decay_of
+from isoloss.observations.tables import COMPUTE, FOLLOWING
 from isoloss.schedules import Schedule, schedule_from_spec
 
 SAME_PEAK = 1e-3
@@ -62,6 +63,10 @@ class Question(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Return how far the prediction reaches, as factors and in `warnings`."""
+
+    def not_read(self, laws: Sequence[Law[Any]]) -> list[str]:  # noqa: ARG002
+        """Return what of a configuration was given and none of the laws that answer reads."""
+        return []
 
     @abstractmethod
     def again(self, ask: Ask) -> Question:
@@ -535,6 +540,23 @@ class TableQuestion(Question):
 
     def again(self, ask: Ask) -> Question:
         return ask(self.asked)
+
+    def not_read(self, laws: Sequence[Law[Any]]) -> list[str]:
+        """Return the names that were given, but those of the laws' columns and of what these follow from.
+
+        A size that no law reads, and that is held against the path of the fitted runs, counts as read.
+        """
+        read = {name for law in laws if isinstance(law, TableLaw) for name in law.columns}
+        if COMPUTE in read:
+            read |= set(FOLLOWING[COMPUTE][1])
+        if self.range.path is not None:
+            read.add("n_params")
+        sizes = {f"n_params_{kind}" for kind in (*N_PARAMS_KINDS, "kind")} if "n_params" in read else set()
+        columns = {
+            name: one for name, one in self.asked.items() if name not in ("config", "schedule", "steps")
+        }
+        given = {**(self.asked.get("config") or {}), **columns}
+        return [name for name, one in given.items() if one is not None and name not in read | sizes]
 
     def unlike(self) -> FloatArray:
         return np.zeros(self.n_points)

@@ -375,7 +375,12 @@ class Fit:
         said = question.describe()
         others = self.fitted_range.predicted_from_others
         lacking = _missing_parts(self.spread, others, len(self.samples), level)
-        return {**said, "warnings": [*said["warnings"], *lacking]}
+        not_read = question.not_read([self.law, *(equal.law for _, equal in self.equals)])
+        ignored = (
+            [f"{self.law_name} does not read {' and '.join(not_read)}: without effect"] if not_read else []
+        )
+        told = {**said, "warnings": [*said["warnings"], *ignored, *lacking]}
+        return told | ({"not_read": not_read} if not_read else {})
 
     def _require_identified(self) -> None:
         if self.verdict == "unidentified":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from isoloss.arrays import FloatArray, IntArray
+from isoloss.arrays import BoolArray, FloatArray, IntArray
 from isoloss.laws.noise_scale import (
     BATCHES,
     BIG,
@@ -21,6 +22,7 @@ from isoloss.laws.noise_scale import (
     gradient_noise,
     squared_gradient,
 )
+from isoloss.notes import counted as number_of_points
 from isoloss.observations.counts import HIGHEST_COUNT, LOWEST_COUNT, number_of
 from isoloss.observations.curves import batch_tokens_of
 from isoloss.readings.reader import Reader, Readings, block_means, without
@@ -32,8 +34,8 @@ class NoiseScales(Reader):
     """Readings of `noise_scale`.
 
     A point's norms at two batches, whose tokens are columns of the points or fields of the run's configuration; or
-    its `grad_noise_scale`, in tokens, where a run has no norms. The tokens seen are the column `tokens`, or the
-    step times `config.batch_tokens`.
+    its `grad_noise_scale`, in tokens, where a run has that at more points. The tokens seen are the
+    column `tokens`, or the step times `config.batch_tokens`.
     """
 
     law = "noise_scale"
@@ -68,14 +70,15 @@ class NoiseScales(Reader):
         config: Mapping[str, Any],
     ) -> Readings:
         norms = {name: _with_config(columns, config, name, step.size) for name in NORMS}
-        complete = np.isfinite(np.stack([*norms.values()])).all(axis=0)
-        if complete.any():
+        complete = np.asarray(np.isfinite(np.stack([*norms.values()])).all(axis=0))
+        ratio = columns.get(RATIO, np.full(step.size, np.nan))
+        has_ratio = ~np.isnan(ratio)
+        if complete.any() and complete.sum() >= has_ratio.sum():
             found = _of_norms(step, norms, counted)
+            found = _with_unused(found, has_ratio & ~complete, f"{RATIO} alone", "norms at two batches")
         else:
-            ratio = columns.get(RATIO, np.full(step.size, np.nan))
-            found = Readings(step, {RATIO: ratio, "n_tokens": counted}, np.full(step.size, np.nan))
-            found = found.where(~np.isnan(ratio))
-            found = without(found, found.columns[RATIO] == 0, f"{RATIO} is 0")
+            found = _of_ratios(step, ratio, counted)
+            found = _with_unused(found, complete, "norms at two batches", f"{RATIO}")
         found = without(found, np.isnan(found.columns["n_tokens"]), "the tokens seen by then are not known")
         found = without(found, found.columns["n_tokens"] <= 0, "no token had been seen by then")
         far = (found.columns["n_tokens"] < LOWEST_COUNT) | (found.columns["n_tokens"] > HIGHEST_COUNT)
@@ -88,6 +91,20 @@ class NoiseScales(Reader):
             parts = np.split(1 / readings.columns[RATIO], edges[1:-1])
             columns[RATIO] = 1 / np.array([np.median(part) for part in parts])
         return Readings(readings.step[edges[:-1]], columns, np.full(edges.size - 1, np.nan), readings.dropped)
+
+
+def _with_unused(found: Readings, unused: BoolArray, what: str, instead: str) -> Readings:
+    """Say how many points have what is not read, since more of them have the other."""
+    if not unused.any():
+        return found
+    said = f"{number_of_points(int(unused.sum()), 'point')} with {what}, not used: more have {instead}"
+    return replace(found, dropped=(*found.dropped, said))
+
+
+def _of_ratios(step: IntArray, ratio: FloatArray, counted: FloatArray) -> Readings:
+    found = Readings(step, {RATIO: ratio, "n_tokens": counted}, np.full(step.size, np.nan))
+    found = found.where(~np.isnan(ratio))
+    return without(found, found.columns[RATIO] == 0, f"{RATIO} is 0")
 
 
 def _of_norms(step: IntArray, norms: Mapping[str, FloatArray], counted: FloatArray) -> Readings:

@@ -230,6 +230,40 @@ def test_a_front_holds_its_limits() -> None:
     assert none.as_dict()["warnings"] == ["no choice holds the constraints"]
 
 
+def test_resamples_that_never_reach_the_loss_leave_the_operations_without_end() -> None:
+    """Near the floor of the law they count as infinitely many operations, and are not passed over."""
+    runs = batches(0, sizes=(1e8, 2e8, 4e8))
+    floor = float(isoloss.fit("chinchilla", runs, bootstrap=0).theta[0])
+    front = isoloss.pareto(runs, target_loss=floor + 0.24, bootstrap=50)
+    cheapest = front.choices[0]
+    assert cheapest.compute_interval is not None
+    low, high = cheapest.compute_interval
+    assert low <= cheapest.compute_flops
+    assert high == np.inf
+
+
+def test_a_front_says_how_far_it_goes_and_on_what_it_rests() -> None:
+    """The edge of the sizes that were tried, data and batches far beyond the runs, and fits that are weak."""
+    front = isoloss.pareto(batches(0, sizes=(1e8, 2e8, 4e8)), target_loss=2.05, bootstrap=20)
+    assert front.extrapolation["n_params_factor"] == pytest.approx(10)
+    assert front.extrapolation["n_tokens_factor"] > 100
+    assert front.extrapolation["batch_tokens_factor"] > 30
+    told = "\n".join(front.warnings)
+    for part in ("edge of the sizes", "least data of the front", "batches of the front", "weak fits"):
+        assert part in told, told
+
+
+def test_the_choices_of_a_front_have_device_hours_and_a_price_where_both_follow() -> None:
+    """Hours times devices, and times the price; nothing where no speed was measured."""
+    runs = batches(0, sizes=(1e8, 2e8, 4e8))
+    limits = {"flops_per_second": 1e15, "devices": 8, "price_per_device_hour": 2.0}
+    for one in isoloss.pareto(runs, target_loss=3.2, constraints=limits, bootstrap=0).choices:
+        assert one.hours == pytest.approx(one.compute_flops / 1e15 / 3600)
+        assert (one.device_hours, one.money) == (pytest.approx(8 * one.hours), pytest.approx(16 * one.hours))
+    unpriced = isoloss.pareto(runs, target_loss=3.2, constraints={"devices": 8}, bootstrap=0).choices[0]
+    assert (unpriced.hours, unpriced.device_hours, unpriced.money) == (None, None, None)
+
+
 def test_a_loss_that_no_run_reaches_is_refused() -> None:
     """A target below the law's floor, or a speed in tokens where sizes vary, is no question."""
     runs = batches(0, sizes=(1e8, 2e8, 4e8))

@@ -149,10 +149,24 @@ def test_a_front_is_the_librarys_and_names_its_fits(api: Api, client: httpx.Clie
         [one["n_params"] for one in own["choices"]]
     )
     assert [one["law"] for one in shown["basis"]] == ["chinchilla", "critical_batch"]
+    assert shown["warnings"] == own["warnings"]
+    assert shown["extrapolation"] == pytest.approx(own["extrapolation"])
     for one in shown["basis"]:
         assert client.get(f"{project}/fits/{one['fit_id']}").json()["verdict"] == one["verdict"]
     assert [one["id"] for one in client.get(f"{project}/pareto").json()["items"]] == [shown["id"]]
     assert client.get(f"{project}/recommendations").json()["items"] == []
+
+
+def test_a_front_whose_resamples_never_reach_the_loss_has_an_open_end(
+    api: Api, client: httpx.Client, project: str
+) -> None:
+    """The upper end of its operations is `Infinity`, as every number that JSON has none for."""
+    put_table(api, project, batches(0, sizes=(1e8, 2e8, 4e8), levels=5))
+    limits = {"flops_per_second": 1e15, "devices": 8, "price_per_device_hour": 2}
+    shown = given(api, client, project, "pareto", {**FRONT, "target_loss": 1.98, "constraints": limits})
+    first = shown["choices"][0]
+    assert first["compute_interval"][1] == "Infinity"
+    assert first["money"] == pytest.approx(2 * first["device_hours"]) == pytest.approx(16 * first["hours"])
 
 
 def test_a_front_without_its_laws_fails_with_the_reason(api: Api, client: httpx.Client, swept: str) -> None:

@@ -64,6 +64,27 @@ def test_a_fit_over_http_is_the_librarys(client: Client) -> None:
     assert predicted["extrapolation"] == mine_predicted.extrapolation
 
 
+def test_recipes_that_state_tokens_alone_are_compared_over_http_as_by_the_library(
+    client: Client, tmp_path: Path
+) -> None:
+    """Two recipes, four numbers of tokens each and no compute: the service takes what the library takes."""
+    path = tmp_path / "recipes.csv"
+    rows = [
+        f"{name}-{number},{name},{tokens:.0f},{floor + 400 * tokens**-0.28:.5f}"
+        for name, floor in (("a", 2.0), ("b", 2.1))
+        for number, tokens in enumerate(np.geomspace(1e9, 6.4e10, 6))
+    ]
+    path.write_text("\n".join(["run_id,recipe,n_tokens,loss", *rows]) + "\n")
+    import_table(client, "recipes", path, {})
+    served = client.fits.create(
+        "recipes", "recipe_comparison", all=True, options={"bootstrap": 20}, wait=True, timeout=60
+    )
+    own = isoloss.fit("recipe_comparison", isoloss.read_runs(path), bootstrap=20)
+    assert served["diagnostics"]["compared_over"] == "n_tokens"
+    assert served["provenance"]["data_sha256"] == own.provenance["data_sha256"]
+    assert [one["value"] for one in served["derived"]] == [one.value for one in own.derived]
+
+
 @pytest.mark.skipif(not CHINCHILLA.exists(), reason="the public data are not here")
 def test_a_fit_of_the_chinchilla_runs_over_http_is_the_librarys(client: Client) -> None:
     """The 240 runs of the replication as a table: parameters, profiles, hash and predictions agree to the bit."""

@@ -175,6 +175,18 @@ def test_a_recommendation_shows_published_laws_other_readings_and_the_shape(invo
         assert part in result.stdout, result.stdout
 
 
+def test_large_shares_are_whole_percentages_and_large_costs_multiples(invoke):
+    """Of a law all of the answer is 100%; runs that cost many times the run's own say how many."""
+    prior = {"name": "power_lines.timescale", "value": 0.14, "interval": [0.06, 0.33], "share": 1.0}
+    wanted = [{"law": "timescale", "why": "sweep it", "runs": [{"n_params": 1e8}], "compute_flops": 1.08e23}]
+    told = {**TOLD, "peak_lr": {**TOLD["peak_lr"], "prior": prior}, "wanted": wanted}
+    result = invoke(*ASK, routes={**ROUTES, "GET /v1/projects/p/recommendations/r1": told})
+    assert result.exit_code == 0, result.output
+    assert "100%" in result.stdout
+    assert "18 times the run's own" in result.stdout
+    assert "e+" not in "".join(line for line in result.stdout.splitlines() if "%" in line)
+
+
 def test_a_front_shows_its_choices_and_how_far_they_reach(invoke):
     """Of many choices some, evenly spaced; its fits, and the factor beyond them."""
     result = invoke("pareto", "-p", "p", "--target-loss", "2.1", routes=ROUTES)
@@ -186,6 +198,18 @@ def test_a_front_shows_its_choices_and_how_far_they_reach(invoke):
         "chinchilla  sound",
         "3.00 times the model size",
     ):
+        assert part in result.stdout, result.stdout
+
+
+def test_a_front_without_an_upper_end_says_so_and_shows_what_it_costs(invoke):
+    """An infinite end is open; device-hours and money stand beside the hours where they follow."""
+    open_ended = {
+        **CHOICE, "compute_interval": [5e18, "Infinity"], "device_hours": 20.0, "money": 41.5
+    }  # fmt: skip
+    routes = {**ROUTES, "GET /v1/projects/p/pareto/r1": {**FRONT, "choices": [open_ended]}}
+    result = invoke("pareto", "-p", "p", "--target-loss", "2.1", routes=routes)
+    assert result.exit_code == 0, result.output
+    for part in ("[5e+18, open]", "device-hours", "in price", "41.5"):
         assert part in result.stdout, result.stdout
 
 

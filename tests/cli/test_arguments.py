@@ -31,6 +31,8 @@ def test_a_typed_value_is_the_number_that_it_spells_or_the_text(text, value):
     [
         (None, "-"),
         (5000, "5,000"),
+        (7_000_000_000, "7,000,000,000"),
+        (1_901_592_576_000_000_000, "1.902e+18"),
         (3.14159265, "3.142"),
         (0.000012345, "1.234e-05"),
         (1234.5, "1,234"),
@@ -76,3 +78,9 @@ def test_an_interval_has_the_decimals_of_its_value(bounds, like, text):
 )
 def test_a_value_is_shown_as_far_as_its_standard_error_gives_it_a_meaning(value, spread, digits):
     assert meaningful_digits(value, spread) == digits
+
+
+def test_a_name_that_is_given_twice_is_refused():
+    """Which of the two was meant nobody can tell."""
+    with pytest.raises(arguments.BadArgument, match="--config: 'n_params' is given twice"):
+        arguments.pairs("--config", ["n_params=1e9", "n_params=7e9"], arguments.scalar)

@@ -336,9 +336,26 @@ def test_a_prediction_sends_steps_and_configuration_and_shows_intervals(invoke, 
         "level": 0.5,
         "interval": "new_run",
     }
-    assert "[2.9000, inf]" in result.stdout
+    assert "[2.9000, open]" in result.stdout
     assert "90% interval of one more run" in result.stdout
     assert "25 of 100 steps" in result.stdout
+
+
+def test_a_prediction_shows_only_what_the_law_reads(invoke):
+    """What has no effect is no column of the table; a warning names it."""
+    warning = "optimal_lr does not read batch_tokens: without effect"
+    told = {
+        "quantity": "peak_lr", "unit": "1", "steps": None, "value": [1e-3], "lower": [9e-4], "upper": [2e-3],
+        "level": 0.9, "interval": "mean", "extrapolation": {"not_read": ["batch_tokens"], "warnings": [warning]},
+    }  # fmt: skip
+    result = invoke(
+        "predict", "f1", "-p", "p", "--config", "n_params=7e9", "--config", "batch_tokens=123456",
+        routes={"POST /v1/projects/p/fits/f1/predictions": httpx.Response(200, json=told)},
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "7e+09" in result.stdout
+    assert "123456" not in result.stdout.replace(",", "")
+    assert warning in result.stdout
 
 
 def test_leaving_a_wait_says_that_the_fit_goes_on(invoke, monkeypatch):

@@ -15,6 +15,7 @@ from isoloss.fitting.quality import CHECKS, pass_gate
 from isoloss.laws import LAWS, TableLaw
 from isoloss.observations import RunTable
 from tests.fitting.synthetic_sweeps import lr_alone
+from tests.fitting.test_staged import batches
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 LAW = LAWS["chinchilla"]
@@ -27,6 +28,11 @@ def runs(count: int = 12) -> RunTable:
     loss = 1.7 + 400 * size**-0.34 + 900 * data**-0.31
     columns = {"n_params": size, "n_tokens": data, "peak_lr": np.full(count, 1e-3)}
     return RunTable(tuple(f"run-{one:02}" for one in range(count)), columns, loss, n_params_kind="total")
+
+
+def with_batches(table: RunTable, batch: float = 131072.0) -> RunTable:
+    """The table with one batch for all."""
+    return dataclasses.replace(table, columns={**table.columns, "batch_tokens": np.full(table.n_runs, batch)})
 
 
 def with_row(table: RunTable, row: int, **changed: float) -> RunTable:
@@ -104,6 +110,82 @@ def test_batches_in_sequences_are_noticed() -> None:
     columns = {**table.columns, "batch_tokens": np.full(12, 512.0), "sequence_length": np.full(12, 2048.0)}
     with pytest.raises(UnusableData, match=r"given in sequences .*gate\.units"):
         isoloss.fit("chinchilla", dataclasses.replace(table, columns=columns), bootstrap=0)
+
+
+def some_in_sequences(table: RunTable, share: float) -> RunTable:
+    """The table with the first runs' batches, as a share of all, given as sequences of 2,048 tokens."""
+    wrong = np.arange(table.n_runs) < share * table.n_runs
+    batch = table.column("batch_tokens")
+    columns = {
+        "batch_tokens": np.where(wrong, batch / 2048, batch),
+        "sequence_length": np.full(batch.size, 2048.0),
+    }
+    return dataclasses.replace(table, columns={**table.columns, **columns})
+
+
+@pytest.mark.parametrize(
+    ("law", "table"),
+    [
+        ("chinchilla", with_batches(runs(40))),
+        ("optimal_lr", with_batches(lr_alone(0))),
+        ("critical_batch", batches(0, sizes=(1e8, 2e8, 4e8))),
+    ],
+    ids=["plain", "sweeps", "staged"],
+)
+def test_many_batches_in_sequences_leave_no_fit_sound(law: str, table: RunTable) -> None:
+    """One reason counts them, and says that the others may be wrong too; a slip of one row is left out alone."""
+    found = isoloss.fit(law, some_in_sequences(table, 0.1), bootstrap=50)
+    assert found.verdict != "sound"
+    assert "given in sequences: those that are left may be wrong too" in found.reasons[0]
+    again = isoloss.fit(law, some_in_sequences(table, 0.1), bootstrap=50, previous=found)
+    assert again.reasons == found.reasons
+    mended = isoloss.fit(
+        law, table.only(range(len(again.left_out), table.n_runs)), bootstrap=50, previous=found
+    )
+    assert not any("may be wrong too" in reason for reason in mended.reasons)
+    slip = isoloss.fit(law, some_in_sequences(table, 0.5 / table.n_runs), bootstrap=0)
+    assert not any("may be wrong too" in reason for reason in slip.reasons)
+
+
+def test_a_batch_that_is_in_sequences_at_one_size_is_so_at_another() -> None:
+    """Only at much data do the steps give it away; the same batch at little data is left out with it."""
+    table = with_batches(runs())
+    data = np.where(np.arange(12) == 5, 1e11, table.column("n_tokens"))
+    columns = {**table.columns, "n_tokens": data}
+    columns["batch_tokens"] = np.where(np.arange(12) < 8, 1024.0, 65536.0)
+    _, left_out = pass_gate(dataclasses.replace(table, columns=columns), LAW, {"diverged": False})
+    told = {one["run_id"]: one["reason"] for one in left_out if "sequences" in one["reason"]}
+    assert sorted(told) == [f"run-{one:02}" for one in range(8)]
+    assert "as that of run" in told["run-00"]
+
+
+def test_a_repeat_that_differs_in_an_unread_column_alone_is_one_and_names_it() -> None:
+    """A number or a word that no law reads makes no second run; a setting, a seed or a recipe does."""
+    again = with_row(runs(), 3)
+    for unread in ({"set": ("hot",) * 12 + ("cool",)}, {"set": ("hot",) * 13}):
+        labelled = dataclasses.replace(again, labels=unread)
+        numbered = {**again.columns, "weight": np.arange(13.0)}
+        _, left_out = pass_gate(dataclasses.replace(labelled, columns=numbered), LAW, {})
+        assert [one["run_id"] for one in left_out] == ["spoiled"]
+        assert "'weight'" in left_out[0]["reason"]
+        assert ("'set'" in left_out[0]["reason"]) == (len(set(unread["set"])) == 2)
+        assert left_out[0]["reason"].endswith("which no law reads")
+    for read in ("seed", "sequence_length", "beta2", "batch_tokens"):
+        columns = {**again.columns, read: np.append(np.full(12, 131072.0), 131073.0)}
+        assert pass_gate(dataclasses.replace(again, columns=columns), LAW, {"tuned": False})[1] == []
+    recipes = dataclasses.replace(again, labels={"recipe": ("a",) * 12 + ("b",)})
+    assert pass_gate(recipes, LAW, {})[1] == []
+
+
+@pytest.mark.skipif(not (DATA / "gemstones").exists(), reason="shared/data/gemstones is absent")
+def test_published_runs_that_stand_in_two_sets_count_once() -> None:
+    """Repeats of the same losses under another `set` are left out, and the column is named."""
+    runs = isoloss.read_runs(
+        DATA / "gemstones" / "points.csv", map={"n_tokens": "tokens", "final_loss": "loss"}
+    )
+    _, left_out = pass_gate(runs, LAW, {name: name == "duplicates" for name in CHECKS})
+    assert left_out
+    assert all("'set'" in one["reason"] for one in left_out)
 
 
 def test_sweeps_keep_the_runs_that_are_worse() -> None:

@@ -137,3 +137,29 @@ def test_a_level_that_the_resamples_do_not_support_is_told() -> None:
     )
     assert not any("too few" in words for words in usual)
     assert any("50 resamples are too few" in words for words in high)
+
+
+def test_what_a_law_of_a_table_does_not_read_is_told_where_it_is_asked_with() -> None:
+    """A setting of another law and a word that means nothing are named; what is read, or leads to it, is not."""
+    table = along_a_path()
+    columns = apart(table)
+    losses = exact_losses("chinchilla", columns["n_params"], columns["n_tokens"])
+    losses = losses * (1 + 1e-4 * np.sin(5.0 * np.arange(losses.size)))
+    table = dataclasses.replace(table, columns=columns, outcome=losses)
+    found = fit("chinchilla", table, bootstrap=20, profile=False)
+    sizes = {"n_params": 3e8, "n_tokens": 6e9, "n_params_kind": "total"}
+    told = found.predict(config={**sizes, "batch_tokens": 1e6, "foo": 3}).extrapolation
+    assert told["not_read"] == ["batch_tokens", "foo"]
+    assert "chinchilla does not read batch_tokens and foo: without effect" in told["warnings"]
+    plain = found.predict(config={**sizes, "batch_tokens": None}).extrapolation
+    assert "not_read" not in plain
+    assert not any("does not read" in warning for warning in plain["warnings"])
+    compute = fit("power_law_compute", along_a_path(), bootstrap=20, profile=False)
+    on_path = compute.predict(n_params=3e8, n_tokens=6e9).extrapolation
+    assert not any("does not read" in warning for warning in on_path["warnings"])
+
+
+def apart(table: RunTable) -> dict[str, Any]:
+    """Sizes and tokens that do not go together."""
+    tokens = table.column("n_tokens") * np.tile([0.3, 1.0, 3.0], 4)
+    return {"n_params": table.column("n_params"), "n_tokens": tokens}

@@ -200,6 +200,35 @@ def test_ratios_alone_are_thinned_by_medians_of_their_inverse() -> None:
     np.testing.assert_allclose(found.column("grad_noise_scale"), 50.0)
 
 
+def test_of_ratios_and_norms_those_at_more_points_are_read_and_the_others_told() -> None:
+    """Thousands of logged ratios are not given up for a few norms, nor norms for a few ratios."""
+    step = np.arange(1, 2001)
+    few = np.where(step % 400 == 0, 2.0, np.nan)
+    config = {**BATCHES, "batch_tokens": 10}
+    ratios = logged(
+        "run", config, step=step, grad_noise_scale=100.0 * step, grad_norm_small=few, grad_norm_big=0.8 * few
+    )
+    table = table_of_readings("noise_scale", [ratios])
+    assert table.n_runs > 100
+    assert np.isfinite(table.column("grad_noise_scale")).all()
+    assert table.notes[0] == (
+        "run run: 5 points with norms at two batches, not used: more have grad_noise_scale"
+    )
+    small, big = np.full(2000, 2.0), np.full(2000, 1.6)
+    norms = logged("run", config, step=step, grad_noise_scale=few, grad_norm_small=small, grad_norm_big=big)
+    told = table_of_readings("noise_scale", [norms])
+    assert np.isfinite(told.column("squared_gradient")).all()
+    assert not any("not used" in note for note in told.notes)
+    norms_lack_a_few = np.where(step % 400 == 0, np.nan, 2.0)
+    norms = logged(
+        "run", config, step=step, grad_noise_scale=few, grad_norm_small=norms_lack_a_few, grad_norm_big=big
+    )
+    told = table_of_readings("noise_scale", [norms])
+    assert "5 points with grad_noise_scale alone, not used: more have norms at two batches" in "".join(
+        told.notes
+    )
+
+
 @pytest.mark.parametrize(
     ("law", "columns", "config", "reason"),
     [

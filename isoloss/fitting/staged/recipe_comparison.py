@@ -106,7 +106,7 @@ def fit_recipes(
     Raises InvalidInput for two rows of one run, UnusableData where no run is left.
     """
     read = read_by(table)
-    table, left_out = screen_table(table, read, unread)
+    table, left_out = screen_table(table, read, unread, asked.gate)
     whose = names_of(table, "recipe")
     left_out += [
         {"run_id": one, "reason": NO_RECIPE}
