@@ -37,6 +37,7 @@ _ROOMS = {
     "recommend": "isoloss.advice",
     "schedule_from_spec": "isoloss.schedules",
     "table_of_readings": "isoloss.readings",
+    "watch": "isoloss.hooks",
 }
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "recommend",
     "schedule_from_spec",
     "table_of_readings",
+    "watch",
 ]
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from isoloss.client import ApiError, Client, Recorder, init
     from isoloss.errors import IsolossError
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
+    from isoloss.hooks import watch
     from isoloss.importers import read_curves, read_points, read_runs
     from isoloss.laws import LAWS
     from isoloss.observations import Curve, RunTable

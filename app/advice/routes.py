@@ -20,6 +20,7 @@ from app.fits.checks import check_counts, named, rows_of, rows_of_any
 from app.idempotency import Idempotent
 from app.schemas import PageOf, identifier, page_query, problems
 from isoloss.advice import Constraints
+from isoloss.advice.agreement import check_reach, check_resamples
 from isoloss.advice.constraints import positive
 from isoloss.advice.pareto import LAWS_NEEDED, limits_of_sizes
 from isoloss.advice.published import chosen_priors
@@ -30,6 +31,7 @@ from isoloss.observations import RunTable
 from store import advice, queue, runs
 from store.advice import Kind
 from store.pages import Asked
+from store.readings import readable
 from store.run_tables import table_of
 from store.tables import Advice
 
@@ -58,7 +60,11 @@ def create_recommendation(body: NewRecommendation, access: Writing, once: Idempo
         Constraints.of(body.asked()["constraints"])
         chosen_priors(body.priors)
         options, table = _read(access, body)
-        rows_of_any(LAWS_ASKED, options, table)
+        with named("options"):
+            check_resamples(options)
+        check_reach(table, body.n_params, body.n_tokens)
+        if not body.priors and not _logged_noise(access, body):
+            rows_of_any((*LAWS_ASKED, "steps_to_target"), options, table)
         return _queued(access, "recommendation", body)
 
     return once.answer(access, 202, create)
@@ -130,6 +136,16 @@ def _read(access: Access, body: NewAdvice) -> tuple[FitOptions, RunTable]:
         chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
     check_counts(chosen, options.n_params_kind)
     return options, table_of(chosen, sent)
+
+
+def _logged_noise(access: Access, body: NewAdvice) -> bool:
+    """Whether runs have readings of the noise of gradients, which tell a critical batch without any other run."""
+    chosen = runs.chosen(access.session, access.project_id, body.select.chosen())
+    try:
+        readable(access.session, "noise_scale", chosen, body.options.sent())
+    except UnusableData:
+        return False
+    return True
 
 
 def _check_all(options: FitOptions, table: RunTable) -> None:

@@ -44,6 +44,7 @@ def chain(
     reasons: dict[str, str],
     priors: Mapping[str, str],
     resamples: int,
+    mean_lr_share: float | None = None,
 ) -> dict[str, Quantity]:
     """Return every quantity that the fits determine; `reasons` gets why not of the others.
 
@@ -60,7 +61,9 @@ def chain(
         except (Unidentified, InvalidInput) as error:
             reasons[name] = f"{law}: {reason_of(error)}"
         if law in priors:
-            found[name] = with_prior(priors[law], found.get(name), fits.get(law), target, resamples, unit)
+            found[name] = with_prior(
+                priors[law], found.get(name), fits.get(law), target, resamples, unit, mean_lr_share
+            )
     _limit_batch(found, fits, limits, reasons)
     return found
 

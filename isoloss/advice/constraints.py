@@ -81,6 +81,12 @@ class Constraints:
             for name, limit, unit in limits
             if limit is not None and (cost[name] or 0.0) > limit
         ]
+        if self.price_per_device_hour is not None and cost["money"] is None:
+            said.append(
+                "the price is not known: give devices, and measured tokens_per_second or flops_per_second"
+            )
+        if self.tokens_per_second is not None and self.flops_per_second is not None:
+            said.append("hours are by tokens_per_second; flops_per_second is not used")
         if self.deadline_hours is not None and cost["hours"] is None:
             said.append(
                 "whether the deadline holds is not known: give measured tokens_per_second or flops_per_second"

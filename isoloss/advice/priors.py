@@ -17,6 +17,12 @@ from isoloss.laws import LAWS, SweepLaw
 LINEAR_MEAN = 0.5
 """The mean learning rate of linear decay to 0 as a share of its peak."""
 
+TAIL = 0.95
+"""The end of the usual interval."""
+
+LEAST_SPARE = 0.5
+"""Of fewer spare runs than this many no quantile is known."""
+
 UNLIKELY = 0.05
 """The chance below which runs and a published law are said to disagree."""
 
@@ -32,15 +38,22 @@ class Seen:
 
 
 def with_prior(
-    name: str, found: Quantity | None, fit: Fit | None, target: Mapping[str, float], resamples: int, unit: str
+    name: str,
+    found: Quantity | None,
+    fit: Fit | None,
+    target: Mapping[str, float],
+    resamples: int,
+    unit: str,
+    mean_lr_share: float | None = None,
 ) -> Quantity:
     """Return the quantity of a published law and of runs together.
 
     `found` is what the runs' own law says at the target; where they do not determine it, the optima of their sweeps
     still bear on it through the published exponents. The law is a Gaussian prior of the logarithm, and runs are
-    observations of it with their errors; every resample is drawn with both.
+    observations of it with their errors; every resample is drawn with both. `mean_lr_share` is the mean learning
+    rate of the runs as a share of their peak, None where they do not say: a timescale is that of one shape.
     """
-    law = _read_as(PUBLISHED[name], fit)
+    law = _read_as(PUBLISHED[name], fit, mean_lr_share)
     seen = _at_target(found, target) if found is not None else _of_sweeps(fit, resamples)
     size = resamples if found is None else found.log_samples.size
     chance = np.random.default_rng([0, *name.encode()])
@@ -52,11 +65,13 @@ def with_prior(
     return Quantity(log_value, samples, unit, basis, prior=prior)
 
 
-def _read_as(law: Published, fit: Fit | None) -> Published:
+def _read_as(law: Published, fit: Fit | None, mean_lr_share: float | None) -> Published:
     """Return a published law in the reading of a fit: timescales are published for the peak of linear decay."""
-    if law.law == "timescale" and fit is not None and fit.law.convention == "effective":
-        return replace(law, at_centre=law.at_centre / LINEAR_MEAN)
-    return law
+    if law.law != "timescale":
+        return law
+    of_mean = fit is not None and fit.law.convention == "effective"
+    share = 1.0 if of_mean else mean_lr_share or LINEAR_MEAN
+    return replace(law, at_centre=law.at_centre * share / LINEAR_MEAN)
 
 
 def _error(law: Published, target: Mapping[str, float]) -> float:
@@ -108,8 +123,11 @@ def _of_sweeps(fit: Fit | None, resamples: int) -> Seen | None:
     if not own:
         return None
     scatter = fit.diagnostics.get("scatter_of_optima") or 0.0
+    # The noise of few runs is hardly known: errors are as wide as Student's quantile makes them.
+    spare = max(fit.diagnostics.get("spare_runs") or 0.0, LEAST_SPARE)
+    wider = float(stats.t.ppf(TAIL, spare) / stats.norm.ppf(TAIL))
     logs = np.log([one["value"] for _, one in own])
-    variances = np.array([(one["std_error"] / one["value"]) ** 2 + scatter**2 for _, one in own])
+    variances = np.array([(wider * one["std_error"] / one["value"]) ** 2 + scatter**2 for _, one in own])
     chance = np.random.default_rng([1, *fit.law_name.encode()])
     members = logs + np.sqrt(variances) * chance.standard_normal((resamples, logs.size))
     columns = {name: np.array([by[name] for by, _ in own]) for name in ("n_params", "n_tokens")}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from isoloss.advice.agreement import check_reach, check_resamples, keep_to_batch, unlike_decays
 from isoloss.advice.chain import PARTS_OF_DECAY, add_weight_decay, chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
 from isoloss.advice.priors import disagreement
@@ -121,10 +122,15 @@ def recommend(
     named = chosen_priors(priors)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
+    check_resamples(asked)
+    check_reach(runs, size, data)
     n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
     fits, reasons = _fits(runs, options, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
-    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap)
+    shares = runs.column("mean_lr_share")
+    share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
+    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
+    keep_to_batch(quantities, fits, runs, reasons)
     schedule = _schedule(runs, quantities, data, reasons)
     share = _mean_lr_share(schedule)
     add_weight_decay(quantities, data, share, reasons)
@@ -133,6 +139,8 @@ def recommend(
     by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), runs, options, told)
     told = part(progress, n_parts - 1, n_parts, "noise_scale")
     by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
+    if not {**fits, **of_peaks, **of_noise} and not named:
+        raise UnusableData(reason="; ".join(f"{law}: {reasons[law]}" for law in LAWS_ASKED))
     readings = {
         "peak_lr": by_curves,
         "critical_batch_tokens": by_steps,
@@ -142,12 +150,13 @@ def recommend(
     for name, found in width_rule(runs, fits, target, width, quantities.get("batch_tokens")).items():
         readings[name] = [*readings.get(name, ()), *found]
     cost = limits.cost(size, data)
-    used = _used(quantities)
-    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in used})
+    determined = {name for name, one in fits.items() if one.verdict != "unidentified" and not one.missing}
+    lacking = wanted(runs, {name: fits.get(name) for name in LAWS_ASKED if name not in determined})
     warnings = [
         *limits.broken(cost),
         *_warnings(quantities, limits, fits),
         *_of_priors(quantities, runs),
+        *unlike_decays(quantities, runs),
         *([shape.warning] if shape is not None and shape.warning else ()),
     ]
     return Recommendation(
@@ -168,8 +177,6 @@ def _fits(
             found[law] = fit(law, fitted_to(law, runs), progress=told, **options)
         except (UnusableData, FitFailed, InvalidInput) as error:
             reasons[law] = str(error.fields.get("reason", error))
-    if not found:
-        raise UnusableData(reason="; ".join(f"{law}: {why}" for law, why in reasons.items()))
     return found, reasons
 
 

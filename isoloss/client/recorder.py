@@ -106,6 +106,7 @@ class Recorder:
         self._recording = recording
         self._queue = None if recording is None else recording.queue
         self._messages = messages
+        self._stated: dict[str, Any] = {}
         self._marks = 0
         self._is_preempted = False
         self._is_finished = False
@@ -116,9 +117,15 @@ class Recorder:
         recording = self._recording
         return recording is not None and recording.accepts and not self._is_finished
 
+    @property
+    def stated(self) -> Mapping[str, Any]:
+        """What this process has said of the run so far, by field."""
+        return self._stated
+
     def begin(self, said: dict[str, Any], resume_step: int | None) -> None:
         """Start the threads and declare the run; `init` does it."""
         assert self._recording is not None
+        self._state(said)
         operations = [Operation("run", {**said, "status": "running"})]
         if resume_step is not None:
             operations.append(Operation("rewind", resume_step))
@@ -188,7 +195,16 @@ class Recorder:
             self._messages.warn(f"update {error}", f"an update is left out: {error}")
             return
         if said:
+            self._state(said)
             self._change((Operation("run", said),), declared)
+
+    def _state(self, said: Mapping[str, Any]) -> None:
+        together = {
+            name: {**self._stated.get(name, {}), **said[name]}
+            for name in ("config", "summary")
+            if name in said
+        }
+        self._stated = {**self._stated, **said, **together}
 
     def flush(self, timeout: float = FINISH_WITHIN_S, *, on_disk: bool = False) -> bool:
         """Wait until all that was logged is at the service, or on disk while that is away; whether it is in time.

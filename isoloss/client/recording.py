@@ -215,10 +215,10 @@ class Recording:
 
     def _pause_after(self, error: IsolossError, attempt: int) -> float:
         """Seconds to leave the service alone that failed `attempt` times before."""
-        self.gave_up = True
         said = str(error).rstrip(".")
         said = f"the service cannot take it now: {said}" if isinstance(error, ApiError) else said
         self.messages.warn("outage", f"{said}; what is logged is kept in {self._place()} until it answers")
+        self.gave_up = True  # whoever waits for it goes on, and finds it said
         asked = getattr(error, "retry_after", None)
         return PAUSES.pause(attempt, random.random(), asked) or PAUSES.longest_wait_s
 

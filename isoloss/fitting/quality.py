@@ -101,14 +101,14 @@ def _mixed_shapes(table: RunTable, law: TableLaw[Any]) -> Reasons:
     share = table.column(law.of_one_shape)
     usual = of_usual_shape(share)
     known = np.isfinite(share)
-    if usual[known].all():
+    if not known.any() or (known & usual).all():
         return {}
     most = f"{np.median(share[usual]):.0%}"
     return {
         int(row): f"its mean learning rate is {share[row]:.0%} of its peak, and that of most runs {most}"
         if known[row]
-        else "it states no schedule, and the schedules of others are of several shapes"
-        for row in np.flatnonzero(~usual)
+        else "it states no schedule, and others do: whether it is of their shape is not known"
+        for row in np.flatnonzero(~(known & usual))
     }
 
 
@@ -147,7 +147,7 @@ def _duplicates(table: RunTable, law: TableLaw[Any]) -> Reasons:
 def _unread_differences(table: RunTable, known: Collection[str], row: int, twin: int) -> str:
     """Name the columns that no law reads in which two rows differ; nothing where there are none."""
     read = {*known, "status"}
-    columns: Mapping[str, Sequence[object] | FloatArray] = {**table.columns, **table.labels}
+    columns: dict[str, Any] = {**table.columns, **table.labels}
     differ = [
         name for name, said in columns.items() if name not in read and str(said[row]) != str(said[twin])
     ]
@@ -158,8 +158,8 @@ def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
     """Runs whose counts cannot be in parameters and tokens; where a batch cannot, it cannot at another size."""
     found: dict[int, str] = {}
     size, data, batch = (table.column(name) for name in ("n_params", "n_tokens", "batch_tokens"))
-    for row in np.flatnonzero(data / size < FEWEST_TOKENS):
-        found[int(row)] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
+    for row in map(int, np.flatnonzero(data / size < FEWEST_TOKENS)):
+        found[row] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
     too_small = np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS))
     first: dict[float | None, int] = {}
     for row in too_small:

@@ -70,7 +70,7 @@ class NoiseScales(Reader):
         config: Mapping[str, Any],
     ) -> Readings:
         norms = {name: _with_config(columns, config, name, step.size) for name in NORMS}
-        complete: BoolArray = np.asarray(np.isfinite(np.stack([*norms.values()])).all(axis=0))
+        complete = np.asarray(np.isfinite(np.stack([*norms.values()])).all(axis=0))
         ratio = columns.get(RATIO, np.full(step.size, np.nan))
         has_ratio: BoolArray = np.asarray(~np.isnan(ratio))
         if complete.any() and complete.sum() >= has_ratio.sum():

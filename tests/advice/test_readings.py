@@ -12,7 +12,7 @@ from benchmarks.datasets import available, scheduled_runs
 from isoloss.advice import best_peak
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.observations import RunTable
-from tests.advice.test_advice import SITES, TARGET, study, together
+from tests.advice.test_advice import TARGET, study, together
 from tests.fitting.synthetic_batches import readings
 from tests.fitting.synthetic_sweeps import best_lr
 from tests.fitting.test_staged import steps
@@ -178,16 +178,6 @@ def test_a_width_or_depth_that_is_no_size_is_refused(name: str, value: Any) -> N
         told(study(), constraints={name: value})
 
 
-def test_the_cheapest_runs_that_would_tell_a_critical_batch_are_listed() -> None:
-    """Batches about the tuned one on several data at the smallest size; those that were trained are not listed."""
-    said = told(study())
-    (wanted,) = [one for one in said["wanted"] if one["law"] == "critical_batch"]
-    assert len({one["batch_tokens"] for one in wanted["runs"]}) == 5
-    assert len({one["n_tokens"] for one in wanted["runs"]}) == 4
-    assert {one["n_params"] for one in wanted["runs"]} == {SITES[0][0]}
-    assert wanted["compute_flops"] < 0.02 * said["cost"]["compute_flops"]
-
-
 @with_lr_scheduling
 def test_other_learning_rates_go_along_with_the_peak_that_is_searched() -> None:
     """A decay to a tenth of each peak is another question than one to a fixed learning rate."""
@@ -198,3 +188,12 @@ def test_other_learning_rates_go_along_with_the_peak_that_is_searched() -> None:
     fixed = best_peak(fit, {**warmed, "end_lr": 1e-4})
     assert tenth.log_value == pytest.approx(again.log_value)
     assert tenth.log_value != pytest.approx(fixed.log_value, abs=1e-3)
+
+
+def test_other_readings_are_told_where_no_law_of_settings_can_be_fitted() -> None:
+    """Runs that reached a target loss and say nothing else: the critical batch has that reading, and no value."""
+    said = told(steps(0))
+    assert all(said[name]["value"] is None for name in isoloss.advice.Recommendation.NAMES)
+    (one,) = said["critical_batch_tokens"]["readings"]
+    assert (one["law"], one["reason"]) == ("steps_to_target", None)
+    assert one["value"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import httpx
 import psutil
+
+from isoloss.client import Client
 
 ISOLOSS = Path(sys.executable).with_name("isoloss")
 STARTS_WITHIN_S = 60
@@ -81,6 +84,31 @@ class Up:
         for process in left:
             process.kill()
         assert left == []
+
+
+class Service:
+    """A service that is killed and started again at the same address."""
+
+    def __init__(self, data_dir: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self._data_dir = data_dir
+        self.start()
+
+    def start(self) -> None:
+        self.running = Up(self._data_dir, "--port", self.port, "--workers", "1").wait_until_ready()
+        self.url, self.api_key = self.running.ready["url"], self.running.ready["api_key"]
+
+    def kill(self) -> None:
+        """All of its processes at once."""
+        for process in self.running.relatives():
+            process.kill()
+        wait_until(lambda: not self.running.relatives(), 20)
+        self.running.close()
+
+    def client(self) -> Client:
+        return Client(self.url, self.api_key)
 
 
 def wait_until(holds: Callable[[], bool], patience_s: float) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import pytest
 from isoloss.client import Client
 from isoloss.client.recorder import TERMINATE_WITHIN_S
 from isoloss.client.sync import sync
-from tests.faults.service import Up, wait_until
+from tests.faults.service import Service, wait_until
 from tests.faults.trainer import loss
 
 TRAINER = Path(__file__).with_name("trainer.py")
@@ -55,31 +54,6 @@ def train(live, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         if trainer.poll() is None:
             trainer.kill()
         trainer.communicate(timeout=30)
-
-
-class Service:
-    """A service that is killed and started again at the same address."""
-
-    def __init__(self, data_dir: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = str(free.getsockname()[1])
-        self._data_dir = data_dir
-        self.start()
-
-    def start(self) -> None:
-        self.running = Up(self._data_dir, "--port", self.port, "--workers", "1").wait_until_ready()
-        self.url, self.api_key = self.running.ready["url"], self.running.ready["api_key"]
-
-    def kill(self) -> None:
-        """All of its processes at once."""
-        for process in self.running.relatives():
-            process.kill()
-        wait_until(lambda: not self.running.relatives(), 20)
-        self.running.close()
-
-    def client(self) -> Client:
-        return Client(self.url, self.api_key)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ lend each other their shape, and one with few runs still says where its own mini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations_with_replacement
@@ -17,6 +17,9 @@ import numpy as np
 from isoloss.arrays import BoolArray, FloatArray, IntArray
 from isoloss.fitting.solver import COARSE, FINE, Solution, solve
 from isoloss.laws.power_product import STEEPEST
+
+AS_GOOD_AS_NONE = 1e-9
+"""What is smaller, as a share, is rounding."""
 
 FLATTEST = 1e-6
 """The least curvature, in log loss by the square of a log setting, of a surface that has a minimum."""
@@ -202,6 +205,34 @@ class Surface:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """The standard deviation `size` of log loss about a surface, known as well as from `spare` runs of weight 1."""
+
+    size: float
+    spare: float
+
+
+def noise_about(surface: Surface, theta: FloatArray, held: Collection[int] = ()) -> Noise:
+    """Return the noise of runs about a surface at its best, theta (parameters,), of which `held` were given.
+
+    Runs far from the best of their sweep have small weights W and yet residuals: with U an orthonormal basis of
+    sqrt(W) J the weighted squares Q of noise 1 have the mean tr M = sum w (1 - |U_i|^2), where M = sqrt(W)
+    (1 - U U^T) sqrt(W), and are spread as those of (tr M)^2 / tr M^2 runs (Satterthwaite 1946).
+    """
+    residuals, jacobian = (part[0] for part in surface.model(theta[None]))
+    free = [column for column in range(theta.size) if column not in held]
+    weights = surface.sweeps.weights
+    left, sizes, _ = np.linalg.svd(jacobian[:, free] * np.sqrt(weights)[:, None], full_matrices=False)
+    basis = left[:, sizes > sizes[0] * AS_GOOD_AS_NONE]
+    own = np.sum(basis**2, axis=1)
+    mean = float(np.sum(weights * (1 - own)))
+    square = float(np.sum(weights**2 * (1 - 2 * own)) + np.sum((basis.T @ (weights[:, None] * basis)) ** 2))
+    if mean <= AS_GOOD_AS_NONE or square <= 0:
+        return Noise(float("nan"), 0.0)
+    return Noise(float(np.sqrt(np.sum(weights * residuals**2) / mean)), mean**2 / square)
+
+
+@dataclass(frozen=True)
 class OwnOptima:
     """Where every sweep by itself has its minimum, given the common shape.
 
@@ -215,7 +246,8 @@ class OwnOptima:
 def own_optima(surface: Surface, theta: FloatArray, noise: float) -> OwnOptima:
     """Return each sweep's own minimum, for theta (parameters,) and the standard deviation of log loss `noise`.
 
-    NaN where a sweep has too few runs, or none of the shape's slopes.
+    The errors are those of a surface under which every sweep has its own minimum: few sweeps tell their common
+    shape no better than their minima. NaN where a sweep has too few runs, or none of the shape's slopes.
     """
     sweeps = surface.sweeps
     n_axes, n_cells = len(sweeps.settings), sweeps.n_cells
@@ -232,11 +264,26 @@ def own_optima(surface: Surface, theta: FloatArray, noise: float) -> OwnOptima:
         solution = one.solve(found[None], np.ones((1, alone.log_loss.size)), held)
         known = [*range(n_axes), n_axes + shape.size]
         jacobian = one.model(solution.theta)[1][0][:, known]
-        covariance = _sandwich(jacobian, alone.weights, noise)
-        if covariance is not None and np.isfinite(solution.objective[0]):
+        told = _sandwich(jacobian, alone.weights, noise) is not None
+        if told and np.isfinite(solution.objective[0]):
             shift[:, cell] = solution.theta[0, :n_axes] - optimum
-            error[:, cell] = np.sqrt(np.diag(covariance)[:n_axes])
+    known_cells = np.flatnonzero(np.isfinite(shift[0]))
+    if known_cells.size:
+        at = surface.optima(theta[None])[0][:, known_cells] + shift[:, known_cells]
+        error[:, known_cells] = _errors(surface, theta, at, known_cells, noise)
     return OwnOptima(shift, error)
+
+
+def _errors(surface: Surface, theta: FloatArray, at: FloatArray, cells: IntArray, noise: float) -> FloatArray:
+    """Return the standard errors of minima `at` (axes, cells), of sweeps `cells`, each of which is its own."""
+    sweeps = surface.sweeps.only(cells)
+    free = Surface(replace(sweeps, traits=(np.eye(cells.size),) * len(at)), surface.degree)
+    offsets = theta[surface.n_slopes + surface.n_shape :][cells]
+    parameters = np.concatenate([at.ravel(), surface.shape(theta[None])[0], offsets])
+    covariance = _sandwich(free.model(parameters[None])[1][0], sweeps.weights, noise)
+    if covariance is None:
+        return np.full(at.shape, np.nan)
+    return np.sqrt(np.diag(covariance)[: at.size]).reshape(at.shape)
 
 
 def _sandwich(jacobian: FloatArray, weights: FloatArray, noise: float) -> FloatArray | None:

@@ -21,11 +21,11 @@ from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Fit
 from isoloss.fitting.screening import held_names
 from isoloss.fitting.sweeps.cells import OTHER_SETTINGS, Screened, read_for, screen_sweeps, sweeps_of
-from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, own_optima
+from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps, noise_about, own_optima
 from isoloss.fitting.sweeps.sweep_report import described, scored
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
 from isoloss.fitting.table_screening import refuse_doubles
-from isoloss.fitting.units import Units
+from isoloss.fitting.units import Units, draws
 from isoloss.laws.power_laws import ON_ONE_LINE, SAME_LOG
 from isoloss.laws.sweep_law import Axis, SweepLaw
 from isoloss.observations import RunTable
@@ -204,11 +204,8 @@ def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
     if not np.isfinite(found.objective[0]):
         raise FitFailed(reason="the surface under the sweeps has no finite objective")
     theta = found.theta[0]
-    weights = surface.sweeps.weights
-    residuals = surface.model(theta[None])[0][0]
-    spare = max(1.0, weights.sum() - theta.size)
-    noise = float(np.sqrt(np.sum(weights * residuals**2) / spare))
-    own = own_optima(surface, theta, noise)
+    noise = noise_about(surface, theta, task.held)
+    own = own_optima(surface, theta, noise.size)
     units = _units(task)
     progress(0.2, "leaving out each in turn")
     without = _without_each(task, surface, theta, units.groups)
@@ -218,6 +215,8 @@ def _estimate(task: SweepTask, progress: Progress) -> SweepEstimate:
     folds, errors = _folds(task, surface, theta, own)
     left_out_error = _left_out_error(task, surface, theta, own)
     scatter = _scatter(own, len(task.unknown))
+    if units.unit == "runs":  # whole sites that are left out show it by themselves
+        samples = _scattered(task, samples, scatter)
     spread = _spread(surface, own, samples, scatter, folds, errors)
     return SweepEstimate(
         surface, theta, float(found.objective[0]), bool(found.converged[0]), samples, failed, units, noise, own,
@@ -299,6 +298,19 @@ def _scatter(own: OwnOptima, n_free: int) -> float:
         return 0.0
     squares = own.shift[0][known] ** 2 * count / (count - n_free) - own.error[0][known] ** 2
     return float(np.sqrt(max(0.0, float(np.mean(squares)))))
+
+
+def _scattered(task: SweepTask, samples: FloatArray, scatter: float) -> FloatArray:
+    """Return resamples (resamples, parameters) whose slopes each site's own way off the law has moved by chance."""
+    if not scatter or not len(samples):
+        return samples
+    # So few sites hardly tell their scatter: it is as wide as Student's quantile makes it.
+    known, tail = max(1, len(task.of_sites) - len(task.unknown)), (1 + task.asked.level) / 2
+    wider = float(stats.t.ppf(tail, known) / stats.norm.ppf(tail))
+    off = wider * scatter * draws(task.of_sites, task.asked.seed, len(samples))[:, task.sites]
+    moved = samples.copy()
+    moved[:, task.unknown] += off @ np.linalg.pinv(task.sweeps.traits[0][task.unknown])
+    return moved
 
 
 def _spread(

@@ -13,6 +13,7 @@ from isoloss.arrays import FloatArray
 from isoloss.fitting.holdout import ASKED
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.report import resampled
+from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
 from isoloss.fitting.scores import mean_scores, score, score_pairs
 from isoloss.fitting.sweeps.cells import Cell, screen_sweeps
@@ -20,7 +21,11 @@ from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
 from isoloss.fitting.verdicts import FAILED_SHARE
 from isoloss.laws.power_laws import SAME_LOG
 from isoloss.laws.sweep_law import SweepLaw
+from isoloss.notes import counted
 from isoloss.observations import RunTable
+
+LEAST_SPARE = 0.5
+"""Of fewer spare runs than this many no quantile is known."""
 
 LOOSE_EXPONENT = 1.0
 """Width of an exponent's interval above which the sweeps hardly say which way the setting goes."""
@@ -185,7 +190,7 @@ def _unused(cell: Cell, why: str) -> dict[str, Any]:
 def _group(task: SweepTask, estimate: SweepEstimate, number: int, cell: Cell) -> dict[str, Any]:
     optima = estimate.surface.optima(estimate.theta[None])[0, :, number]
     own, level = estimate.own, task.asked.level
-    z = float(stats.norm.ppf((1 + level) / 2))
+    z = float(stats.t.ppf((1 + level) / 2, max(estimate.noise.spare, LEAST_SPARE)))
     parameters = []
     for axis, at, shift, error in zip(
         task.screened.axes, optima, own.shift[:, number], own.error[:, number], strict=True
@@ -326,7 +331,8 @@ def _diagnostics(task: SweepTask, estimate: SweepEstimate | None) -> dict[str, A
     return {
         **said,
         "degree": estimate.surface.degree,
-        "noise_log_loss": estimate.noise,
+        "noise_log_loss": estimate.noise.size,
+        "spare_runs": estimate.noise.spare,
         "regret_factor_two": _cost_of_factor_two(estimate),
         "scatter_of_optima": estimate.scatter,
         "left_out_error": estimate.left_out_error,
@@ -351,8 +357,7 @@ def _statement(estimate: SweepEstimate) -> str:
     if estimate.units.unit == "configurations":
         return f"intervals come from leaving out each of {estimate.units.count} sites with all its runs"
     return (
-        f"intervals come from leaving out each of {estimate.units.count} runs: too few sites show how one differs "
-        "from the next"
+        f"intervals come from leaving out each of {estimate.units.count} runs, and the scatter of the sites"
     )
 
 
@@ -400,6 +405,9 @@ def _weak(task: SweepTask, estimate: SweepEstimate) -> Iterator[str]:
         yield "no resamples were drawn: there are no intervals"
     if estimate.failed > FAILED_SHARE:
         yield f"without one or the other, {estimate.failed:.0%} of the time, the surface has no minimum"
+    n_sites = len(task.of_sites)
+    if n_sites < RUNS_NEEDED:
+        yield f"{counted(n_sites, 'site')} of {RUNS_NEEDED} show hardly how one differs from the next"
     spread = estimate.spread
     if spread.discrepancy is None:
         yield "too few sweeps can be predicted from smaller ones: the error at a larger run is not known"

@@ -14,13 +14,16 @@ from isoloss.fitting.intervals import Spread
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.ranges import TableRange
 from isoloss.fitting.sweeps.cells import Screened
-from isoloss.fitting.sweeps.surface import OwnOptima, Surface, Sweeps
+from isoloss.fitting.sweeps.surface import Noise, OwnOptima, Surface, Sweeps
 from isoloss.fitting.units import Units
 from isoloss.laws.sweep_law import SweepLaw
 from isoloss.observations import RunTable
 
 LEVELS_FOR_CUBIC = 5
 """Values of every setting that half of the sweeps must have for a surface of the third degree."""
+
+SPARE_FOR_CUBIC = 3
+"""Runs of weight 1 that must be left over beyond the parameters of a surface of the third degree."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class SweepTask:
 
     @cached_property
     def degree(self) -> int:
-        """The degree of the surface: the third where the sweeps are fine enough to show it."""
+        """The degree of the surface: the third where the sweeps are fine enough, and enough, to show it."""
         table, cells = self.screened.table, self.screened.cells
         fine = [
             all(
@@ -61,7 +64,10 @@ class SweepTask:
             )
             for cell in cells
         ]
-        return 3 if 2 * sum(fine) >= len(cells) else 2
+        cubic = Surface(self.sweeps, 3)
+        count = cubic.n_slopes + cubic.n_shape + self.sweeps.n_cells - len(self.held)
+        enough = self.sweeps.weights.sum() >= count + SPARE_FOR_CUBIC
+        return 3 if enough and 2 * sum(fine) >= len(cells) else 2
 
     @cached_property
     def free(self) -> list[int]:
@@ -144,7 +150,7 @@ class SweepTask:
 class SweepEstimate:
     """The surface at its best, `theta` (parameters,) of its own, with resamples and what it predicts of others.
 
-    `noise` is the standard deviation of log loss about the surface, `scatter` that of the sweeps' own optima about
+    `noise` is that of log loss about the surface, `scatter` that of the sweeps' own optima about
     the law beyond their errors, `left_out_error` the root mean square error of sites that are predicted from all
     others, in logarithms of the setting.
     """
@@ -156,7 +162,7 @@ class SweepEstimate:
     samples: FloatArray
     failed: float
     units: Units
-    noise: float
+    noise: Noise
     own: OwnOptima
     scatter: float
     left_out_error: float | None

@@ -1,0 +1,68 @@
+"""Places for the runs of the hooks' tests, each in a project of its own at the running service."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from isoloss.client import Client
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def client(live):
+    with Client(live.url, live.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def project():
+    return f"hooked-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def place(live, project, tmp_path, monkeypatch):
+    """The environment of a recorded training, set for this process too."""
+    for name in [name for name in os.environ if name.startswith("ISOLOSS_")] + ["RANK", "WORLD_SIZE"]:
+        monkeypatch.delenv(name, raising=False)
+    found = {
+        "ISOLOSS_URL": live.url,
+        "ISOLOSS_API_KEY": live.api_key,
+        "ISOLOSS_PROJECT": project,
+        "ISOLOSS_DIR": str(tmp_path / "runs"),
+    }
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    return found
+
+
+@pytest.fixture
+def said(caplog):
+    """The warnings of the test so far."""
+    return lambda: [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture
+def train(request, place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts trainings by the script of the test's module in the project of the test, and leaves none behind."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, *launcher, str(request.module.TRAINER), str(tmp_path), *options]
+        settings = {**os.environ, **place, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, env=settings, **streams))
+        return started[-1]
+
+    yield start
+    for trainer in started:
+        if trainer.poll() is None:
+            trainer.kill()
+        trainer.communicate(timeout=30)

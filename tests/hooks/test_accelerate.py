@@ -1,0 +1,85 @@
+"""Accelerate's own Accelerator with the tracker, against the real service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import isoloss
+from tests.faults.service import wait_until
+from tests.hooks.trainings import ended
+
+TRAINER = Path(__file__).with_name("accelerate_trainer.py")
+STEPS = 60
+
+pytestmark = pytest.mark.faults
+
+
+def truth_of(folder):
+    """What the loop wrote, by step; what came after a checkpoint that was returned to is not in it."""
+    truth = {}
+    for line in (folder / "truth-0").read_text().splitlines():
+        row = json.loads(line)
+        truth = {step: values for step, values in truth.items() if step < row["step"]}
+        truth[row["step"]] = row
+    return truth
+
+
+def steps_logged(folder):
+    path = folder / "truth-0"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def assert_recorded(client, project, folder):
+    [run] = list(client.runs.list(project))
+    run, truth = client.runs.get(project, run["run_id"]), truth_of(folder)
+    points = client.points.read(project, run["run_id"])
+    for name in ("step", "loss", "lr"):
+        assert points[name].tolist() == [row[name] for row in truth.values()], name
+    assert list(truth) == list(range(1, STEPS + 1))
+    rates = isoloss.schedule_from_spec(run["schedule"]).lr(range(1, STEPS + 1))
+    np.testing.assert_allclose(rates, [row["lr"] for row in truth.values()], rtol=1e-9)
+    assert run["status"] == "finished"
+    return run["config"]
+
+
+def test_accelerate_records_every_point_its_schedule_and_what_a_law_needs(client, project, train, tmp_path):
+    assert ended(train()) == ""
+    inside = 16 * 64 + 64
+    assert assert_recorded(client, project, tmp_path) == {
+        "dataset": "noise",
+        "seed": 0,
+        "optimizer": "adamw",
+        "peak_lr": 3e-3,
+        "weight_decay": 0.1,
+        "weight_decay_kind": "lr_scaled",
+        "n_params": inside,
+        "n_params_kind": "non_embedding",
+        "n_params_total": inside + 64 * 16,
+        "n_params_non_embedding": inside,
+        "n_params_active": inside + 64 * 16,
+        "precision": "float32",
+        "sequence_length": 16,
+        "batch_tokens": 2 * 4 * 16,
+        "n_tokens": 2 * 4 * 16 * STEPS,
+    }
+
+
+def test_an_accelerate_training_that_is_killed_and_resumes_goes_on_in_its_run(
+    client, project, train, tmp_path
+):
+    trainer = train("pause=0.05")
+    wait_until(lambda: steps_logged(tmp_path) > 33, 60)
+    trainer.kill()
+    trainer.communicate()
+    ended(train("resume"))
+    assert assert_recorded(client, project, tmp_path)["batch_tokens"] == 128
+
+
+def test_two_processes_of_accelerate_record_once_and_share_the_batch(client, project, train, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    assert ended(train(launcher=launcher)) == ""
+    assert assert_recorded(client, project, tmp_path)["batch_tokens"] == 2 * 128
