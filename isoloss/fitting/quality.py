@@ -162,9 +162,9 @@ def _units(table: RunTable, law: TableLaw[Any]) -> Reasons:  # noqa: ARG001
         found[row] = f"n_tokens {data[row]:g} for n_params {size[row]:g}: {IN_BILLIONS}"
     too_small = np.flatnonzero((batch < table.column("sequence_length")) | (data / batch > MOST_STEPS))
     first: dict[float | None, int] = {}
-    for row in too_small:
-        first.setdefault(_digits(batch[row]), int(row))
-        found.setdefault(int(row), f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
+    for row in map(int, too_small):
+        first.setdefault(_digits(batch[row]), row)
+        found.setdefault(row, f"batch_tokens {batch[row]:g} {IN_SEQUENCES}")
     for other in range(table.n_runs) if first else ():
         if (twin := first.get(_digits(batch[other]))) is not None:
             as_of = f"as that of run {table.run_ids[twin]!r}"
