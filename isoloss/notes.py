@@ -15,6 +15,12 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def first_line(error: BaseException, most: int) -> str:
+    """Return the first line of what an error says, at most so many characters; its type where it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0][:most] if said else type(error).__name__
+
+
 def grouped(reasons: Sequence[str]) -> list[str]:
     """Return reasons in their order; those on runs that differ in numbers alone become one with their count.
 

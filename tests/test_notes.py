@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from isoloss.notes import counted, grouped
+from isoloss.notes import counted, first_line, grouped
 
 
 def test_notes_that_differ_in_runs_and_numbers_alone_are_one() -> None:
@@ -32,3 +32,9 @@ def test_what_is_said_of_many_pairs_alike_is_one_reason() -> None:
     why = "there is no compute at which both are known"
     told = grouped([f"a vs {one}: {why}" for one in "bcd"] + ["recipe 'a' is weak: few runs"])
     assert told == [f"a vs b: {why} (and so of 2 more pairs)", "recipe 'a' is weak: few runs"]
+
+
+def test_an_error_is_told_by_its_first_line_or_by_its_type() -> None:
+    """One that says nothing still has a name, and a long one is cut."""
+    assert first_line(ValueError("no number\nsecond"), 5) == "no nu"
+    assert first_line(RuntimeError(" \n"), 120) == "RuntimeError"

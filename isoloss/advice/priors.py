@@ -12,16 +12,15 @@ from isoloss.advice.published import PUBLISHED, Prior, Published
 from isoloss.advice.quantities import Basis, Quantity
 from isoloss.arrays import FloatArray
 from isoloss.fitting import Fit
+from isoloss.fitting.intervals import students_factor
+from isoloss.fitting.sweeps.surface import LEAST_SPARE
 from isoloss.laws import LAWS, SweepLaw
 
 LINEAR_MEAN = 0.5
 """The mean learning rate of linear decay to 0 as a share of its peak."""
 
-TAIL = 0.95
-"""The end of the usual interval."""
-
-LEAST_SPARE = 0.5
-"""Of fewer spare runs than this many no quantile is known."""
+LEVEL = 0.9
+"""Of the intervals in which errors are as wide as they should be."""
 
 UNLIKELY = 0.05
 """The chance below which runs and a published law are said to disagree."""
@@ -124,8 +123,7 @@ def _of_sweeps(fit: Fit | None, resamples: int) -> Seen | None:
         return None
     scatter = fit.diagnostics.get("scatter_of_optima") or 0.0
     # The noise of few runs is hardly known: errors are as wide as Student's quantile makes them.
-    spare = max(fit.diagnostics.get("spare_runs") or 0.0, LEAST_SPARE)
-    wider = float(stats.t.ppf(TAIL, spare) / stats.norm.ppf(TAIL))
+    wider = students_factor(max(fit.diagnostics.get("spare_runs") or 0.0, LEAST_SPARE), LEVEL)
     logs = np.log([one["value"] for _, one in own])
     variances = np.array([(wider * one["std_error"] / one["value"]) ** 2 + scatter**2 for _, one in own])
     chance = np.random.default_rng([1, *fit.law_name.encode()])

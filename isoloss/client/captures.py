@@ -12,7 +12,12 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+from isoloss.notes import first_line
+
 LARGEST_EXACT_INTEGER = 2**53
+
+MOST_SAID = 120
+"""Characters of an error that are told."""
 
 
 class Kept:
@@ -111,7 +116,7 @@ def _item(kept: Kept) -> Any:
         with torch.cuda.stream(side):
             return kept.tensor.item()
     except Exception as error:
-        raise Unreadable(f"a tensor that cannot be read ({str(error).splitlines()[0][:120]})") from error
+        raise Unreadable(f"a tensor that cannot be read ({first_line(error, MOST_SAID)})") from error
 
 
 _side_streams: dict[Any, Any] = {}
@@ -145,8 +150,7 @@ def _item_of_array(value: Any) -> Any:
     try:
         return value.item()
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise Unreadable(f"an array that is not one number ({reason})") from error
+        raise Unreadable(f"an array that is not one number ({first_line(error, MOST_SAID)})") from error
 
 
 def _float_or_int(value: Any) -> float | int:

@@ -20,6 +20,12 @@ from isoloss.arrays import FloatArray
 NOISE_QUANTILES = np.linspace(0, 1, 201)
 
 
+def students_factor(spare: float, level: float) -> float:
+    """Return by how much Student's quantile exceeds the normal one, for noise that so many spare runs show."""
+    tail = (1 + level) / 2
+    return float(stats.t.ppf(tail, spare) / stats.norm.ppf(tail))
+
+
 @dataclass(frozen=True)
 class Spread:
     """What resampled parameters do not show, in log loss.

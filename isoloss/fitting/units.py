@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.fitting.intervals import students_factor
 from isoloss.fitting.options import FitOptions, Unit
 
 
@@ -55,5 +55,4 @@ class Units:
 
     def inflation(self, n_known: int, level: float) -> float:
         """Return by how much Student's quantile exceeds the normal one, for `n_known` parameters of these units."""
-        left, tail = max(1, self.count - n_known), (1 + level) / 2
-        return float(stats.t.ppf(tail, left) / stats.norm.ppf(tail))
+        return students_factor(max(1, self.count - n_known), level)

@@ -11,9 +11,13 @@ from isoloss.hooks.batches import BatchReader, world_size
 from isoloss.hooks.futures import rates_ahead
 from isoloss.hooks.models import read_model
 from isoloss.hooks.optimizers import Optimizer, read_optimizer
+from isoloss.notes import first_line
 from isoloss.schedules import spec_of_table
 
 T = TypeVar("T")
+
+MOST_SAID = 200
+"""Characters of an error that are told."""
 
 TOGETHER = ({"n_params", "n_params_kind"}, {"weight_decay", "weight_decay_kind"})
 """Fields of which none means anything without the other."""
@@ -32,8 +36,7 @@ class Statements:
         try:
             return work()
         except Exception as error:
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            self._messages.warn(what, f"{what} is not known: {reason or type(error).__name__}")
+            self._messages.warn(what, f"{what} is not known: {first_line(error, MOST_SAID)}")
             return None
 
     def say(self, what: str, text: str) -> None:

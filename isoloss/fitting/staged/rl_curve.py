@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray, IntArray
+from isoloss.fitting.intervals import students_factor
 from isoloss.laws.power_laws import LogColumns, log_columns
 from isoloss.laws.rl_compute import C_MID, R0, A, B, RLCompute
 
@@ -87,8 +88,7 @@ class Sigmoid:
 
     def widening(self, level: float) -> float:
         """Return by how much Student's quantile exceeds the normal one: the noise is known from so few."""
-        tail = (1 + level) / 2
-        return float(stats.t.ppf(tail, max(1, self.left)) / stats.norm.ppf(tail))
+        return students_factor(max(1, self.left), level)
 
 
 def nearest(readings: Readings) -> Sigmoid:

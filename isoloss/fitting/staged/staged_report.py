@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from isoloss.arrays import FloatArray
-from isoloss.fitting.intervals import Spread, noise_quantiles
+from isoloss.fitting.intervals import Spread, noise_quantiles, students_factor
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.ranges import TableRange
 from isoloss.fitting.report import resampled
@@ -57,8 +57,7 @@ class Staged:
         """By how much Student's quantile exceeds the normal one: the noise is known from so many runs."""
         spare = self.found.spare
         left = max(1.0, self.table.n_runs - self.found.n_fitted if spare is None else spare)
-        tail = (1 + self.asked.level) / 2
-        return float(stats.t.ppf(tail, left) / stats.norm.ppf(tail))
+        return students_factor(left, self.asked.level)
 
     def members(self, values: FloatArray) -> FloatArray:
         """Return resamples (resamples, ...) of what was found, (members, ...): noise moves every run by chance."""

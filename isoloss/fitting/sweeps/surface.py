@@ -21,6 +21,9 @@ from isoloss.laws.power_product import STEEPEST
 AS_GOOD_AS_NONE = 1e-9
 """What is smaller, as a share, is rounding."""
 
+LEAST_SPARE = 0.5
+"""Of fewer spare runs than this many no quantile is known."""
+
 FLATTEST = 1e-6
 """The least curvature, in log loss by the square of a log setting, of a surface that has a minimum."""
 

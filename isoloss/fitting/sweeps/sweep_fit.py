@@ -13,7 +13,7 @@ from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import FitFailed, InvalidInput
 from isoloss.fitting.datasets import Fold, TableDataset, scale_of
 from isoloss.fitting.estimate import BATCH, Progress, silent
-from isoloss.fitting.intervals import Spread, noise_quantiles
+from isoloss.fitting.intervals import Spread, noise_quantiles, students_factor
 from isoloss.fitting.one_law import Observations, options_for
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.provenance import came_from, provenance
@@ -305,8 +305,7 @@ def _scattered(task: SweepTask, samples: FloatArray, scatter: float) -> FloatArr
     if not scatter or not len(samples):
         return samples
     # So few sites hardly tell their scatter: it is as wide as Student's quantile makes it.
-    known, tail = max(1, len(task.of_sites) - len(task.unknown)), (1 + task.asked.level) / 2
-    wider = float(stats.t.ppf(tail, known) / stats.norm.ppf(tail))
+    wider = students_factor(max(1, len(task.of_sites) - len(task.unknown)), task.asked.level)
     off = wider * scatter * draws(task.of_sites, task.asked.seed, len(samples))[:, task.sites]
     moved = samples.copy()
     moved[:, task.unknown] += off @ np.linalg.pinv(task.sweeps.traits[0][task.unknown])

@@ -17,15 +17,13 @@ from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
 from isoloss.fitting.scores import mean_scores, score, score_pairs
 from isoloss.fitting.sweeps.cells import Cell, screen_sweeps
+from isoloss.fitting.sweeps.surface import LEAST_SPARE
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
 from isoloss.fitting.verdicts import FAILED_SHARE
 from isoloss.laws.power_laws import SAME_LOG
 from isoloss.laws.sweep_law import SweepLaw
 from isoloss.notes import counted
 from isoloss.observations import RunTable
-
-LEAST_SPARE = 0.5
-"""Of fewer spare runs than this many no quantile is known."""
 
 LOOSE_EXPONENT = 1.0
 """Width of an exponent's interval above which the sweeps hardly say which way the setting goes."""
