@@ -226,12 +226,15 @@ def test_the_basis_times_the_linear_parameters_is_the_prediction(name: str) -> N
     np.testing.assert_allclose(rebuilt, law.predict(theta, features), rtol=1e-12)
 
 
+@pytest.mark.parametrize("backend", ["torch", "cuda"])
 @every_fitted_law
-def test_torch_gives_the_same_numbers(name: str) -> None:
+def test_torch_gives_the_same_numbers(name: str, backend: str) -> None:
     """The law and the solver are the same code on tensors: the optimum agrees to 1e-6."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    if backend == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device here")
     one = fit(name, noisy(name), bootstrap=0)
-    other = fit(name, noisy(name), bootstrap=0, backend="torch")
+    other = fit(name, noisy(name), bootstrap=0, backend=backend)
     np.testing.assert_allclose(other.theta, one.theta, rtol=1e-6, atol=1e-9)
     assert other.objective == pytest.approx(one.objective, rel=1e-9)
 
