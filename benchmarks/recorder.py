@@ -23,31 +23,32 @@ import psutil
 import isoloss
 from app.up import Wanted, serving
 from benchmarks.tables import print_table
+from isoloss.arrays import FloatArray
 
 STEPS = 5000
 STEPS_A_SECOND = 1000
-PAIRS = 5
+ROUND_STEPS, WARM_STEPS = 4000, 2000
+PAIRS = 12
 MEBIBYTE = 2**20
 SPOOL_STEPS = 1_000_000
 SIZE = 100
 
 
 def main() -> None:
-    """Measure all and print tables; each loop in a process of its own, those with and without it in turn."""
+    """Measure all and print tables; each measurement in a process of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="isoloss-bench-") as folder,
         serving(Wanted(Path(folder))) as service,
     ):
         environment = {
-            "BENCH_REPEATS": str(_repeats_of(1 / STEPS_A_SECOND)),
             "ISOLOSS_URL": service.url,
             "ISOLOSS_API_KEY": service.api_key,
             "ISOLOSS_DIR": f"{folder}/runs",
         }
         print_table("Time of one `log` of four numbers", [_latency(mode, environment) for mode in MODES])
         print_table(
-            f"A loop of {STEPS_A_SECOND:,} steps/s with and without it, {PAIRS} pairs of {STEPS:,} steps in turn",
-            [_overhead(mode, environment) for mode in ("online", "offline")],
+            f"A loop of {STEPS_A_SECOND:,} steps/s with it, against without it: {PAIRS} pairs of rounds in turn",
+            [_overhead(step, cores, environment) for step in STEP_WORK for cores in (2, 1)],
         )
         print_table("Memory of an outage", [_in_process("memory", "online", environment | AWAY)])
 
@@ -61,28 +62,27 @@ def _latency(mode: str, environment: dict[str, str]) -> dict[str, Any]:
     return {"mode": mode, **{name: f"{value:.2f} us" for name, value in found.items()}}
 
 
-def _overhead(mode: str, environment: dict[str, str]) -> dict[str, Any]:
-    """Loops with it and without it in turn: how much longer the fastest takes, and what its threads compute."""
-    plain, recorded = [], []
-    for _ in range(PAIRS):
-        plain.append(_in_process("loop", "disabled", environment))
-        recorded.append(_in_process("loop", mode, environment))
-    ratios = [one["seconds"] / other["seconds"] - 1 for one, other in zip(recorded, plain, strict=True)]
-    fastest = min(one["seconds"] for one in recorded) / min(one["seconds"] for one in plain) - 1
-    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-    in_log = np.median([one["in_log_us"] for one in recorded])
-    behind = np.median([one["behind_us"] for one in recorded])
+def _overhead(step: str, cores: int, environment: dict[str, str]) -> dict[str, Any]:
+    """Rounds with it and without it in turn in one process: the ratio of their medians, of both clocks."""
+    found = _in_process("loop", step, environment | {"BENCH_CORES": str(cores)})
     return {
-        "mode": mode,
-        "fastest loop takes longer by": f"{100 * fastest:.1f} %",
-        "median pair": f"{100 * middle:.1f} % ({100 * low:.1f} to {100 * high:.1f})",
-        "`log`, a step": f"{in_log:.1f} us",
-        "processor time of the two threads, a step": f"{behind:.1f} us",
+        "a step": f"{found['step_ms']:.2f} ms of {STEP_NAMES[step]}",
+        "cores": cores,
+        "wall": _percent(found["wall"]),
+        "processor": _percent(found["processor"]),
+        "`log`, a step": f"{found['in_log_us']:.1f} us",
+        "processor time of the two threads, a step": f"{found['behind_us']:.1f} us",
     }
 
 
-def _in_process(what: str, mode: str, environment: dict[str, str]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.recorder", what, mode]
+def _percent(ratios: list[float]) -> str:
+    """The ratio of the medians, and in brackets the quartiles of the pairs."""
+    middle, low, high = (100 * (ratio - 1) for ratio in ratios)
+    return f"{middle:+.2f} % ({low:+.1f} to {high:+.1f})"
+
+
+def _in_process(what: str, how: str, environment: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.recorder", what, how]
     done = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
     )
@@ -108,42 +108,108 @@ def measure_latency(mode: str) -> dict[str, float]:
     }
 
 
-def measure_loop(mode: str) -> dict[str, float]:
-    """Seconds of a loop whose steps compute for about a millisecond, as fast as it can, and where they went."""
-    work = _work(int(os.environ["BENCH_REPEATS"]))
-    run = isoloss.init("bench", mode=mode)  # type: ignore[arg-type]
-    run.log(_metrics(1), step=1)
-    run.flush()
-    all_threads, this_thread, started = time.process_time(), time.thread_time(), time.perf_counter()
-    in_log = []
-    for step in range(2, STEPS + 2):
-        work()
-        metrics = _metrics(step)
-        before = time.perf_counter_ns()
-        run.log(metrics, step=step)
-        in_log.append(time.perf_counter_ns() - before)
-    seconds = time.perf_counter() - started
-    behind = time.process_time() - all_threads - (time.thread_time() - this_thread)
+def measure_loop(step: str) -> dict[str, Any]:
+    """Rounds of a loop with it and without it in turn: how long a step takes, by the clock and of processors."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["BENCH_CORES"])])
+    work = STEP_WORK[step]()
+    run = isoloss.init("bench")
+    plain, recorded = [], []
+    for number in range(PAIRS):
+        plain.append(_round(work, None, 0))
+        recorded.append(_round(work, run, number * (ROUND_STEPS + WARM_STEPS)))
     run.finish()
-    in_log_us = float(np.median(in_log)) / 1000
-    return {"seconds": seconds, "behind_us": 1e6 * behind / STEPS, "in_log_us": in_log_us}
+    without, within = np.array(plain), np.array(recorded)
+    return {
+        "step_ms": 1000 * float(np.median(without[:, 0])),
+        "wall": _ratios(within[:, 0], without[:, 0]),
+        "processor": _ratios(within[:, 1], without[:, 1]),
+        "in_log_us": float(np.median(within[:, 2])),
+        "behind_us": float(np.median(within[:, 3])),
+    }
 
 
-def _work(repeats: int) -> Callable[[], None]:
-    """Products of matrices, as a step computes: it lets other threads of Python run."""
-    matrix = np.ones((SIZE, SIZE))
-
-    def work() -> None:
-        for _ in range(repeats):
-            matrix @ matrix
-
-    return work
+def _ratios(within: FloatArray, without: FloatArray) -> list[float]:
+    low, high = np.quantile(within / without, [0.25, 0.75])
+    return [float(np.median(within) / np.median(without)), float(low), float(high)]
 
 
-def _repeats_of(seconds: float) -> int:
-    """How many products take so long where nothing disturbs them."""
-    work = _work(1)
-    return max(round(seconds / min(timeit.repeat(work, number=1, repeat=2000))), 1)
+def _round(work: Callable[[], None], run: isoloss.Recorder | None, first: int) -> list[float]:
+    """Seconds of a step, seconds of processors, microseconds in `log`, microseconds of the other threads.
+
+    Steps before those that are timed let the threads begin what they then do all the time. What is still to be
+    written and sent at the end of a round was paid for by what was at its beginning.
+    """
+    in_log: list[int] = []
+    for number in range(1, WARM_STEPS + 1):
+        _one_step(work, run, first + number, in_log)
+    del in_log[:]
+    all_threads, this_thread, started = time.process_time(), time.thread_time(), time.perf_counter()
+    for number in range(WARM_STEPS + 1, WARM_STEPS + ROUND_STEPS + 1):
+        _one_step(work, run, first + number, in_log)
+    seconds = time.perf_counter() - started
+    processors = time.process_time() - all_threads
+    behind = processors - (time.thread_time() - this_thread)
+    if run is not None:
+        run.flush()
+    each = [seconds / ROUND_STEPS, processors / ROUND_STEPS]
+    return [*each, float(np.median(in_log or [0])) / 1000, 1e6 * behind / ROUND_STEPS]
+
+
+def _one_step(work: Callable[[], None], run: isoloss.Recorder | None, step: int, in_log: list[int]) -> None:
+    work()
+    metrics = _metrics(step)
+    before = time.perf_counter_ns()
+    if run is not None:
+        run.log(metrics, step=step)
+    in_log.append(time.perf_counter_ns() - before)
+
+
+def _torch_step() -> Callable[[], None]:
+    """Training steps of a small network, which let other threads of Python run while they compute."""
+    import torch
+
+    torch.set_num_threads(1)
+    layers = [torch.nn.Linear(SIZE, SIZE), torch.nn.Tanh(), torch.nn.Linear(SIZE, 1)]
+    model = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def made(rows: int) -> Callable[[], None]:
+        batch = torch.ones(rows, SIZE)
+
+        def work() -> None:
+            model(batch).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return work
+
+    return _of_a_millisecond(made)
+
+
+def _python_step() -> Callable[[], None]:
+    """Sums in Python alone, which hold its lock all the time."""
+
+    def made(terms: int) -> Callable[[], None]:
+        def work() -> None:
+            sum(term & 3 for term in range(terms))
+
+        return work
+
+    return _of_a_millisecond(made)
+
+
+def _of_a_millisecond(made: Callable[[int], Callable[[], None]]) -> Callable[[], None]:
+    """Work of the size that takes a millisecond where nothing disturbs it."""
+    low, high = 1, 1 << 17
+    while high - low > max(low // 50, 1):
+        middle = (low + high) // 2
+        shorter = min(timeit.repeat(made(middle), number=1, repeat=50)) < 1 / STEPS_A_SECOND
+        low, high = (middle, high) if shorter else (low, middle)
+    return made(low)
+
+
+STEP_WORK = {"torch": _torch_step, "python": _python_step}
+STEP_NAMES = {"torch": "training with torch", "python": "Python alone"}
 
 
 def measure_memory(mode: str) -> dict[str, str]:

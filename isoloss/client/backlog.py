@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import TypeVar
 
+from isoloss.client.fresh import FreshLines
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Columns, Operation, line_of, merged, operation_of, thinned
+from isoloss.client.operations import (
+    Operation,
+    joined,
+    line_of,
+    may_follow,
+    operation_of,
+    thinned,
+    with_cells,
+)
 from isoloss.client.spool import Place, Spool
 from isoloss.client.thinning import next_to_thin
 from isoloss.notes import counted
@@ -51,6 +60,7 @@ class Backlog:
     thinned_points: int = 0
     lost_points: int = 0
     _memory: list[Part] = field(default_factory=list)
+    _fresh: FreshLines = field(default_factory=FreshLines)
     _taken: Chunk | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened_at: Place | None = None
@@ -61,9 +71,16 @@ class Backlog:
     def append(self, operations: list[Operation]) -> None:
         """Add operations; never raises for a disk that is full or gone."""
         with self._lock:
-            if operations:
-                self._memory.append(Part(b"".join(map(line_of, operations))))
+            written = [with_cells(operation) for operation in operations]
+            lines = [line_of(operation) for operation in written]
+            before = None if self._memory or self.spool is None else self.spool.end
+            if lines:
+                self._memory.append(Part(b"".join(lines)))
             self._move_to_disk()
+            if self.spool is None or before is None or self._memory or self.spool.was_deleted:
+                self._fresh.forget()
+            elif lines:
+                self._fresh.add(before, self.spool.end, written, list(map(len, lines)))
             self._keep_bounds()
 
     def leftover(self) -> list[tuple[Operation, Place]]:
@@ -102,6 +119,7 @@ class Backlog:
                 return
             del self._memory[: taken.parts]
             if taken.end is not None and self.spool is not None:
+                self._fresh.drop_through(taken.end)
                 with suppress(OSError):  # what is not noted as sent is sent again, which is harmless
                     self.spool.acknowledge(taken.end, last_step)
 
@@ -136,11 +154,12 @@ class Backlog:
     def _from_disk(self) -> Chunk | None:
         if self.spool is None:
             return None
-        found = list(_together(self.spool.read(self.spool.sent)))
+        fresh = self._fresh.after(self.spool.sent)
+        found = list(_together(fresh or self.spool.read(self.spool.sent)))
         if self.spool.damaged:
             lines = counted(len(self.spool.damaged), "damaged line")
             self.messages.warn("damaged", f"passed over {lines} in {self.spool.folder}")
-        return Chunk(_as_one([operation for operation, _ in found]), found[-1][1]) if found else None
+        return Chunk(joined([operation for operation, _ in found]), found[-1][1]) if found else None
 
     def _from_memory(self) -> Chunk | None:
         # The oldest operation alone; a part that holds several is taken apart first.
@@ -186,6 +205,7 @@ class Backlog:
         if chosen is None:
             return False
         try:
+            self._fresh.forget()
             self.thinned_points += self.spool.thin(closed[chosen])
         except OSError:
             return False
@@ -242,17 +262,10 @@ def _operations_of(part: Part) -> list[Operation]:
 def _together(found: Iterable[tuple[Operation, Where]]) -> Iterator[tuple[Operation, Where]]:
     """The first operation; where it is points, with the points that follow it, up to what one request takes."""
     n_points = 0
+    before: Operation | None = None
     for operation, where in found:
-        if n_points and (operation.kind != "points" or n_points + operation.n_points > MOST_POINTS):
+        n_points += operation.n_points
+        if before is not None and not (may_follow(operation, before) and n_points <= MOST_POINTS):
             return
         yield operation, where
-        n_points += operation.n_points
-        if operation.kind != "points":
-            return
-
-
-def _as_one(operations: Sequence[Operation]) -> Operation:
-    if operations[0].kind != "points":
-        return operations[0]
-    columns: Columns = merged([each.content for each in operations])
-    return Operation("points", columns)
+        before = operation

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isoloss.notes import first_line
 
 LARGEST_EXACT_INTEGER = 2**53
+
+PLAIN = frozenset({float, int})
+"""Types of values that are kept as they are."""
 
 MOST_SAID = 120
 """Characters of an error that are told."""
@@ -35,8 +38,28 @@ class Kept:
         return self.event is None or bool(self.event.query())
 
 
+class Awaited(dict[Any, Any]):
+    """Metrics of which some are kept tensors."""
+
+    def is_ready(self) -> bool:
+        """Whether all of them are computed; never waits."""
+        return all(value.is_ready() for value in self.values() if type(value) is Kept)
+
+
 class Unreadable(Exception):
     """Why a value is no number."""
+
+
+def captured(metrics: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A copy of metrics with what to keep of their values; never waits for a device."""
+    kept = metrics.copy() if type(metrics) is dict else dict(metrics.items())
+    if PLAIN.issuperset(map(type, kept.values())):
+        return kept  # nearly all metrics there are
+    kept = {name: value if type(value) in PLAIN else capture(value) for name, value in kept.items()}
+    if Kept not in map(type, kept.values()):
+        return kept
+    note_events(kept.values())
+    return Awaited(kept)
 
 
 def capture(value: Any) -> Any:

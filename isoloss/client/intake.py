@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from isoloss.client.captures import Kept
+from isoloss.client.captures import PLAIN, Awaited
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Operation, points
+from isoloss.client.operations import Columns, Operation, points, stacked
 from isoloss.client.progress import Progress
 from isoloss.client.readings import MAX_STEP, Readings, Row
 from isoloss.schedules import Schedule
@@ -40,19 +40,27 @@ class Intake:
     may_exist: bool = False
     mark: int = 0
     _progress: Progress = field(default_factory=Progress)
+    _ahead: dict[int, dict[Any, Any]] = field(default_factory=dict)
+    _highest: int = 0
     _rows: list[tuple[int, Row]] = field(default_factory=list)
+    _blocks: list[Columns] = field(default_factory=list)
     _operations: list[Operation] = field(default_factory=list)
 
     def take(self, queue: deque[Record], *, may_wait: bool = False) -> list[Operation]:
         """The operations of the records that are there, up to one that a device has not computed yet."""
         for _ in range(min(len(queue), MOST_AT_ONCE)):
-            if not may_wait and _waits_for_device(queue[0][1]):
+            step, metrics = record = queue.popleft()
+            if type(metrics) is Awaited and not may_wait and not metrics.is_ready():
+                queue.appendleft(record)
                 break
-            step, metrics = queue.popleft()
+            if type(step) is int and self._goes_ahead(step, metrics):
+                continue
             if isinstance(metrics, Change):
                 self._change(metrics)
             else:
+                self._end_ahead()
                 self._point(step, metrics)
+                self._highest = self._progress.last or 0
         self._end_points()
         operations, self._operations = self._operations, []
         return operations
@@ -62,6 +70,34 @@ class Intake:
         self._operations += change.operations
         self.readings.schedule = change.schedule or self.readings.schedule
         self.mark = max(self.mark, change.mark)
+
+    def _goes_ahead(self, step: int, metrics: Any) -> bool:
+        """Put metrics that are not behind any others aside, to be read together; whether they are."""
+        if not self._highest <= step <= MAX_STEP or self.may_exist or type(metrics) not in (dict, Awaited):
+            return False
+        there = self._ahead.get(step)
+        if there is None:
+            self._end_rows()
+            self._ahead[step], self._highest = metrics, step
+            return True
+        if not (there.keys().isdisjoint(metrics) or PLAIN.issuperset(map(type, metrics.values()))):
+            return False
+        self._ahead[step] = {**there, **metrics}
+        return True
+
+    def _end_ahead(self) -> None:
+        if not self._ahead:
+            return
+        columns = self.readings.columns(list(self._ahead), list(self._ahead.values()))
+        self._ahead = {}
+        if columns:
+            self._progress.advance_through(columns)
+            self._blocks.append(columns)
+
+    def _end_rows(self) -> None:
+        if self._rows:
+            self._blocks.append(points(self._rows).content)
+            self._rows = []
 
     def _point(self, step: Any, metrics: Any) -> None:
         at = step if type(step) is int and 0 <= step <= MAX_STEP else self.readings.step(step)
@@ -87,12 +123,8 @@ class Intake:
         return is_first
 
     def _end_points(self) -> None:
-        if self._rows:
-            self._operations.append(points(self._rows))
-            self._rows = []
-
-
-def _waits_for_device(metrics: Any) -> bool:
-    if type(metrics) is not dict or Kept not in map(type, metrics.values()):
-        return False
-    return any(type(value) is Kept and not value.is_ready() for value in metrics.values())
+        self._end_ahead()
+        self._end_rows()
+        if self._blocks:
+            self._operations.append(Operation("points", stacked(self._blocks)))
+            self._blocks = []

@@ -8,9 +8,10 @@ why a spool may be sent twice.
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, pairwise
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from isoloss.client import wire
@@ -21,10 +22,15 @@ NUMBER = int | float | str | None
 
 @dataclass(frozen=True)
 class Operation:
-    """One line: `kind` is run, rewind or points."""
+    """One line: `kind` is run, rewind or points.
+
+    `cells` are the columns of points whose steps increase, as JSON has them between its brackets: what became text
+    for the disk is sent as the same text.
+    """
 
     kind: str
     content: Any
+    cells: Mapping[str, bytes] | None = field(default=None, compare=False, repr=False)
 
     @property
     def n_points(self) -> int:
@@ -33,7 +39,49 @@ class Operation:
 
 def line_of(operation: Operation) -> bytes:
     """The operation as a line with its end."""
-    return wire.dump({operation.kind: operation.content}) + b"\n"
+    text = text_of(operation) if operation.cells is not None else wire.dump(operation.content)
+    return b'{"%s":%s}\n' % (operation.kind.encode(), text)
+
+
+def with_cells(operation: Operation) -> Operation:
+    """The same with its cells, where it is points whose steps increase."""
+    if operation.kind != "points" or not _increases(operation.content["step"]):
+        return operation
+    cells = {name: wire.dump(column)[1:-1] for name, column in operation.content.items()}
+    return Operation("points", operation.content, cells)
+
+
+def text_of(operation: Operation) -> bytes:
+    """Points with cells as JSON."""
+    cells = operation.cells or {}
+    columns = [wire.dump(name) + b":[" + column + b"]" for name, column in cells.items()]
+    return b"{" + b",".join(columns) + b"}"
+
+
+def may_follow(operation: Operation, before: Operation) -> bool:
+    """Whether points can be joined behind others, by their cells where both have them."""
+    if operation.kind != "points" or before.kind != "points":
+        return False
+    if operation.cells is None or before.cells is None:
+        return operation.cells is before.cells
+    return bool(before.content["step"][-1] < operation.content["step"][0])
+
+
+def joined(operations: Sequence[Operation]) -> Operation:
+    """One operation of several of which each may follow the one before; with cells where they have them."""
+    if len(operations) == 1 and (operations[0].cells is not None or operations[0].kind != "points"):
+        return operations[0]
+    blocks = [each.content for each in operations]
+    if any(each.cells is None for each in operations):
+        return Operation("points", merged(blocks))
+    names = dict.fromkeys(name for block in blocks for name in block)
+    cells = {name: b",".join(_cells_of(each, name) for each in operations) for name in names}
+    return Operation("points", stacked(blocks), cells)
+
+
+def _cells_of(operation: Operation, name: str) -> bytes:
+    cells = operation.cells or {}
+    return cells[name] if name in cells else b",".join([b"null"] * operation.n_points)
 
 
 def operation_of(line: bytes) -> Operation | None:
@@ -82,7 +130,7 @@ def merged(blocks: Sequence[Columns]) -> Columns:
     """Blocks of points as one whose steps increase strictly; of several values of a step the last one counts."""
     if len(blocks) == 1 and _increases(blocks[0]["step"]):
         return blocks[0]
-    together = _joined(blocks)
+    together = stacked(blocks)
     if _increases(together["step"]):
         return together
     rows: dict[int, dict[str, Any]] = {}
@@ -124,7 +172,10 @@ def _halved(columns: Columns) -> Operation:
     return points(rows)
 
 
-def _joined(blocks: Sequence[Columns]) -> Columns:
+def stacked(blocks: Sequence[Columns]) -> Columns:
+    """Blocks of points one below the other, null where one has no such column."""
+    if len(blocks) == 1:
+        return blocks[0]
     names = dict.fromkeys(name for block in blocks for name in block)
     together: Columns = {name: [] for name in names}
     for block in blocks:
@@ -135,4 +186,4 @@ def _joined(blocks: Sequence[Columns]) -> Columns:
 
 
 def _increases(steps: Sequence[int]) -> bool:
-    return all(before < after for before, after in pairwise(steps))
+    return all(map(operator.lt, steps, steps[1:]))

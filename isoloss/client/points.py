@@ -56,6 +56,11 @@ class Points:
                 on_progress(sent, total)
         return answer
 
+    def append_text(self, project: str, run_id: str, text: bytes) -> Accepted:
+        """Send points that are the JSON of one batch already; what is there is replaced."""
+        answer: Accepted = self._transport.post(self._path(project, run_id), text, {"on_conflict": "replace"})
+        return answer
+
     def read(
         self,
         project: str,

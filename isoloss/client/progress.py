@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 
 class Progress:
@@ -20,6 +21,18 @@ class Progress:
     def last(self) -> int | None:
         """The highest step so far."""
         return self._highest if self._last else None
+
+    def advance_through(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Note columns, null where there is no value, whose steps increase from the highest so far."""
+        steps = columns["step"]
+        for name, cells in columns.items():
+            if name != "step":
+                self._last[name] = next(
+                    step
+                    for step, cell in zip(reversed(steps), reversed(cells), strict=True)
+                    if cell is not None
+                )
+        self._highest = steps[-1]
 
     def advance(self, step: int, columns: Collection[str]) -> bool:
         """Note the columns' values at a step; whether what came after it is to be forgotten first."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, compress
 from typing import Any
 
-from isoloss.client.captures import Unreadable, read
+from isoloss.client.captures import PLAIN, Unreadable, read
 from isoloss.client.messages import Messages
 from isoloss.schedules import Schedule
 
@@ -55,6 +56,27 @@ class Readings:
         self._messages.warn("step", f"a step {reason}; its metrics are left out, and so whenever it is again")
         return None
 
+    def columns(self, steps: list[int], rows: Sequence[Mapping[Any, Any]]) -> dict[str, list[Any]]:
+        """The columns of rows, null where a row has nothing that can be recorded; empty where no row has.
+
+        The same as `row` of each, in a tenth of the time where all are numbers as there are.
+        """
+        columns: dict[str, list[Any]] = {}
+        for name in dict.fromkeys(chain.from_iterable(rows)):
+            cells = [row.get(name) for row in rows]
+            column = self._columns[name] if name in self._columns else self._column_of(name)
+            if column is None:
+                self.left_out += sum(name in row for row in rows)
+            elif _are_usual(column, cells):
+                columns[column] = cells
+            else:
+                read_cells = [
+                    self._number(column, cell, step) for step, cell in zip(steps, cells, strict=True)
+                ]
+                if any(cell is not None for cell in read_cells):
+                    columns[column] = read_cells
+        return _without_empty_rows({"step": steps, **columns}) if columns else {}
+
     def row(self, metrics: Any, step: int) -> Row:
         """The values of a step by their columns, without those that cannot be recorded."""
         if type(metrics) is not dict and not isinstance(metrics, Mapping):
@@ -86,18 +108,27 @@ class Readings:
                 self._take(row, column, value, step)
 
     def _take(self, row: Row, column: str, value: Any, step: int) -> None:
+        number = self._number(column, value, step)
+        if number is not None:
+            row[column] = number
+
+    def _number(self, column: str, value: Any, step: int) -> float | int | None:
+        """The number to record, None where there is none."""
+        if value is None:
+            return None
         try:
             number = read(value)
         except Unreadable as error:
             self._leave_out(column, f"{column} is {error}")
-            return
-        if number is None:
-            return
-        reason = self._refusal(column, number, step)
+            return None
+        except Exception as error:  # an object that fails when it is looked at
+            self._leave_out("metrics", f"metrics cannot be read ({type(error).__name__}: {error})")
+            return None
+        reason = None if number is None else self._refusal(column, number, step)
         if reason is None:
-            row[column] = number
-        else:
-            self._leave_out(column, f"{column} {reason}")
+            return number
+        self._leave_out(column, f"{column} {reason}")
+        return None
 
     def _refusal(self, column: str, number: float, step: int) -> str | None:
         """Why the service would not take a number, None where it does."""
@@ -147,6 +178,24 @@ class Readings:
     def _leave_out(self, about: str, text: str) -> None:
         self.left_out += 1
         self._messages.warn(f"value {about}", f"{text}; it is left out, and so whenever it is again")
+
+
+def _are_usual(column: str, cells: Sequence[Any]) -> bool:
+    """Whether all are numbers that need no second look; what is unusual may be right as well."""
+    types = set(map(type, cells))
+    if not types <= PLAIN or (int in types and max(map(abs, cells)) >= MAX_STEP):
+        return False
+    if not -math.inf < sum(cells) < math.inf:  # one is not finite
+        return False
+    return min(cells) > 0 or (column not in ABOVE_ZERO | NOT_BELOW_ZERO)
+
+
+def _without_empty_rows(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    values = [cells for name, cells in columns.items() if name != "step"]
+    if any(None not in cells for cells in values):
+        return columns
+    filled = [any(cell is not None for cell in row) for row in zip(*values, strict=True)]
+    return {name: list(compress(cells, filled)) for name, cells in columns.items()}
 
 
 def spelled(name: str) -> str | None:

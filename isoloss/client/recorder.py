@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from isoloss.client.captures import Kept, capture, note_events
+from isoloss.client.captures import capture, captured
 from isoloss.client.documents import Parent
 from isoloss.client.exits import EXITS
 from isoloss.client.init_arguments import (
@@ -156,12 +156,7 @@ class Recorder:
             self._skip()
             return
         try:
-            kept = {
-                name: value if type(value) is float or type(value) is int else capture(value)
-                for name, value in metrics.items()
-            }
-            if Kept in map(type, kept.values()):
-                note_events(kept.values())
+            kept = captured(metrics)
         except Exception:  # no mapping; what it is, is said in the background
             queue.append((step, metrics))
             return

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from isoloss import __version__
-from isoloss.client.batches import split_columns
+from isoloss.client.batches import DEFAULT_BATCH, split_columns
+from isoloss.client.documents import Accepted
 from isoloss.client.errors import (
     ApiError,
     Conflict,
@@ -22,7 +23,7 @@ from isoloss.client.errors import (
     Unauthorized,
 )
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Columns, Operation, points, rows_of
+from isoloss.client.operations import Columns, Operation, points, rows_of, text_of
 from isoloss.client.session import Client
 from isoloss.client.spool import Identity
 from isoloss.errors import IsolossError, Unavailable
@@ -119,7 +120,7 @@ class Sender:
         elif operation.kind == "rewind":
             self._rewind(operation.content)
         else:
-            self._send_points(operation.content)
+            self._send_points(operation)
 
     def _send_to_missing(self, operation: Operation) -> None:
         """The run, or its project, is not there, or it is no longer: make it and try once more."""
@@ -196,10 +197,29 @@ class Sender:
                 "resumed", f"{had}; it goes on from step {step}, and what came after it is removed"
             )
 
-    def _send_points(self, columns: Columns) -> None:
+    def _send_points(self, operation: Operation) -> None:
+        if operation.cells is not None and operation.n_points <= DEFAULT_BATCH and self._is_taken(operation):
+            return
         attempts = _Attempts(ATTEMPTS_AT_A_BATCH)
-        for batch in split_columns(columns):
+        for batch in split_columns(operation.content):
             self._send_batch({name: list(cells) for name, cells in batch.items()}, attempts)
+
+    def _is_taken(self, operation: Operation) -> bool:
+        """Send points as the text that they are; whether the service takes all of them."""
+        project, run_id = self.identity.project, self.identity.run_id
+        try:
+            answer = self.client.points.append_text(project, run_id, text_of(operation))
+        except IsolossError as error:
+            if verdict_on(error) != "refused":
+                raise
+            return False
+        self._note(answer)
+        return True
+
+    def _note(self, answer: Accepted) -> None:
+        self.sent += answer["accepted"]
+        self.duplicates += answer["duplicates"]
+        self.last_step = answer["last_step"]
 
     def _send_batch(self, columns: Columns, attempts: _Attempts) -> None:
         """Send a batch, and where the service refuses it, all of it but the values that it refuses."""
@@ -225,9 +245,7 @@ class Sender:
             for part in parts:
                 self._send_batch(part, attempts)
         else:
-            self.sent += answer["accepted"]
-            self.duplicates += answer["duplicates"]
-            self.last_step = answer["last_step"]
+            self._note(answer)
 
 
 def _changed(specification: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -112,7 +112,10 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         repeated: bool = True,
     ) -> httpx.Response:
-        """The successful answer, after as many attempts as the policy allows, or one unless `repeated`."""
+        """The successful answer, after as many attempts as the policy allows, or one unless `repeated`.
+
+        A body of bytes is JSON already.
+        """
         request = self._build(method, path, params, body, headers)
         attempt = 0
         while True:
@@ -133,7 +136,7 @@ class Transport:
         body: object,
         headers: Mapping[str, str] | None,
     ) -> httpx.Request:
-        content = None if body is None else wire.dump(body)
+        content = body if body is None or isinstance(body, bytes) else wire.dump(body)
         sent = dict(headers or {})
         if content is not None:
             sent["Content-Type"] = "application/json"

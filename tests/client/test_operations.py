@@ -9,7 +9,19 @@ from hypothesis import strategies as st
 
 from isoloss.client.intake import Change, Intake
 from isoloss.client.messages import Messages
-from isoloss.client.operations import Operation, line_of, merged, operation_of, points, rows_of, thinned
+from isoloss.client.operations import (
+    Operation,
+    joined,
+    line_of,
+    may_follow,
+    merged,
+    operation_of,
+    points,
+    rows_of,
+    text_of,
+    thinned,
+    with_cells,
+)
 from isoloss.client.readings import Readings
 from isoloss.client.stale import remains_of
 from isoloss.client.thinning import MOST_THINNED, next_to_thin
@@ -45,6 +57,19 @@ def state_after(operations):
 def test_a_line_comes_back_as_the_operation_that_it_holds(some):
     operation = points(some)
     assert operation_of(line_of(operation)) == operation
+
+
+@given(st.lists(rows, min_size=1, max_size=4))
+def test_points_that_became_text_once_are_joined_to_what_they_are_together(blocks):
+    together = [with_cells(points(blocks[0]))]
+    for block in blocks[1:]:
+        if may_follow(with_cells(points(block)), together[-1]):
+            together.append(with_cells(points(block)))
+    found = joined(together)
+    assert found.content == merged([each.content for each in together])
+    assert operation_of(line_of(found)) == found
+    if found.cells is not None:
+        assert json.loads(text_of(found)) == found.content
 
 
 @given(rows, st.data())

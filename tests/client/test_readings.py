@@ -7,9 +7,12 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isoloss.client.captures import capture
 from isoloss.client.messages import Messages
+from isoloss.client.operations import rows_of
 from isoloss.client.readings import MAX_FREE_COLUMNS, Readings, spelled
 from isoloss.schedules import schedule_from_spec
 
@@ -69,6 +72,43 @@ def test_what_the_service_would_refuse_is_left_out_and_said_once(readings, caplo
     [record] = caplog.records
     assert record.levelno == logging.WARNING
     assert reason in record.getMessage()
+
+
+ODD = [
+    None,
+    0,
+    0.0,
+    -1.0,
+    3,
+    2**60,
+    math.nan,
+    math.inf,
+    -math.inf,
+    True,
+    "2.5",
+    1j,
+    np.float32(2.0),
+    np.ones(2),
+]
+NAMES = ["loss", "lr", "tokens", "acc", "Val Loss", "step", "!", 7]
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from(NAMES), st.floats(0.1, 9.0) | st.sampled_from(ODD), max_size=4),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_metrics_that_are_read_together_are_those_that_are_read_one_by_one(rows):
+    apart, together = (Readings(Messages("run r"), LINEAR) for _ in range(2))
+    columns = together.columns(list(range(len(rows))), rows)
+    found = rows_of(columns) if columns else []
+    expected = [(step, apart.row(row, step)) for step, row in enumerate(rows)]
+    assert repr([(step, sorted(row.items())) for step, row in found]) == repr(
+        [(step, sorted(row.items())) for step, row in expected if row]
+    )
+    assert together.left_out == apart.left_out
 
 
 def test_what_was_not_measured_needs_no_word(readings, caplog):

@@ -8,6 +8,7 @@ import pytest
 
 from isoloss.client import spool as spools
 from isoloss.client.backlog import Backlog
+from isoloss.client.fresh import MOST_FRESH_BYTES
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Operation, points, rows_of
 from isoloss.client.spool import Identity, OtherFormat, Place, Spool, identity_of
@@ -76,6 +77,35 @@ def test_a_torn_last_line_costs_itself_alone_and_is_said_once(tmp_path, caplog):
     assert sorted(sent_from(later)) == [*range(1, 11), *range(21, 31)]
     assert caplog.text.count("damaged line") == 1
     assert later.losses() == ["1 damaged line of the spool passed over"]
+
+
+def test_what_was_just_written_is_sent_as_it_was_whatever_the_disk_does_to_it(tmp_path):
+    backlog = backlog_in(tmp_path)
+    backlog.append([block(1, 10), Operation("rewind", 8), block(9, 20)])
+    backlog.append([block(21, 30)])
+    path = backlog.spool.segments[-1].path
+    path.write_bytes(b"\0" * path.stat().st_size)
+    sizes = []
+    while (chunk := backlog.next()) is not None:
+        sizes.append(chunk.operation.n_points)
+        backlog.acknowledge(30)
+    assert sizes == [10, 0, 22]
+    assert backlog.losses() == []
+
+
+def test_what_is_too_much_for_memory_in_an_outage_is_read_from_the_disk_in_its_order(tmp_path):
+    backlog = backlog_in(tmp_path)
+    for first in range(1, 100_001, 1000):
+        backlog.append([block(first, first + 999)])
+        assert sum(size for _, _, size in backlog._fresh._lines) <= MOST_FRESH_BYTES
+    first = backlog.next()
+    backlog.acknowledge(first.operation.content["step"][-1])
+    backlog.append([block(100_001, 100_500)])
+    assert sorted(sent_from(backlog)) == list(range(first.operation.n_points + 1, 100_501))
+    backlog.append([block(100_501, 100_600)])
+    assert backlog._fresh.start == backlog.spool.sent
+    assert sorted(sent_from(backlog)) == list(range(100_501, 100_601))
+    assert backlog._fresh.after(backlog.spool.sent) == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, b"{}\n[]\n", b"\xff\xfe\n", b'{"points": 3}\n'])
