@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from isoloss.hooks.accelerate import IsolossTracker
+from tests.hooks.trainings import hold
 
 STEPS = 60
 
@@ -50,7 +50,7 @@ def main(folder: Path, options: dict[str, str]) -> None:
                 optimizer.zero_grad()
         truth.write(json.dumps({"step": tracker.step, "loss": loss.item(), "lr": lr}) + "\n")
         accelerator.log({"loss": loss.item()}, step=tracker.step)
-        time.sleep(float(options.get("pause", "0")))
+        hold(folder, options, tracker.step)
         if tracker.step % 20 == 0:
             accelerator.save_state(str(folder / "out"))
     accelerator.end_training()

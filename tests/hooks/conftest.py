@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from isoloss.client import Client
 
+ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
 
 
@@ -51,12 +53,19 @@ def said(caplog):
 
 @pytest.fixture
 def train(request, place, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts trainings by the script of the test's module in the project of the test, and leaves none behind."""
+    """Starts trainings, by the script of the test's module and in its project if no other; leaves none behind."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, *launcher, str(request.module.TRAINER), str(tmp_path), *options]
-        settings = {**os.environ, **place, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    def start(
+        *options: str,
+        launcher: tuple[str, ...] = (),
+        trainer: Path | None = None,
+        folder: Path = tmp_path,
+        **environment: str,
+    ) -> subprocess.Popen[str]:
+        command = [sys.executable, *launcher, str(trainer or request.module.TRAINER), str(folder), *options]
+        fixed = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        settings = {**os.environ, **place, **fixed, **environment}
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         started.append(subprocess.Popen(command, env=settings, **streams))
         return started[-1]

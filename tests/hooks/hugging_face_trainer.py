@@ -9,21 +9,21 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from isoloss.hooks.hugging_face import IsolossCallback
+from tests.hooks.trainings import hold
 
 
 class Witness(TrainerCallback):
     """Writes down what happened, in its own way."""
 
-    def __init__(self, folder, pause, raise_at):
+    def __init__(self, folder, options):
         self.truth = (folder / f"truth-{os.environ.get('RANK', '0')}").open("a", buffering=1)
-        self.pause, self.raise_at, self.lr = pause, raise_at, None
+        self.folder, self.options, self.lr = folder, options, None
 
     def on_train_begin(self, args, state, control, optimizer=None, **parts):
         inner = getattr(optimizer, "optimizer", optimizer)
@@ -36,8 +36,8 @@ class Witness(TrainerCallback):
         self.truth.write(json.dumps({"step": state.global_step, "used_lr": self.lr, **logs}) + "\n")
 
     def on_step_end(self, args, state, control, **parts):
-        time.sleep(self.pause)
-        if state.global_step == self.raise_at:
+        hold(self.folder, self.options, state.global_step - 1)  # the last that was logged
+        if state.global_step == int(self.options.get("raise_at", "-1")):
             raise RuntimeError("the training fails")
 
 
@@ -77,7 +77,7 @@ def main(folder: Path, options: dict[str, str]) -> None:
         dataloader_pin_memory=False,
         bf16="bf16" in options,
     )
-    witness = Witness(folder, float(options.get("pause", "0")), int(options.get("raise_at", "-1")))
+    witness = Witness(folder, options)
     callback = IsolossCallback(config={"dataset": "noise"})
     trainer = Trainer(
         model, arguments, train_dataset=Text(512, 16), eval_dataset=Text(8, 16), callbacks=[callback, witness]

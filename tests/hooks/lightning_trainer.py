@@ -1,14 +1,14 @@
 """A training with Lightning as a process of its own, which tests kill.
 
 `python lightning_trainer.py FOLDER [resume] [what=value ...]`. The module writes what every step was computed with
-to `FOLDER/truth`.
+to `FOLDER/truth-RANK`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-import time
 from pathlib import Path
 
 import lightning
@@ -16,7 +16,9 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from isoloss.errors import InvalidInput
 from isoloss.hooks.lightning import IsolossCallback, IsolossLogger
+from tests.hooks.trainings import hold
 
 STEPS, BATCHES_AN_EPOCH = 60, 40
 
@@ -26,8 +28,8 @@ class Module(lightning.LightningModule):
 
     def __init__(self, folder, options):
         super().__init__()
-        self.truth = (folder / "truth").open("a", buffering=1)
-        self.options, self.losses = options, []
+        self.truth = (folder / f"truth-{os.environ.get('RANK', '0')}").open("a", buffering=1)
+        self.folder, self.options, self.losses = folder, options, []
         self.table, self.out = nn.Embedding(64, 16), nn.Linear(16, 64)
 
     def loss(self, tokens):
@@ -46,7 +48,7 @@ class Module(lightning.LightningModule):
     def on_before_optimizer_step(self, optimizer):
         row = {"step": self.global_step + 1, "lr": optimizer.param_groups[0]["lr"], "loss": self.losses[-1]}
         self.truth.write(json.dumps(row) + "\n")
-        time.sleep(float(self.options.get("pause", "0")))
+        hold(self.folder, self.options, self.global_step)
         if row["step"] == int(self.options.get("raise_at", "-1")):
             raise RuntimeError("the training fails")
 
@@ -63,10 +65,18 @@ class Module(lightning.LightningModule):
 
 
 def main(folder: Path, options: dict[str, str]) -> None:
+    if "misnamed" in options:
+        try:
+            IsolossLogger("p", run_id=options["misnamed"])
+        except InvalidInput as refusal:
+            print(f"run refused: {refusal}")
     lightning.seed_everything(0)
     tokens = torch.randint(64, (4 * BATCHES_AN_EPOCH, 17))
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = lightning.Trainer(
         accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
         max_steps=STEPS,
         accumulate_grad_batches=2,
         log_every_n_steps=1,

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import isoloss
-from tests.faults.service import wait_until
-from tests.hooks.trainings import ended
+from tests.hooks.trainings import TWO_RANKS, ended
 
 TRAINER = Path(__file__).with_name("accelerate_trainer.py")
 STEPS = 60
@@ -28,11 +27,6 @@ def truth_of(folder):
     return truth
 
 
-def steps_logged(folder):
-    path = folder / "truth-0"
-    return len(path.read_text().splitlines()) if path.exists() else 0
-
-
 def assert_recorded(client, project, folder):
     [run] = list(client.runs.list(project))
     run, truth = client.runs.get(project, run["run_id"]), truth_of(folder)
@@ -43,13 +37,13 @@ def assert_recorded(client, project, folder):
     rates = isoloss.schedule_from_spec(run["schedule"]).lr(range(1, STEPS + 1))
     np.testing.assert_allclose(rates, [row["lr"] for row in truth.values()], rtol=1e-9)
     assert run["status"] == "finished"
-    return run["config"]
+    return run
 
 
 def test_accelerate_records_every_point_its_schedule_and_what_a_law_needs(client, project, train, tmp_path):
     assert ended(train()) == ""
     inside = 16 * 64 + 64
-    assert assert_recorded(client, project, tmp_path) == {
+    assert assert_recorded(client, project, tmp_path)["config"] == {
         "dataset": "noise",
         "seed": 0,
         "optimizer": "adamw",
@@ -68,18 +62,8 @@ def test_accelerate_records_every_point_its_schedule_and_what_a_law_needs(client
     }
 
 
-def test_an_accelerate_training_that_is_killed_and_resumes_goes_on_in_its_run(
-    client, project, train, tmp_path
-):
-    trainer = train("pause=0.05")
-    wait_until(lambda: steps_logged(tmp_path) > 33, 60)
-    trainer.kill()
-    trainer.communicate()
-    ended(train("resume"))
-    assert assert_recorded(client, project, tmp_path)["batch_tokens"] == 128
-
-
 def test_two_processes_of_accelerate_record_once_and_share_the_batch(client, project, train, tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    assert ended(train(launcher=launcher)) == ""
-    assert assert_recorded(client, project, tmp_path)["batch_tokens"] == 2 * 128
+    assert ended(train(launcher=TWO_RANKS)) == ""
+    run = assert_recorded(client, project, tmp_path)
+    assert run["config"]["batch_tokens"] == 2 * 128
+    assert (tmp_path / "truth-1").exists()

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 import isoloss
-from isoloss.errors import InvalidInput
-from tests.faults.service import wait_until
-from tests.hooks.trainings import ended
+from tests.hooks.trainings import TWO_RANKS, ended
 
 TRAINER = Path(__file__).with_name("lightning_trainer.py")
 STEPS = 60
@@ -22,18 +20,13 @@ pytestmark = pytest.mark.faults
 def truth_of(folder):
     """What the module wrote, by step; what came after a checkpoint that was returned to is not in it."""
     truth = {}
-    for line in (folder / "truth").read_text().splitlines():
+    for line in (folder / "truth-0").read_text().splitlines():
         row = json.loads(line)
         step = row.pop("step")
         if "loss" in row:
             truth = {known: values for known, values in truth.items() if known < step}
         truth.setdefault(step, {}).update(row)
     return truth
-
-
-def steps_logged(folder):
-    path = folder / "truth"
-    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def the_run(client, project):
@@ -59,11 +52,8 @@ def assert_recorded(client, project, folder):
     return run
 
 
-@pytest.mark.parametrize("interval", ["step", "epoch"])
-def test_lightning_records_every_point_its_schedule_and_what_a_law_needs(
-    client, project, train, tmp_path, interval
-):
-    assert ended(train(f"interval={interval}")) == ""
+def test_lightning_records_every_point_its_schedule_and_what_a_law_needs(client, project, train, tmp_path):
+    assert ended(train()) == ""
     run = assert_recorded(client, project, tmp_path)
     assert run["status"] == "finished"
     inside = 16 * 64 + 64
@@ -86,24 +76,17 @@ def test_lightning_records_every_point_its_schedule_and_what_a_law_needs(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_lightning_training_that_is_killed_and_resumes_goes_on_in_its_run(client, project, train, tmp_path):
-    trainer = train("pause=0.05")
-    wait_until(lambda: steps_logged(tmp_path) > 38, 60)
-    trainer.kill()
-    trainer.communicate()
-    assert the_run(client, project)["status"] == "running"
-    ended(train("resume"))
+def test_two_ranks_of_lightning_record_once_and_share_the_batch(client, project, train, tmp_path):
+    assert ended(train("interval=epoch", launcher=TWO_RANKS)) == ""
     run = assert_recorded(client, project, tmp_path)
-    assert (run["status"], run["config"]["batch_tokens"]) == ("finished", 128)
+    assert (run["status"], run["config"]["batch_tokens"]) == ("finished", 2 * 128)
+    assert (tmp_path / "truth-1").exists()
 
 
-def test_a_lightning_training_that_raises_is_failed(client, project, train):
-    ended(train("raise_at=7"), code=1)
+def test_a_lightning_training_that_raises_is_failed_and_a_name_that_is_none_is_refused(
+    client, project, train
+):
+    said = ended(train("raise_at=7", "misnamed=a/b"), code=1)
+    assert "refused" in said
+    assert "run_id" in said
     assert the_run(client, project)["status"] == "failed"
-
-
-def test_a_name_that_is_none_is_refused_before_the_training(place):
-    from isoloss.hooks.lightning import IsolossLogger
-
-    with pytest.raises(InvalidInput, match="run_id"):
-        IsolossLogger("p", run_id="a/b")
