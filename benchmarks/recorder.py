@@ -28,7 +28,8 @@ from isoloss.arrays import FloatArray
 STEPS = 5000
 STEPS_A_SECOND = 1000
 ROUND_STEPS, WARM_STEPS = 4000, 2000
-PAIRS = 12
+NOISE_ROUND_S = 2.0
+PAIRS = 8
 MEBIBYTE = 2**20
 SPOOL_STEPS = 1_000_000
 SIZE = 100
@@ -49,6 +50,10 @@ def main() -> None:
         print_table(
             f"A loop of {STEPS_A_SECOND:,} steps/s with it, against without it: {PAIRS} pairs of rounds in turn",
             [_overhead(step, cores, environment) for step in STEP_WORK for cores in (2, 1)],
+        )
+        print_table(
+            f"Updates whose gradient noise is measured, against others: {PAIRS} pairs of rounds in turn",
+            [_noise(width, passes, environment) for width in (128, 512) for passes in (2, 8)],
         )
         print_table("Memory of an outage", [_in_process("memory", "online", environment | AWAY)])
 
@@ -72,6 +77,16 @@ def _overhead(step: str, cores: int, environment: dict[str, str]) -> dict[str, A
         "processor": _percent(found["processor"]),
         "`log`, a step": f"{found['in_log_us']:.1f} us",
         "processor time of the two threads, a step": f"{found['behind_us']:.1f} us",
+    }
+
+
+def _noise(width: int, passes: int, environment: dict[str, str]) -> dict[str, Any]:
+    found = _in_process("noise", str(width), environment | {"BENCH_PASSES": str(passes)})
+    return {
+        "an update": f"{found['update_ms']:.1f} ms, {passes} micro-batches, {found['n_params']:,} parameters",
+        "measured": f"1 of {found['every']}",
+        "wall": _percent(found["wall"]),
+        "processor": _percent(found["processor"]),
     }
 
 
@@ -140,7 +155,7 @@ def _round(work: Callable[[], None], run: isoloss.Recorder | None, first: int) -
     written and sent at the end of a round was paid for by what was at its beginning.
     """
     in_log: list[int] = []
-    for number in range(1, WARM_STEPS + 1):
+    for number in range(1, (1 if run is None else WARM_STEPS) + 1):
         _one_step(work, run, first + number, in_log)
     del in_log[:]
     all_threads, this_thread, started = time.process_time(), time.thread_time(), time.perf_counter()
@@ -212,6 +227,54 @@ STEP_WORK = {"torch": _torch_step, "python": _python_step}
 STEP_NAMES = {"torch": "training with torch", "python": "Python alone"}
 
 
+def measure_noise(width: str) -> dict[str, Any]:
+    """Rounds of updates whose gradient noise is measured now and then, and of others, in turn."""
+    import torch
+
+    torch.set_num_threads(1)
+    passes = int(os.environ["BENCH_PASSES"])
+    without, within = (Updates(int(width), passes, noise_scale) for noise_scale in (False, True))
+    times = np.array([[_timed(work) for work in (without, within)] for _ in range(PAIRS)])
+    norms = within.watched._noise._norms
+    return {
+        "update_ms": 1000 * float(np.median(times[:, 0, 0])),
+        "n_params": sum(weight.numel() for weight in within.model.parameters()),
+        "every": norms.every,
+        "wall": _ratios(times[:, 1, 0], times[:, 0, 0]),
+        "processor": _ratios(times[:, 1, 1], times[:, 0, 1]),
+    }
+
+
+class Updates:
+    """Updates of a network of eight layers."""
+
+    def __init__(self, width: int, passes: int, noise_scale: bool) -> None:
+        import torch
+
+        layers = [torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh()) for _ in range(8)]
+        self.model = torch.nn.Sequential(*layers)
+        self.optimizer = torch.optim.AdamW(self.model.parameters())
+        self.batches = torch.randn(passes, 64, width)
+        run = isoloss.init("bench", config={"batch_tokens": passes * 64})
+        self.watched: Any = isoloss.watch(run, self.optimizer, noise_scale=noise_scale)
+
+    def __call__(self) -> None:
+        for batch in self.batches:
+            self.model(batch).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def _timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds of an update in a round of some seconds, and seconds of processors."""
+    processors, started, n_updates = time.process_time(), time.perf_counter(), 0
+    while time.perf_counter() < started + NOISE_ROUND_S:
+        work()
+        n_updates += 1
+    seconds = time.perf_counter() - started
+    return seconds / n_updates, (time.process_time() - processors) / n_updates
+
+
 def measure_memory(mode: str) -> dict[str, str]:
     """What an outage of a million steps takes of memory and of disk."""
     run = isoloss.init("bench", run_id="memory", mode=mode)  # type: ignore[arg-type]
@@ -242,6 +305,7 @@ def _metrics(step: int) -> dict[str, float]:
 MEASURES: dict[str, Callable[[str], dict[str, Any]]] = {
     "latency": measure_latency,
     "loop": measure_loop,
+    "noise": measure_noise,
     "memory": measure_memory,
 }
 

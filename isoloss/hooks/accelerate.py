@@ -70,6 +70,7 @@ class IsolossTracker(GeneralTracker):
         total_steps: int | None = None,
         scheduler_every: int = 1,
         n_params_active: int | None = None,
+        noise_scale: bool = False,
     ) -> None:
         """Declare what the prepared parts say of the run, as `isoloss.watch` does; after a checkpoint is loaded."""
         run = self._begun()
@@ -82,6 +83,7 @@ class IsolossTracker(GeneralTracker):
             scheduler_every=scheduler_every,
             steps_done=self._resumed_at,
             n_params_active=n_params_active,
+            noise_scale=noise_scale,
         )
         precision = PRECISIONS.get(str(AcceleratorState().mixed_precision))
         if precision is not None and "precision" not in self._config:

@@ -15,6 +15,7 @@ from isoloss.client.messages import LOGGER
 from isoloss.client.recorder import Recorder, init
 from isoloss.errors import InvalidInput
 from isoloss.hooks.batches import BatchReader, world_size
+from isoloss.hooks.noise import NoiseScale
 from isoloss.hooks.statements import Statements
 
 RUN_FILE = "isoloss-run.json"
@@ -36,13 +37,19 @@ class IsolossCallback(TrainerCallback):
     `project` and the options are those of `isoloss.init`. The run is declared when the training begins, with
     what the trainer, its optimiser, its scheduler and its model say; every log becomes a point at the optimiser's
     step. A training that resumes from a checkpoint in its output folder goes on with the same run; one that does
-    not come to its end is failed.
+    not come to its end is failed. With `noise_scale` norms of the gradient at two batches are logged, as
+    `isoloss.watch` does.
 
     Raises InvalidInput for an option that `isoloss.init` does not have.
     """
 
     def __init__(
-        self, project: str | None = None, *, n_params_active: int | None = None, **options: Any
+        self,
+        project: str | None = None,
+        *,
+        n_params_active: int | None = None,
+        noise_scale: bool = False,
+        **options: Any,
     ) -> None:
         unknown = options.keys() - inspect.signature(init).parameters.keys() | options.keys() & {
             "resume_step"
@@ -53,6 +60,8 @@ class IsolossCallback(TrainerCallback):
             )
         self._options = {"project": project, **options}
         self._n_params_active = n_params_active
+        self._noise_scale = noise_scale
+        self._noise: NoiseScale | None = None
         self._run: Recorder | None = None
         self._is_over = False
         self._reader: BatchReader | None = None
@@ -71,10 +80,12 @@ class IsolossCallback(TrainerCallback):
         optimizer = statements.optimizer(parts["optimizer"])
         statements.model(parts["model"], self._n_params_active)
         statements.declare(_mixed_precision(args))
-        if state.global_step == 0:
-            if optimizer is not None:
-                statements.schedule(parts["lr_scheduler"], state.max_steps, 1, optimizer)
+        if state.global_step == 0 and optimizer is not None:
+            statements.schedule(parts["lr_scheduler"], state.max_steps, 1, optimizer)
+        if state.global_step == 0 or self._noise_scale:
             self._reader = statements.attempt("the batch", lambda: _reader(args, parts["model"]))
+        if self._noise_scale:
+            self._noise = NoiseScale(run, statements, parts["optimizer"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
         """Read the batch of the first updates; put all on disk before a checkpoint."""
@@ -83,6 +94,8 @@ class IsolossCallback(TrainerCallback):
             self._reader = None
             reader.close()
             self._declare_batch(args, state, reader)
+        if self._noise is not None:
+            self._noise.update_ended(state.global_step)
         self._flush_before_save(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
@@ -148,6 +161,9 @@ class IsolossCallback(TrainerCallback):
         if reader is not None:
             reader.close()
             self._reader = None
+        if self._noise is not None:
+            self._noise.close()
+            self._noise = None
         if run is not None and not self._is_over:
             run.process_ends(crashed=was_cut_short)
         self._is_over = run is not None

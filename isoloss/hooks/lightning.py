@@ -111,11 +111,13 @@ class IsolossCallback(Callback):
     """Declares what a Lightning Trainer trains to the run of its IsolossLogger, and resumes that from checkpoints.
 
     It reads the first optimiser, its scheduler and the module, records the learning rate of every update, puts
-    all on disk before a checkpoint is saved, and keeps the run's id in the checkpoint.
+    all on disk before a checkpoint is saved, and keeps the run's id in the checkpoint. With `noise_scale` it logs
+    norms of the gradient at two batches, as `isoloss.watch` does.
     """
 
-    def __init__(self, *, n_params_active: int | None = None) -> None:
+    def __init__(self, *, n_params_active: int | None = None, noise_scale: bool = False) -> None:
         self._n_params_active = n_params_active
+        self._noise_scale = noise_scale
         self._logger: IsolossLogger | None = None
         self._saved: str | None = None
         self._watch: Watch | None = None
@@ -136,6 +138,8 @@ class IsolossCallback(Callback):
         )
         scheduler, every = _scheduler(trainer)
         self._watch.begin(scheduler, pl_module, every, step, self._n_params_active, _table(pl_module))
+        if self._noise_scale:
+            self._watch.measure_noise()
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Put all on disk before the checkpoint is."""

@@ -61,7 +61,7 @@ def _others(model: Any) -> Iterator[Weight]:
 
 
 def _flat_weights(model: Any) -> list[Any]:
-    handles = [getattr(module, "_handle", None) for module in model.modules()]
+    handles: list[Any] = [getattr(module, "_handle", None) for module in model.modules()]
     return [handle.flat_param for handle in handles if hasattr(handle, "flat_param")]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from isoloss.client.recorder import Recorder
 from isoloss.errors import InvalidInput
 from isoloss.hooks.batches import BatchReader
+from isoloss.hooks.noise import NoiseScale
 from isoloss.hooks.optimizers import unwrapped
 from isoloss.hooks.statements import Statements
 
@@ -22,6 +23,7 @@ def watch(
     scheduler_every: int = 1,
     steps_done: int | None = None,
     n_params_active: int | None = None,
+    noise_scale: bool = False,
 ) -> Watch:
     """Declare what a training loop's parts say of its run, and record the learning rate of every update.
 
@@ -29,7 +31,8 @@ def watch(
     `scheduler_every` updates, the schedule of all `total_steps`; of the model its parameters and precision, and
     of its first two updates the batch in tokens and the sequence length. What the run's own `config` and
     `schedule` say goes first. Call it before the first update, and after a checkpoint is loaded: the updates
-    done so far are `steps_done`, by default those that the optimiser remembers.
+    done so far are `steps_done`, by default those that the optimiser remembers. With `noise_scale` norms of the
+    gradient at two batches are logged, so rarely that they take less than 5 percent of the time.
 
     Raises InvalidInput for an argument that makes no sense; nothing after that raises.
 
@@ -41,6 +44,8 @@ def watch(
     _check(run, optimizer, {"total_steps": total_steps, "scheduler_every": scheduler_every})
     watched = Watch(run, unwrapped(optimizer), total_steps)
     watched.begin(scheduler, model, scheduler_every, steps_done, n_params_active)
+    if noise_scale:
+        watched.measure_noise()
     return watched
 
 
@@ -55,6 +60,7 @@ class Watch:
         self._total_steps = total_steps
         self._statements = Statements(run)
         self._reader: BatchReader | None = None
+        self._noise: NoiseScale | None = None
         self._group: Mapping[str, Any] = optimizer.param_groups[0]
         self._handle = optimizer.register_step_post_hook(self._stepped)
 
@@ -79,6 +85,11 @@ class Watch:
             self._statements.model(model, n_params_active)
             self._reader = self._statements.attempt("the batch", lambda: BatchReader(called or model))
 
+    def measure_noise(self) -> None:
+        """Log norms of the gradient at two batches from now on."""
+        if self._run.is_recording:
+            self._noise = NoiseScale(self._run, self._statements, self._optimizer)
+
     def close(self) -> None:
         """Leave optimiser and model alone; a run that has ended does not need it."""
         self._handle.remove()
@@ -95,9 +106,17 @@ class Watch:
         reader = self._reader
         if reader is not None and reader.step_ended():
             self._statements.attempt("the batch", lambda: self._statements.batch(reader, self._total_steps))
-            self._stop_reading()
+            self._stop_reading_batch()
+        if self._noise is not None:
+            self._noise.update_ended(self.step)
 
     def _stop_reading(self) -> None:
+        self._stop_reading_batch()
+        if self._noise is not None:
+            self._noise.close()
+            self._noise = None
+
+    def _stop_reading_batch(self) -> None:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
