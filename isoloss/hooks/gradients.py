@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MOST_SHARE = 0.03
+MOST_SHARE = 0.02
 """Of the time of all updates, what measuring may take; what is not seen of its cost has room to 5 percent."""
 
 LEAST_EVERY = 2
