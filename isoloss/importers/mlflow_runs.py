@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,13 @@ SYSTEM = "system/"
 OWN_TAGS = "mlflow."
 NOTES = "mlflow.note.content"
 PAGE = 1000
+ACTIVE = "active"
 WHOLE = re.compile(r"[+-]?\d{1,18}")
 REAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WORDS: dict[str, bool | None] = {"True": True, "true": True, "False": False, "false": False, "None": None}
 
 RUN_FOLDER = re.compile(r"[0-9a-f]{32}")
+TABLES = frozenset({"experiments", "runs", "metrics"})
 NO_EXPERIMENTS = frozenset({".trash", "models"})
 
 QUIET = {
@@ -61,21 +65,24 @@ def read_mlflow(place: str | Path, experiments: Sequence[str] | None = None) -> 
     address, folder = _address(place)
     _load()
     store = _Store(address, folder, _client(address))
-    found = store.experiments()
+    found, damaged = store.experiments()
     names = {experiment.name for experiment in found}
     for name in experiments or ():
         if name not in names:
             reason = f"there is no experiment {name!r} (it has {', '.join(sorted(names)) or 'none'})"
             raise InvalidInput(field=address, reason=reason)
-    return store.runs([one for one in found if experiments is None or one.name in experiments])
+    chosen = [one for one in found if experiments is None or one.name in experiments]
+    return chain(damaged, store.runs(chosen))
 
 
 def _address(place: str | Path) -> tuple[str, Path | None]:
-    """The address as MLflow takes it, and the folder where it is one; raises InvalidInput."""
+    """The address as MLflow takes it, and the folder where it is one; raises InvalidInput.
+
+    MLflow makes what it does not find, so that what is not there or not its own is refused before.
+    """
     if isinstance(place, str) and "://" in place:
         scheme, _, rest = place.partition("://")
         if scheme == "sqlite":
-            # MLflow would make a database where there is none.
             _checked_database(Path(rest.removeprefix("/").partition("?")[0]), place)
             return place, None
         if scheme != "file":
@@ -101,6 +108,10 @@ def _checked_database(path: Path, shown: str) -> None:
         raise InvalidInput(field=shown, reason=error.strerror or str(error)) from error
     if begins != b"SQLite format 3":
         raise InvalidInput(field=shown, reason="this is no SQLite database")
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    if not tables >= TABLES:
+        raise InvalidInput(field=shown, reason="this is no database of MLflow")
 
 
 @contextmanager
@@ -141,17 +152,36 @@ class _Store:
     folder: Path | None
     client: Any
 
-    def experiments(self) -> list[Any]:
-        """The experiments that are not deleted; raises UnusableData where the store cannot be asked."""
+    def experiments(self) -> tuple[list[Any], list[Unreadable]]:
+        """The experiments that are not deleted, and those of a folder that are damaged.
+
+        Raises UnusableData where the store cannot be asked.
+        """
+        if self.folder is not None:
+            return self._experiments_in(self.folder)
         try:
-            return list(_paged(self.client.search_experiments))
+            return list(_paged(self.client.search_experiments)), []
         except Exception as error:
             reason = f"MLflow cannot read {self.address} ({first_line(error, 300)})"
             raise UnusableData(reason=reason) from error
 
+    def _experiments_in(self, folder: Path) -> tuple[list[Any], list[Unreadable]]:
+        """The experiments of a folder, one by one: of many MLflow gives none where one is damaged."""
+        found: list[Any] = []
+        damaged: list[Unreadable] = []
+        for child in sorted(folder.iterdir()):
+            if not child.is_dir() or child.name in NO_EXPERIMENTS:
+                continue
+            try:
+                with _quiet():
+                    found.append(self.client.get_experiment(child.name))
+            except Exception as error:
+                reason = f"MLflow cannot read this experiment ({first_line(error, 200)})"
+                damaged.append(Unreadable(str(child), reason))
+        return [one for one in found if one.lifecycle_stage == ACTIVE], damaged
+
     def runs(self, experiments: Sequence[Any]) -> Source:
         """The runs of experiments, and what is damaged."""
-        yield from self._damaged_experiments()
         for experiment in experiments:
             try:
                 yield from self._runs_of(experiment)
@@ -176,7 +206,7 @@ class _Store:
         except Exception as error:
             yield Unreadable(place, first_line(error, 300))
             return
-        if run.info.lifecycle_stage == "active":
+        if run.info.lifecycle_stage == ACTIVE:
             yield self._logged(run, place, experiment)
 
     def _logged(self, run: Any, place: str, experiment: str) -> LoggedRun:
@@ -206,18 +236,6 @@ class _Store:
             gathered.series(),
             gathered.problems(),
         )
-
-    def _damaged_experiments(self) -> Iterator[Unreadable]:
-        """The experiments of a folder that MLflow passes over in silence."""
-        if self.folder is None:
-            return
-        with _quiet():
-            known = {one.experiment_id for one in _paged(self.client.search_experiments, view_type=3)}
-        for child in sorted(self.folder.iterdir()):
-            if child.is_dir() and child.name not in known | NO_EXPERIMENTS:
-                yield Unreadable(
-                    str(child), "MLflow cannot read this experiment: its meta.yaml is damaged or missing"
-                )
 
 
 def _run_folders(experiment: Path) -> list[str]:
