@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from isoloss.client.captures import Unreadable, read
 from isoloss.client.messages import Messages
+from isoloss.observations.point_columns import (
+    ABOVE_ZERO,
+    KNOWN_COLUMNS,
+    MAX_FREE_COLUMNS,
+    MAX_STEP,
+    MAY_BE_NON_FINITE,
+    NOT_BELOW_ZERO,
+    spelled,
+)
 from isoloss.schedules import Schedule
 
 Row = dict[str, float | int]
-
-KNOWN = frozenset(
-    {
-        "loss", "val_loss", "lr", "tokens", "grad_norm", "grad_norm_l1", "grad_noise_scale", "reward",
-        "compute_flops", "wall_time_s",
-    }
-)  # fmt: skip
-MAY_BE_NON_FINITE = frozenset({"loss", "val_loss"})
-ABOVE_ZERO = frozenset({"loss", "val_loss"})
-NOT_BELOW_ZERO = frozenset({"lr", "tokens", "grad_norm", "grad_norm_l1", "compute_flops", "wall_time_s"})
-MAX_STEP = 2**53
-MAX_FREE_COLUMNS = 64
-FREE_NAME = re.compile(r"[a-z][a-z0-9_./]{0,99}")
 
 
 class Readings:
@@ -136,7 +131,7 @@ class Readings:
                 )
                 return None
             self._messages.warn(f"name {name!r}", f"metric {name[:60]!r} is recorded as {column}")
-        if column not in KNOWN:
+        if column not in KNOWN_COLUMNS:
             if len(self._free) >= MAX_FREE_COLUMNS and column not in self._free:
                 what = f"metric {column!r} is left out, and so every further one"
                 self._messages.warn("columns", f"{what}: a run has at most {MAX_FREE_COLUMNS} of its own")
@@ -147,11 +142,3 @@ class Readings:
     def _leave_out(self, about: str, text: str) -> None:
         self.left_out += 1
         self._messages.warn(f"value {about}", f"{text}; it is left out, and so whenever it is again")
-
-
-def spelled(name: str) -> str | None:
-    """A metric's name as a column's, None where nothing of it can be one."""
-    if FREE_NAME.fullmatch(name):
-        return name
-    changed = re.sub(r"[^a-z0-9_./]+", "_", name.lower()).strip("_")[:100]
-    return changed if FREE_NAME.fullmatch(changed) else None

@@ -17,9 +17,9 @@ import numpy as np
 from isoloss.errors import InvalidInput
 from isoloss.importers.fields import POINT_FIELDS, FieldMap, bare_name, checked_map, map_columns
 from isoloss.importers.paths import checked_path
+from isoloss.observations.point_columns import MAX_STEP
 
 DELIMITERS = ",;\t"
-MAX_STEP = 2**53
 RUN_COLUMNS = frozenset({"run_id", "run"})
 """What the column of a file of many runs is called."""
 

@@ -13,22 +13,24 @@ from isoloss.arrays import FloatArray, IntArray
 class Series:
     """One metric as a source logged it, in the order in which it was written.
 
-    `step` (n,) may repeat and go back where a training was resumed; `value` (n,) has NaN and infinities as they were
-    logged; `time_s` (n,) is unix seconds, where the source has them.
+    `step` (n,) may repeat and go back where a training was resumed; `value` (n,) has NaN and infinities as they
+    were logged; `time_s` (n,) is unix seconds, where the source has them. `order` (n,), where the source has it,
+    says what was written before what across the metrics of the run, better than clocks do.
     """
 
     step: IntArray
     value: FloatArray
     time_s: FloatArray | None = None
+    order: IntArray | None = None
 
 
 @dataclass(frozen=True)
 class LoggedRun:
     """A run as its source has it.
 
-    `place` is the file, folder or address it comes from, for messages. `key` is the source's own id of it, the same
-    at every import: it becomes the run's id. `status` is None where the source does not tell. `config` is flat, with
-    dots for what was nested. `problems` say what of the run could not be read, and why.
+    `place` is the file, folder or address it comes from, for messages. `key` is the source's own id of it, the
+    same at every import: it becomes the run's id. `status` is None where the source does not tell. `config` is
+    flat, with dots for what was nested. `problems` say what of the run could not be read, and why.
     """
 
     place: str

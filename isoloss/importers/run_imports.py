@@ -12,11 +12,10 @@ from typing import Any, Protocol
 from isoloss.errors import Conflict, InvalidInput
 from isoloss.importers.curves import Progress, ProjectsRoom, create_project
 from isoloss.importers.run_tables import read_specifications
+from isoloss.importers.specifications import is_there, merged
 
 AT_ONCE = 4
 """Requests that are under way at the same time: the service answers others too."""
-
-SPECIFICATION = ("name", "status", "recipe", "tags", "notes", "parent", "config", "schedule", "summary")
 
 
 class RunsRoom(Protocol):
@@ -86,7 +85,7 @@ def import_table(
     changes = [
         (row["run_id"], document)
         for row, document in zip(rows, sent, strict=True)
-        if not _is_there(document, known.get(row["run_id"]))
+        if not is_there(document, known.get(row["run_id"]))
     ]
     skipped = _send(service, project, changes, on_progress or _silent)
     refused = {one.run_id for one in skipped}
@@ -108,31 +107,10 @@ def _merged(
     row: Mapping[str, Any], tags: Sequence[str], recipe: str | None, known: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The run's specification as it shall be: what the row says, over what is known of the run."""
-    before = {name: value for name in SPECIFICATION if (value := (known or {}).get(name)) is not None}
     said = {name: value for name, value in row.items() if name != "run_id"}
-    named = before.get("name") if row["name"] == row["run_id"] else None
-    return {
-        **before,
-        **said,
-        **({"recipe": recipe} if recipe is not None else {}),
-        "name": named or row["name"],
-        "tags": list(dict.fromkeys([*before.get("tags", ()), *tags])),
-        "config": {**before.get("config", {}), **row["config"]},
-        "summary": {**before.get("summary", {}), **row["summary"]},
-    }
-
-
-def _is_there(document: Mapping[str, Any], known: Mapping[str, Any] | None) -> bool:
-    return known is not None and all(_same(value, known.get(name)) for name, value in document.items())
-
-
-def _same(said: Any, known: Any) -> bool:
-    """Whether the service keeps what is said; it writes a large float as a whole number with the same digits."""
-    if isinstance(said, Mapping) and isinstance(known, Mapping):
-        return said.keys() == known.keys() and all(_same(value, known[name]) for name, value in said.items())
-    if isinstance(said, float) and isinstance(known, int) and not isinstance(known, bool):
-        return said == float(known)
-    return bool(said == known)
+    named = (known or {}).get("name") if row["name"] == row["run_id"] else None
+    shared = {"name": named or row["name"], "tags": list(tags)}
+    return merged({**said, **shared, **({"recipe": recipe} if recipe is not None else {})}, known)
 
 
 def _send(
