@@ -59,8 +59,8 @@ def read_mlflow(place: str | Path, experiments: Sequence[str] | None = None) -> 
     `place` is a folder as `mlruns`, the file of an SQLite database, or the address of a database or a server as
     MLflow takes it (`sqlite:///mlflow.db`, `postgresql://...`, `http://...`). Every metric comes with all that was
     logged of it; parameters, which MLflow keeps as text, are numbers where they spell one; tags become
-    `name=value`. A folder's damaged runs are told one by one. Raises InvalidInput for a place that is not there and an experiment
-    that is not in it, UnusableData without the package mlflow, or where MLflow cannot read the place.
+    `name=value`. A folder's damaged runs are told one by one. Raises InvalidInput for a place that is not there and
+    an experiment that is not in it, UnusableData without the package mlflow, or where MLflow cannot read the place.
     """
     address, folder = _address(place)
     _load()

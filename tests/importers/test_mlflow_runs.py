@@ -19,8 +19,8 @@ from isoloss.errors import InvalidInput, UnusableData
 from isoloss.importers.logged_runs import LoggedRun, Unreadable
 from isoloss.importers.mlflow_runs import read_mlflow
 
-# MLflow maps its tables in a way of which SQLAlchemy warns, and asks whether a folder of files is meant.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning:mlflow")
+# MLflow maps its tables in a way of which SQLAlchemy warns.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 LOSSES = [9.0, 1 / 3, math.nan, math.inf, -math.inf]
 SERVER = "from mlflow.server import app; app.run(host='127.0.0.1', port={port})"
 
@@ -77,14 +77,14 @@ def folder(tmp_path_factory) -> tuple[str, dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
-    """MLflow's own application of its tracking server."""
+def server(database, tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
+    """MLflow's own application of its tracking server, on the database."""
     home = tmp_path_factory.mktemp("mlflow")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{home / 'server.db'}",
+        "_MLFLOW_SERVER_FILE_STORE": database[0],
         "_MLFLOW_SERVER_ARTIFACT_ROOT": str(home / "artifacts"),
     }
     with (home / "log").open("wb") as log:
@@ -92,8 +92,7 @@ def server(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=home)
         try:
             wait_for(port, process, home / "log")
-            address = f"http://127.0.0.1:{port}"
-            yield address, record(address)
+            yield f"http://127.0.0.1:{port}", database[1]
         finally:
             process.terminate()
             process.wait(30)
@@ -186,7 +185,9 @@ def test_damaged_runs_and_experiments_of_a_folder_are_told_and_the_others_are_re
     (tmp_path / "mlruns" / "77").mkdir()
     (tmp_path / "mlruns" / "77" / "meta.yaml").write_text("{}")
     found = list(read_mlflow(tmp_path / "mlruns"))
-    told = {one.place.split()[-1].rpartition("/")[2]: one.reason for one in found if isinstance(one, Unreadable)}
+    told = {
+        one.place.split()[-1].rpartition("/")[2]: one.reason for one in found if isinstance(one, Unreadable)
+    }
     assert told.keys() == {"77", ids["first"], ids["failed"]}
     assert all(told.values())
     assert sorted(one.name for one in found if isinstance(one, LoggedRun)) == ["killed", "running"]
@@ -235,6 +236,6 @@ def test_a_database_of_another_version_says_what_to_do_and_is_not_changed(databa
 
 def test_a_server_that_is_down_says_so_soon():
     began = time.monotonic()
-    with pytest.raises(UnusableData, match="cannot read http://127.0.0.1:9"):
+    with pytest.raises(UnusableData, match=r"cannot read http://127\.0\.0\.1:9"):
         read_mlflow("http://127.0.0.1:9")
     assert time.monotonic() - began < 60

@@ -52,7 +52,9 @@ def test_every_scalar_comes_as_it_was_logged(tmp_path, writer):
     (run,) = read_tensorboard(tmp_path)
     assert (run.key, run.name, run.status, run.place) == ("pilot", "pilot", None, str(tmp_path / "pilot"))
     same(run.series["train/loss"], range(1, 7), LOSSES)
-    assert ((run.series["train/loss"].time_s >= began - 1) & (run.series["train/loss"].time_s <= time.time())).all()
+    assert (
+        (run.series["train/loss"].time_s >= began - 1) & (run.series["train/loss"].time_s <= time.time())
+    ).all()
     assert run.problems == ()
 
 

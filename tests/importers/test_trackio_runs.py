@@ -41,7 +41,11 @@ def with_trackio(folder: Path, script: str, **process) -> subprocess.Popen[str]:
     """A script that records with trackio into a folder; its settings are read when it is imported."""
     environment = os.environ | {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", OPTIONS + script], env=environment, text=True, stdout=subprocess.PIPE, **process
+        [sys.executable, "-c", OPTIONS + script],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        **process,
     )
 
 
@@ -103,7 +107,9 @@ def test_texts_flags_and_histograms_are_left_out_and_told(runs):
 
 
 def test_reading_again_gives_the_same_ids(folder, runs):
-    assert {run.name: run.key for run in read_trackio(folder)} == {name: run.key for name, run in runs.items()}
+    assert {run.name: run.key for run in read_trackio(folder)} == {
+        name: run.key for name, run in runs.items()
+    }
 
 
 WRITING = """

@@ -177,7 +177,9 @@ def test_a_file_damaged_in_the_middle_keeps_what_can_be_read_and_the_others_are_
     assert steps[0] == 0
     assert steps[-1] == 2999
     assert any("corrupt" in problem for problem in runs[long.id].problems)
-    assert runs[recorded[1].id].problems == tuple(p for p in runs[recorded[1].id].problems if "corrupt" not in p)
+    assert runs[recorded[1].id].problems == tuple(
+        p for p in runs[recorded[1].id].problems if "corrupt" not in p
+    )
 
 
 def test_a_file_of_another_kind_is_told(tmp_path):
