@@ -193,17 +193,23 @@ def _read(files: Sequence[Path]) -> _Run:
     """The event files of one folder, in order of time."""
     run = _Run()
     for file in sorted(files, key=_began):
-        size, read = file.stat().st_size, 0
+        size, read, failure = file.stat().st_size, 0, ""
         try:
             for record, event in _events(file):
                 read += record + RECORD_OVERHEAD
                 run.take(event)
         except Exception as error:  # whatever a damaged message makes its library raise
-            run.gathered.tell(f"{file.name}: an event could not be read ({first_line(error, 200)})")
+            failure = first_line(error, 200)
         if read == 0:
-            reason = "it is empty" if size == 0 else "this is no event file, or its beginning is damaged"
+            reason = (
+                "it is empty"
+                if size == 0
+                else failure or "this is no event file, or its beginning is damaged"
+            )
             run.unreadable.append(Unreadable(str(file), reason))
             continue
+        if failure:
+            run.gathered.tell(f"{file.name}: an event could not be read ({failure})")
         run.is_readable = True
         if read < size:
             run.gathered.tell(

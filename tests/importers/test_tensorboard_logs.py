@@ -208,6 +208,17 @@ def test_a_file_that_is_none_is_told_and_the_other_runs_are_read(tmp_path):
     assert [run.key for run in found if isinstance(run, LoggedRun)] == ["good"]
 
 
+def test_an_event_that_is_none_within_a_sound_record_is_told(tmp_path):
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    file = write(tmp_path, [1.0, 2.0])
+    with file.open("ab") as out:
+        RecordWriter(out).write(b"\xff\xff\xff")
+    (run,) = read_tensorboard(tmp_path)
+    same(run.series["train/loss"], [1, 2], [1, 2])
+    assert "an event could not be read" in run.problems[0]
+
+
 def test_one_file_is_the_run_of_its_folder(tmp_path):
     file = write(tmp_path / "pilot", [1.0, 2.0])
     (run,) = read_tensorboard(file)
