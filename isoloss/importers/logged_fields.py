@@ -250,7 +250,11 @@ def _too_many(beyond: Sequence[str]) -> list[str]:
 
 def _best(names: Sequence[str], usual: Iterable[str], taken: Mapping[str, str]) -> str | None:
     """The first of the names, none taken yet, that is a usual one, the best usual one first."""
-    return next((n for meant in usual for n in names if n not in taken and bare_name(n) == meant), None)
+    by_name: dict[str, str] = {}
+    for name in names:
+        if name not in taken:
+            by_name.setdefault(bare_name(name).replace(".", "/"), name)
+    return next((by_name[meant] for meant in usual if meant in by_name), None)
 
 
 def name_config(keys: Sequence[str], chosen: Mapping[str, str]) -> Named:
