@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from isoloss.cli.arguments import BadArgument, json_object, pairs, scalar
+from isoloss.cli.logged_imports import Runs, add_history, import_command, journal_for
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
 
@@ -21,6 +22,13 @@ app = typer.Typer(
 )
 
 SHOWN_ROWS = 10
+
+Files = Annotated[list[Path], typer.Argument(help="Files, folders or patterns.")]
+RunColumn = Annotated[
+    str | None,
+    typer.Option(help="The column that says which run a row is of.", show_default="run_id, run or run_name"),
+]
+StepColumn = Annotated[str | None, typer.Option(help="The column of the steps.", show_default="guessed")]
 
 
 @app.callback()
@@ -60,6 +68,7 @@ def csv(
             map=fields,
             on_conflict="replace" if replace else "error",
             on_progress=lambda done, total, file: advance(done / total, file),
+            journal=journal_for(session, "csv", project),
         )
     session.output.show(_document(report), lambda: _show(session.output, report))
     if report.skipped:
@@ -103,6 +112,31 @@ def _show(output: Output, report: ImportReport) -> None:
         # Most reasons begin with the file already.
         told = skipped.reason.startswith(str(skipped.path))
         output.hint(f"Skipped {skipped.reason if told else f'{skipped.path}: {skipped.reason}'}")
+    _show_id(output, report.import_id)
+
+
+def _show_id(output: Output, import_id: str | None) -> None:
+    if import_id is not None:
+        output.line(f"isoloss import undo {import_id} takes it back.", style="dim")
+
+
+@import_command(app, "jsonl")
+def jsonl(files: Files, run_column: RunColumn = None, step_column: StepColumn = None) -> Runs:
+    """Import runs from JSON Lines, one object a line; also trainer_state.json of Hugging Face's Trainer.
+
+    A file is a run, or a column tells several apart. Nested objects are flattened with dots.
+    """
+    from isoloss.importers import read_json_lines
+
+    return read_json_lines(files, run_column=run_column, step_column=step_column)
+
+
+@import_command(app, "parquet")
+def parquet(files: Files, run_column: RunColumn = None, step_column: StepColumn = None) -> Runs:
+    """Import runs from Parquet files, a row a step: one file a run, or one file of many."""
+    from isoloss.importers import read_parquet
+
+    return read_parquet(files, run_column=run_column, step_column=step_column)
 
 
 @command(app, "table")
@@ -144,6 +178,7 @@ def table(
             recipe=recipe,
             prefix=prefix,
             on_progress=lambda done, total, what: advance(done / total, what),
+            journal=journal_for(session, "table", project),
         )
     document = {**asdict(report), "path": str(report.path)}
     session.output.show(document, lambda: _show_table(session.output, report))
@@ -164,3 +199,7 @@ def _show_table(output: Output, report: TableReport) -> None:
         output.hint(f"Skipped {skipped.run_id}: {skipped.reason}")
     if len(report.skipped) > SHOWN_ROWS:
         output.hint(f"and {len(report.skipped) - SHOWN_ROWS} more")
+    _show_id(output, report.import_id)
+
+
+add_history(app)

@@ -67,7 +67,7 @@ def _rows(found: Found) -> Rows:
         builder.take(row, number)
     return Rows(
         str(found.path),
-        key,
+        found.key,
         builder.n_rows,
         builder.columns(),
         None,

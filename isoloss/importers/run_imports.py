@@ -11,8 +11,10 @@ from typing import Any, Protocol
 
 from isoloss.errors import Conflict, InvalidInput
 from isoloss.importers.curves import Progress, ProjectsRoom, create_project
+from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.run_tables import read_specifications
 from isoloss.importers.specifications import is_there, merged
+from isoloss.importers.undoing import before_and_after
 
 AT_ONCE = 4
 """Requests that are under way at the same time: the service answers others too."""
@@ -57,6 +59,7 @@ class TableReport:
     skipped: tuple[SkippedRow, ...]
     created: bool = False
     notes: tuple[str, ...] = ()
+    import_id: str | None = None
 
 
 def import_table(
@@ -70,13 +73,15 @@ def import_table(
     recipe: str | None = None,
     prefix: str = "",
     on_progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> TableReport:
     """Send a table of finished runs to a project, a run a row; importing again changes nothing.
 
     `map` and `config` as for `isoloss.read_runs`; every run gets the `tags` and the `recipe`. Rows without a
     `run_id` go by their number behind the `prefix`, which keeps two such tables apart. What is known of
     a run already and the table does not say stays. A row that the service refuses is skipped and the report says
-    why; InvalidInput is raised, and nothing sent, where the table cannot be read.
+    why; InvalidInput is raised, and nothing sent, where the table cannot be read. What is about to change is
+    written to the `journal` first, so that it can be undone.
     """
     rows, notes = read_specifications(path, map, config=config, prefix=prefix)
     created = create_project(service, project)
@@ -87,7 +92,11 @@ def import_table(
         for row, document in zip(rows, sent, strict=True)
         if not is_there(document, known.get(row["run_id"]))
     ]
+    if journal is not None:
+        journal.record(*(_entry(run_id, document, known.get(run_id)) for run_id, document in changes))
     skipped = _send(service, project, changes, on_progress or _silent)
+    if journal is not None:
+        journal.finish()
     refused = {one.run_id for one in skipped}
     done = [run_id for run_id, _ in changes if run_id not in refused]
     return TableReport(
@@ -100,7 +109,14 @@ def import_table(
         skipped=tuple(skipped),
         created=created,
         notes=notes,
+        import_id=None if journal is None else journal.import_id,
     )
+
+
+def _entry(run_id: str, document: Mapping[str, Any], known: Mapping[str, Any] | None) -> RunEntry:
+    before, after = before_and_after(known, document)
+    last_step = (known or {}).get("last_step")
+    return RunEntry(run_id, created=known is None, before=before, after=after, points_before=last_step)
 
 
 def _merged(
