@@ -13,6 +13,7 @@ from isoloss.cli.arguments import BadArgument, json_object, pairs, scalar
 from isoloss.cli.logged_imports import Runs, add_history, import_command, journal_for
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
+from isoloss.cli.tracker_imports import add_trackers
 
 if TYPE_CHECKING:
     from isoloss.importers import ImportReport, TableReport
@@ -202,4 +203,5 @@ def _show_table(output: Output, report: TableReport) -> None:
     _show_id(output, report.import_id)
 
 
+add_trackers(app)
 add_history(app)

@@ -226,8 +226,28 @@ def _filled(counting: Series, rows: IntArray) -> FloatArray:
 
 
 def _records(file: Path, said: IO[bytes]) -> Iterator[Mapping[str, Any]]:
-    """The records of a file as W&B's program prints them, one a line; its messages go to `said`."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    """The records of a file as W&B's program prints them; its messages go to `said`.
+
+    The program is asked itself, which takes a fiftieth of the second in which `wandb` starts, and `wandb` where the
+    program cannot read the file or is of a version with other options.
+    """
+    program = required("wandb.util", "W&B's offline run").get_core_path()
+    folder = file.absolute().parent
+    asked = [program, "leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(folder)]
+    documented = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    for command in (asked, documented):
+        said.seek(0)
+        said.truncate()
+        n_records = 0
+        for record in _printed(command, said):
+            n_records += 1
+            yield record
+        if n_records:
+            return
+
+
+def _printed(command: Sequence[str], said: IO[bytes]) -> Iterator[Mapping[str, Any]]:
+    """What a program prints, one record a line."""
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=os.environ | QUIET
     ) as process:

@@ -174,6 +174,67 @@ def write_csv(folder: Path, runs: list[Run]) -> list[str]:
     return ["csv", *map(str, sorted(folder.glob("*.csv")))]
 
 
+def write_event_files(folder: Path, runs: list[Run]) -> list[str]:
+    """As torch writes them: an event file a start, the settings in a folder of their own."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    for run in runs:
+        for rows in starts(run):
+            with SummaryWriter(str(folder / run.run_id)) as log:
+                for row in rows:
+                    for name, value in row.items():
+                        if name not in ("step", "_timestamp"):
+                            log.add_scalar(
+                                name,
+                                value,
+                                row["step"],
+                                row["_timestamp"],
+                                new_style=True,
+                                double_precision=True,
+                            )
+        with SummaryWriter(str(folder / run.run_id)) as log:
+            log.add_hparams(CONFIG, {})
+    return ["tensorboard", str(folder)]
+
+
+def write_offline_runs(folder: Path, runs: list[Run]) -> list[str]:
+    """As W&B writes them: a folder a start, which its name says the time of."""
+    import wandb
+
+    options = {
+        "mode": "offline",
+        "silent": True,
+        "console": "off",
+        "disable_git": True,
+        "x_disable_stats": True,
+    }
+    for run in runs:
+        for number, rows in enumerate(starts(run)):
+            settings = wandb.Settings(**options)
+            with wandb.init(
+                id=run.run_id, dir=str(folder), config=CONFIG, settings=settings, resume="allow"
+            ) as log:
+                for row in rows:
+                    metrics = {
+                        name: value for name, value in row.items() if name not in ("step", "_timestamp")
+                    }
+                    log.log(metrics, step=row["step"])
+            place = Path(log.dir).parent
+            place.rename(place.with_name(f"offline-run-20260101_00000{number}-{run.run_id}"))
+    wandb.teardown()
+    return ["wandb", str(folder), "--map", "_runtime=-"]
+
+
+def starts(run: Run) -> list[list[Row]]:
+    """The rows of each start of a training: its steps go back where another begins."""
+    parts: list[list[Row]] = [[]]
+    for row in timed(run):
+        if parts[-1] and row["step"] < parts[-1][-1]["step"]:
+            parts.append([])
+        parts[-1].append(row)
+    return parts
+
+
 WRITERS: dict[str, Callable[[Path, list[Run]], list[str]]] = {
     "jsonl": write_json_lines,
     "jsonl-long": write_long_json_lines,
@@ -181,6 +242,8 @@ WRITERS: dict[str, Callable[[Path, list[Run]], list[str]]] = {
     "parquet": write_parquet,
     "parquet-long": write_long_parquet,
     "trainer_state": write_trainer_states,
+    "tensorboard": write_event_files,
+    "wandb": write_offline_runs,
     "csv": write_csv,
 }
 LOGGED = [name for name in WRITERS if name != "csv"]
