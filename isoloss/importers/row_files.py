@@ -36,8 +36,8 @@ STATUSES = {
     "diverged": "diverged",
 }
 CONFIG_PREFIX = re.compile(r"config[./](.+)")
-_METRIC_NAMES = {name for names in METRICS.values() for name in names}
-STATED = {name for names in CONFIG.values() for name in names} - _METRIC_NAMES - {*METRICS}
+METRIC_NAMES = {name for names in METRICS.values() for name in names}
+STATED = {name for names in CONFIG.values() for name in names} - METRIC_NAMES - {*METRICS}
 """Columns that are hyper-parameters where they say the same in all rows of a run."""
 
 NON_FINITE = {
@@ -56,7 +56,21 @@ USUAL_STEMS = re.compile(
 )
 """Names that every run's file has, so that its folder is what tells it apart."""
 
-ENDS = (".jsonl.gz", ".ndjson.gz", ".json.gz", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+ENDS = (
+    ".csv.gz",
+    ".tsv.gz",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".json.gz",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".parquet",
+    ".pq",
+)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 WANDB_ARTIFACT = re.compile(r"run-([a-z0-9]+)-history(?:[:-]v\d+)?")
 
@@ -143,7 +157,8 @@ def _step_column(rows: Rows, chosen: str | None) -> str:
                     return name
     names = ", ".join(rows.columns) or "none"
     raise InvalidInput(
-        field=rows.place, reason=f"no column is the step; --step-column names it (columns: {names})"
+        field=rows.place,
+        reason=f"no column is the step; name the one that is by --map NAME=step (columns: {names})",
     )
 
 
