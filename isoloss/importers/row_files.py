@@ -186,17 +186,17 @@ def _steps(rows: Rows, name: str) -> tuple[IntArray, tuple[str, ...]]:
     absent = rows.n_rows - at.size - n_text
     negative = whole & (numbers < 0)
     wrong = {
-        "have no step": (absent, None),
-        "have a step that is no number": (n_text, None),
-        "have a step that is no whole number": (int((~whole).sum()), _first(at[~whole])),
-        "have a negative step": (int(negative.sum()), _first(at[negative])),
+        "no step": (absent, None),
+        "a step that is no number": (n_text, None),
+        "a step that is no whole number": (int((~whole).sum()), _first(at[~whole])),
+        "a negative step": (int(negative.sum()), _first(at[negative])),
     }
     step[step < 0] = -1
     told = []
     for what, (count, first) in wrong.items():
         if count:
             where = f", {rows.where(first)} first" if first is not None else ""
-            told.append(f"{counted(count, 'row')} left out, which {what}{where}")
+            told.append(f"{counted(count, 'row')} with {what} left out{where}")
     return step, tuple(told)
 
 
@@ -300,7 +300,7 @@ class _Reading:
         else:
             self._metric(name, rows, numbers, step, time_s)
             if n_text:
-                self.problems.append(f"{counted(n_text, 'value')} of {name!r} left out: they are no numbers")
+                self.problems.append(f"{counted(n_text, 'value')} of {name!r} left out, for being no number")
 
     def _text(self, name: str, bare: str, values: Sequence[Any]) -> None:
         first = values[0]
