@@ -183,7 +183,7 @@ def _steps(rows: Rows, name: str) -> tuple[IntArray, tuple[str, ...]]:
     step[at[whole]] = numbers[whole].astype(np.int64)
     if isinstance(column.values, np.ndarray) and column.values.dtype.kind == "i":
         step[at] = column.values  # not by way of floats, which cannot hold every step
-    absent = rows.n_rows - at.size - n_text
+    absent = _n_with_metrics(rows) - at.size - n_text
     negative = whole & (numbers < 0)
     wrong = {
         "no step": (absent, None),
@@ -198,6 +198,15 @@ def _steps(rows: Rows, name: str) -> tuple[IntArray, tuple[str, ...]]:
             where = f", {rows.where(first)} first" if first is not None else ""
             told.append(f"{counted(count, 'row')} with {what} left out{where}")
     return step, tuple(told)
+
+
+def _n_with_metrics(rows: Rows) -> int:
+    """Count the rows that hold more than settings."""
+    filled = np.zeros(rows.n_rows, dtype=bool)
+    for name, column in rows.columns.items():
+        if not CONFIG_PREFIX.fullmatch(name):
+            filled[column.rows] = True
+    return int(filled.sum())
 
 
 def _first(rows: IntArray) -> int | None:

@@ -36,7 +36,7 @@ def test_nested_objects_are_flattened_and_their_configuration_taken_apart(tmp_pa
     assert run.series["train.loss"].value.tolist() == [3.0, 2.5]
     assert run.config == {"model.d_model": 512, "lr": 1e-3, "note": "hi"}
     assert (run.key, run.name, run.status) == ("a", "Cosine", "failed")
-    assert run.problems == ("1 row with no step left out",)
+    assert run.problems == ()
 
 
 def test_every_kind_of_bad_row_is_one_message_with_its_place(tmp_path):
@@ -49,6 +49,7 @@ def test_every_kind_of_bad_row_is_one_message_with_its_place(tmp_path):
         {"step": -1, "loss": 1.0},
         {"step": "two", "loss": 1.0},
         {"step": 3, "loss": "NaN", "lr": "high"},
+        {"loss": 1.0},
         '{"step": 4, "lo',
         end="",
     )
@@ -57,7 +58,8 @@ def test_every_kind_of_bad_row_is_one_message_with_its_place(tmp_path):
     assert np.isnan(run.series["loss"].value[1])
     assert run.problems == (
         "2 lines passed over for being no JSON object, line 2 first",
-        "the last line (8) is cut off and passed over",
+        "the last line (9) is cut off and passed over",
+        "1 row with no step left out",
         "1 row with a step that is no number left out",
         "1 row with a step that is no whole number left out, line 4 first",
         "1 row with a negative step left out, line 5 first",
