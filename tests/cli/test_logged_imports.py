@@ -170,6 +170,13 @@ def test_a_running_run_gets_no_schedule_and_a_diverged_one_its_status(invoke, cl
     assert again["runs"][0]["state"] == "unchanged"
 
 
+def test_a_key_for_one_project_imports_into_it(invoke, client, project, tmp_path, monkeypatch):
+    client.projects.create(project)
+    key = client.keys.create("importer", ["read", "write"], project=project)
+    monkeypatch.setenv("ISOLOSS_API_KEY", key["key"])
+    assert not imported(invoke, "jsonl", write(tmp_path / "a.jsonl", curve()))["created"]
+
+
 def test_a_table_of_runs_is_undone_like_any_import(invoke, client, project, tmp_path):
     (tmp_path / "runs.csv").write_text("run_id,N,D,loss\na,1e7,2e8,4.1\nb,3e7,6e8,3.7\n")
     first = imported(invoke, "table", tmp_path / "runs.csv")
