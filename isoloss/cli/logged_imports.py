@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -35,8 +36,8 @@ def _options(
     map: Annotated[
         list[str] | None,
         typer.Option(
-            help="What a metric or setting is, NAME=FIELD, as in nll=loss; NAME=- leaves it out; @file.json is a "
-            "saved map. Repeat it."
+            help="What a metric or setting is, NAME=FIELD, as in nll=loss or it=step; NAME=- leaves it out; "
+            "@file.json is a saved map. Repeat it."
         ),
     ] = None,
     save_map: Annotated[Path | None, typer.Option(help="Write the map that was used to this file.")] = None,
@@ -64,19 +65,29 @@ def import_command(
 ) -> Callable[[Callable[Arguments, Runs]], Callable[Arguments, Runs]]:
     """Add a reader as a command: a function of its own options that returns the runs of a source.
 
-    The options that all imports share, what is sent and what is told come from here.
+    The options that all imports share, what is sent and what is told come from here. A reader with a parameter
+    `step_column` is told which column the map says is the step.
     """
     shared = list(inspect.signature(_options, eval_str=True).parameters.values())
 
     def add(reader: Callable[Arguments, Runs]) -> Callable[Arguments, Runs]:
-        own = list(inspect.signature(reader, eval_str=True).parameters.values())
+        own = dict(inspect.signature(reader, eval_str=True).parameters)
+        has_step = own.pop("step_column", None) is not None
 
         def run(session: Session, /, **given: Any) -> None:
             options = {parameter.name: given.pop(parameter.name) for parameter in shared}
-            _import(session, name, reader(**given), options)  # type: ignore[call-arg]
+            wishes = _wishes(options)
+            step_column = wishes.names.step_column
+            if has_step:
+                given["step_column"] = step_column
+            elif step_column is not None:
+                reason = f"{step_column!r} cannot be the step: this source says its steps itself"
+                raise BadArgument(field="--map", reason=reason)
+            wishes = replace(wishes, names=wishes.names.without_step())
+            _import(session, name, reader(**given), wishes, options)  # type: ignore[call-arg]
 
         first = inspect.Parameter("session", inspect.Parameter.POSITIONAL_ONLY)
-        keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own, *shared]]
+        keyword = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in [*own.values(), *shared]]
         run.__signature__ = inspect.Signature([first, *keyword])  # type: ignore[attr-defined]
         run.__doc__ = reader.__doc__
         command(app, name)(run)
@@ -85,10 +96,9 @@ def import_command(
     return add
 
 
-def _import(session: Session, kind: str, source: Runs, options: Mapping[str, Any]) -> None:
+def _import(session: Session, kind: str, source: Runs, wishes: Wishes, options: Mapping[str, Any]) -> None:
     from isoloss.importers import import_logged
 
-    wishes = _wishes(options)
     journal = None if options["dry_run"] else journal_for(session, kind, options["project"])
     with session.output.progress("Importing") as advance:
         report = import_logged(
@@ -172,8 +182,6 @@ def _save(path: Path, names: FieldNames) -> None:
 
 
 def _document(report: LoggedReport) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return {**asdict(report), "names": report.names.document()}
 
 
@@ -284,9 +292,7 @@ def add_history(app: typer.Typer) -> None:
             )
         with session.output.progress("Undoing") as advance:
             report = take_back(session.client, past, advance)
-        from dataclasses import asdict
-
-        session.output.show(asdict(report), lambda: _show_undone(session.output, report))
+            session.output.show(asdict(report), lambda: _show_undone(session.output, report))
         if report.stays:
             raise typer.Exit(1)
 

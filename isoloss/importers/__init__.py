@@ -1,6 +1,7 @@
 """Training curves, and tables of finished runs, from the files that other tools write."""
 
 from isoloss.importers.csv_files import CurveTable, read_columns, read_table
+from isoloss.importers.csv_runs import read_csv_runs
 from isoloss.importers.curves import ImportReport, import_curves
 from isoloss.importers.journals import Journal, find_import, past_imports
 from isoloss.importers.json_lines import read_json_lines
@@ -39,6 +40,7 @@ __all__ = [
     "import_table",
     "past_imports",
     "read_columns",
+    "read_csv_runs",
     "read_curves",
     "read_json_lines",
     "read_map",

@@ -12,9 +12,7 @@ import numpy as np
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.fields import lacking
-from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
-from isoloss.importers.undoing import before_and_after
 from isoloss.notes import counted
 
 FITTED = frozenset({"loss", "val_loss", "reward", "grad_noise_scale", "grad_norm_small"})
@@ -81,7 +79,6 @@ class ImportReport:
     runs: tuple[ImportedRun, ...]
     skipped: tuple[SkippedFile, ...]
     created: bool = False
-    import_id: str | None = None
 
 
 def import_curves(
@@ -95,7 +92,6 @@ def import_curves(
     map: Mapping[str, str] | None = None,
     on_conflict: Literal["error", "replace"] = "error",
     on_progress: Progress | None = None,
-    journal: Journal | None = None,
 ) -> ImportReport:
     """Send CSV files of curves to a project, one run a file; importing again changes nothing.
 
@@ -105,7 +101,7 @@ def import_curves(
     run called after it, or by `run_ids` in the order of the files, with `schedule`; a run that exists keeps
     its specification. A file that cannot be used is skipped and the
     report says why; InvalidInput is raised where the whole request makes no sense.
-    `on_progress(done, total, file)` follows the files; what is about to change is written to the `journal` first.
+    `on_progress(done, total, file)` follows the files.
     """
     plans, skipped = plan_imports([Path(path) for path in paths], runs_file, run_ids, schedule)
     created = bool(plans) and create_project(service, project)
@@ -114,15 +110,12 @@ def import_curves(
         if on_progress is not None:
             on_progress(done, len(plans), plan.path.name)
         try:
-            imported.append(_import_one(service, project, plan, map, on_conflict, journal))
+            imported.append(_import_one(service, project, plan, map, on_conflict))
         except (InvalidInput, Conflict) as error:
             skipped.append(SkippedFile(plan.path, str(error)))
     if on_progress is not None:
         on_progress(len(plans), len(plans), "")
-    if journal is not None:
-        journal.finish()
-    import_id = None if journal is None else journal.import_id
-    return ImportReport(project, tuple(imported), tuple(skipped), created, import_id)
+    return ImportReport(project, tuple(imported), tuple(skipped), created)
 
 
 def create_project(service: HasProjects, project: str) -> bool:
@@ -140,70 +133,33 @@ def _import_one(
     plan: ImportPlan,
     map: Mapping[str, str] | None,
     on_conflict: Literal["error", "replace"],
-    journal: Journal | None,
 ) -> ImportedRun:
     table = read_table(plan.path, map)
     columns, notes = sendable_columns(table)
-    known = _known(service, project, plan.run_id)
-    document = _document(plan, known)
-    parent = (document or known or {}).get("parent")
+    parent = _put_specification(service, project, plan).get("parent")
     if parent is not None:
         columns, dropped = _own_points(plan.path, columns, int(parent["branch_step"]))
         notes += dropped
-    entry = _entry(plan.run_id, known, document, columns)
-    if journal is not None and (entry.created or entry.after is not None or entry.points_after is not None):
-        journal.record(entry)
-    if document is not None:
-        service.runs.put_document(project, plan.run_id, document)
     answer = service.points.append(project, plan.run_id, columns, on_conflict=on_conflict)
-    if journal is not None and answer["accepted"] > (among := _beyond(known, columns)) and known is not None:
-        journal.record(RunEntry(plan.run_id, filled=answer["accepted"] - among))
     fields = {column: name for column, name in table.field_map.fields.items() if name in columns}
     if not FITTED & columns.keys():
         notes.append(lacking("loss", [*table.field_map.fields, *table.field_map.ignored]))
     return ImportedRun(plan.path, plan.run_id, answer["accepted"], answer["duplicates"], fields, tuple(notes))
 
 
-def _known(service: Service, project: str, run_id: str) -> Mapping[str, Any] | None:
+def _put_specification(service: Service, project: str, plan: ImportPlan) -> Mapping[str, Any]:
+    """Send what is known of a run, and return what then holds of it."""
     try:
-        found: Mapping[str, Any] = service.runs.get(project, run_id)
+        known: Mapping[str, Any] = service.runs.get(project, plan.run_id)
     except NotFound:
-        return None
-    return found
-
-
-def _document(plan: ImportPlan, known: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The specification to send, None where nothing is said of a run that is there."""
-    if known is None:
         # A file is the log of a run that has ended, where nobody says otherwise.
-        return {"name": plan.run_id, "status": "finished", **(plan.specification or {})}
+        new = {"name": plan.run_id, "status": "finished", **(plan.specification or {})}
+        service.runs.put_document(project, plan.run_id, new)
+        return new
+    if plan.specification is None:
+        return known
+    service.runs.put_document(project, plan.run_id, plan.specification)
     return plan.specification
-
-
-def _beyond(known: Mapping[str, Any] | None, columns: Mapping[str, MaskedColumn]) -> int:
-    """Count the points behind those that the run has."""
-    last = (known or {}).get("last_step")
-    steps = np.ma.getdata(columns["step"])
-    return int(np.sum(steps > (-1 if last is None else last)))
-
-
-def _entry(
-    run_id: str,
-    known: Mapping[str, Any] | None,
-    document: Mapping[str, Any] | None,
-    columns: Mapping[str, MaskedColumn],
-) -> RunEntry:
-    """What is about to happen to a run, for the journal."""
-    before, after = (None, None) if document is None else before_and_after(known, document)
-    last = int(np.ma.getdata(columns["step"])[-1])
-    return RunEntry(
-        run_id,
-        created=known is None,
-        before=before,
-        after=after,
-        points_before=(known or {}).get("last_step"),
-        points_after=last if _beyond(known, columns) else None,
-    )
 
 
 def _own_points(

@@ -150,7 +150,7 @@ class _Builder:
         """Messages on what is no row; the last line of a file may have been cut off by a crash."""
         broken = [place for place in self.broken if place != cut]
         if broken:
-            yield f"{counted(len(broken), noun)} passed over that is no JSON object, {noun} {broken[0]} first"
+            yield f"{counted(len(broken), noun)} passed over for being no JSON object, {noun} {broken[0]} first"
         if cut in self.broken:
             yield f"the last {noun} ({cut}) is cut off and passed over"
 

@@ -15,6 +15,7 @@ from isoloss.importers.run_fields import RUN_FIELDS, SETTINGS
 from isoloss.notes import counted
 from isoloss.observations.point_columns import COLUMN_NAME, KNOWN_COLUMNS, MAX_FREE_COLUMNS, spelled
 
+STEP = "step"
 LEFT_OUT = "-"
 """The field of what shall not be imported, in a map."""
 
@@ -24,7 +25,7 @@ LR_OF_GROUP = re.compile(
 """What loggers of learning rates call that of an optimiser's first group, such as `lr-AdamW` or `lr/group0`."""
 
 METRICS: dict[str, tuple[str, ...]] = {
-    **{name: names for name, names in GUESSES.items() if name != "step"},
+    **{name: names for name, names in GUESSES.items() if name != STEP},
     "loss": (
         *GUESSES["loss"],
         "train/loss_step",
@@ -140,6 +141,16 @@ class FieldNames:
         """This map and, of names that it does not have, another's."""
         return FieldNames({**other.metrics, **self.metrics}, {**other.config, **self.config})
 
+    @property
+    def step_column(self) -> str | None:
+        """The column that is said to hold the steps; only files of rows have one."""
+        return next((name for name, said in self.metrics.items() if said == STEP), None)
+
+    def without_step(self) -> FieldNames:
+        """The map without that column."""
+        kept = {name: said for name, said in self.metrics.items() if said != STEP}
+        return FieldNames(kept, {name: said for name, said in self.config.items() if said != STEP})
+
     def document(self) -> dict[str, dict[str, str]]:
         """The map as it is saved."""
         return {"metrics": dict(sorted(self.metrics.items())), "config": dict(sorted(self.config.items()))}
@@ -190,9 +201,6 @@ def _check(fields: Mapping[str, str], place: str) -> None:
     for name, said in fields.items():
         if said == LEFT_OUT:
             continue
-        if said == "step":
-            reason = f"{name!r} cannot be the step here; readers of files take --step-column {name}"
-            raise InvalidInput(field=place, reason=reason)
         if COLUMN_NAME.fullmatch(said) is None:
             raise InvalidInput(field=place, reason=f"{said!r} is no name for a field")
         if said in taken:
@@ -235,7 +243,7 @@ def name_metrics(metrics: Sequence[str], chosen: Mapping[str, str]) -> Named:
 
 
 def _refusal(own: str | None, fields: Mapping[str, str]) -> str | None:
-    if own is None or own == "step":
+    if own is None or own == STEP:
         return "it has no name that a column can have"
     return f"another is {own} already" if own in fields.values() else None
 

@@ -28,6 +28,7 @@ Advance = Callable[[float, str], None]
 
 
 class ProjectsRoom(Protocol):
+    def get(self, name: str) -> Any: ...
     def create(self, name: str) -> Any: ...
 
 
@@ -229,7 +230,7 @@ class _Import:
 
     def _send(self, plan: PlannedImport, known: Mapping[str, Any] | None, news: News) -> list[str]:
         if self.created is None:
-            self.created = create_project(self.service, self.project) if known is None else False
+            self.created = known is None and self._make_project()
         points, rewind_to = self._to_send(plan, news)
         if self.journal is not None:
             self.journal.record(_entry(plan, known, points, news, rewind_to))
@@ -248,6 +249,14 @@ class _Import:
                 on_progress=lambda sent, total: self._tell(plan.run_id, sent, total),
             )
         return notes
+
+    def _make_project(self) -> bool:
+        """Make the project where it is not there, which a key for one project cannot and need not."""
+        try:
+            self.service.projects.get(self.project)
+        except NotFound:
+            return create_project(self.service, self.project)
+        return False
 
     def _to_send(self, plan: PlannedImport, news: News) -> tuple[LoggedPoints, int | None]:
         """The points to send, and where to rewind to first: points that the source has no more are replaced."""

@@ -19,6 +19,7 @@ from isoloss.importers.logged_runs import LoggedRun
 from isoloss.importers.plans import run_id_of
 from isoloss.importers.specifications import merged
 from isoloss.notes import counted
+from isoloss.observations.point_columns import KNOWN_COLUMNS
 from isoloss.schedules import Schedule, schedule_from_spec, spec_of_log
 from isoloss.schedules.logged import disagreement_with
 
@@ -33,7 +34,7 @@ INTERVALS_BEFORE_END = 2
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user says of all runs of an import."""
+    """What the user says of all runs of an import; it goes before what their source says."""
 
     names: FieldNames = field(default_factory=FieldNames)
     schedule: Mapping[str, Any] | None = None
@@ -68,10 +69,11 @@ def plan_logged(run: LoggedRun, wishes: Wishes, known: Mapping[str, Any] | None)
     named = name_metrics(list(run.series), wishes.names.metrics)
     columns = {named.fields[name]: one for name, one in run.series.items() if name in named.fields}
     points = read_points(columns)
+    texts = _texts(run, wishes.names.metrics)
     if not points.step.size:
-        raise InvalidInput(field=run.place, reason=_why_no_points(run, points))
+        raise InvalidInput(field=run.place, reason=_why_no_points(run, points, texts))
     config = read_config(run.config, wishes.names.config)
-    said = {**config.config, **wishes.config}
+    said = {**config.config, **run.specification.get("config", {}), **wishes.config}
     schedule, told = _schedule(run, points, {**(known or {}).get("config", {}), **said}, wishes, known)
     if schedule is not None and "peak_lr" not in said:
         said["peak_lr"] = schedule_from_spec(schedule).peak_lr
@@ -91,8 +93,17 @@ def plan_logged(run: LoggedRun, wishes: Wishes, known: Mapping[str, Any] | None)
     return PlannedImport(run.place, run_id_for(run), document, points, names, notes)
 
 
-def _why_no_points(run: LoggedRun, points: LoggedPoints) -> str:
-    reasons = "; ".join((*run.problems, *points.notes))
+def _texts(run: LoggedRun, chosen: Mapping[str, str]) -> list[str]:
+    """Say which columns that were chosen for metrics hold none."""
+    return [
+        f"{name!r} is no metric: it holds {str(run.config[name])[:40]!r}, which is no number"
+        for name, meant in chosen.items()
+        if name in run.config and name not in run.series and meant in KNOWN_COLUMNS
+    ]
+
+
+def _why_no_points(run: LoggedRun, points: LoggedPoints, texts: Sequence[str]) -> str:
+    reasons = "; ".join((*run.problems, *texts, *points.notes))
     return f"no point of it can be imported{': ' + reasons if reasons else ', nothing was logged'}"
 
 
@@ -111,10 +122,12 @@ def _said(
     """What the source and the user say of a run; a file is the log of a run that has ended, unless it is said."""
     status = wishes.status or run.status or (None if known else "finished")
     tags = [_label(tag) for tag in (*run.tags, *wishes.tags) if tag.strip()]
+    unnamed = run.name in ("", run.key)
     said = {
-        "name": _label(run.name) or run_id_for(run),
+        **{name: value for name, value in run.specification.items() if name not in ("file", "run_id")},
+        "name": (known or {}).get("name") if known and unnamed else _label(run.name) or run_id_for(run),
         "status": "diverged" if points.has_diverged() else status,
-        "recipe": wishes.recipe,
+        "recipe": wishes.recipe or run.specification.get("recipe"),
         "notes": run.notes[:LONGEST_NOTES].replace("\0", "") if run.notes else None,
         "schedule": dict(schedule) if schedule is not None else None,
     }
@@ -153,8 +166,9 @@ def _schedule(
     known: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """The schedule to declare, None for what is there or none, and notes on where it comes from."""
-    if wishes.schedule is not None:
-        return dict(wishes.schedule), []
+    stated = wishes.schedule or run.specification.get("schedule")
+    if stated is not None:
+        return dict(stated), []
     step, lr = _rates(points)
     if not step.size:
         return None, []

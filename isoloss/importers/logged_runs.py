@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from isoloss.arrays import FloatArray, IntArray
@@ -31,6 +31,7 @@ class LoggedRun:
     `place` is the file, folder or address it comes from, for messages. `key` is the source's own id of it, the
     same at every import: it becomes the run's id. `status` is None where the source does not tell. `config` is
     flat, with dots for what was nested. `problems` say what of the run could not be read, and why.
+    `specification` is what else is stated of the run, as the API takes it: a schedule, a recipe, a parent, ...
     """
 
     place: str
@@ -42,6 +43,7 @@ class LoggedRun:
     notes: str | None
     series: Mapping[str, Series]
     problems: tuple[str, ...] = ()
+    specification: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

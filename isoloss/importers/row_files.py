@@ -36,8 +36,8 @@ STATUSES = {
     "diverged": "diverged",
 }
 CONFIG_PREFIX = re.compile(r"config[./](.+)")
-_METRIC_NAMES = {name for names in METRICS.values() for name in names}
-STATED = {name for names in CONFIG.values() for name in names} - _METRIC_NAMES - {*METRICS}
+METRIC_NAMES = {name for names in METRICS.values() for name in names}
+STATED = {name for names in CONFIG.values() for name in names} - METRIC_NAMES - {*METRICS}
 """Columns that are hyper-parameters where they say the same in all rows of a run."""
 
 NON_FINITE = {
@@ -56,7 +56,21 @@ USUAL_STEMS = re.compile(
 )
 """Names that every run's file has, so that its folder is what tells it apart."""
 
-ENDS = (".jsonl.gz", ".ndjson.gz", ".json.gz", ".jsonl", ".ndjson", ".json", ".parquet", ".pq")
+ENDS = (
+    ".csv.gz",
+    ".tsv.gz",
+    ".csv",
+    ".tsv",
+    ".txt",
+    ".jsonl.gz",
+    ".ndjson.gz",
+    ".json.gz",
+    ".jsonl",
+    ".ndjson",
+    ".json",
+    ".parquet",
+    ".pq",
+)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 WANDB_ARTIFACT = re.compile(r"run-([a-z0-9]+)-history(?:[:-]v\d+)?")
 
@@ -143,7 +157,8 @@ def _step_column(rows: Rows, chosen: str | None) -> str:
                     return name
     names = ", ".join(rows.columns) or "none"
     raise InvalidInput(
-        field=rows.place, reason=f"no column is the step; --step-column names it (columns: {names})"
+        field=rows.place,
+        reason=f"no column is the step; name the one that is by --map NAME=step (columns: {names})",
     )
 
 
@@ -168,21 +183,30 @@ def _steps(rows: Rows, name: str) -> tuple[IntArray, tuple[str, ...]]:
     step[at[whole]] = numbers[whole].astype(np.int64)
     if isinstance(column.values, np.ndarray) and column.values.dtype.kind == "i":
         step[at] = column.values  # not by way of floats, which cannot hold every step
-    absent = rows.n_rows - at.size - n_text
+    absent = _n_with_metrics(rows) - at.size - n_text
     negative = whole & (numbers < 0)
     wrong = {
-        "have no step": (absent, None),
-        "have a step that is no number": (n_text, None),
-        "have a step that is no whole number": (int((~whole).sum()), _first(at[~whole])),
-        "have a negative step": (int(negative.sum()), _first(at[negative])),
+        "no step": (absent, None),
+        "a step that is no number": (n_text, None),
+        "a step that is no whole number": (int((~whole).sum()), _first(at[~whole])),
+        "a negative step": (int(negative.sum()), _first(at[negative])),
     }
     step[step < 0] = -1
     told = []
     for what, (count, first) in wrong.items():
         if count:
             where = f", {rows.where(first)} first" if first is not None else ""
-            told.append(f"{counted(count, 'row')} left out, which {what}{where}")
+            told.append(f"{counted(count, 'row')} with {what} left out{where}")
     return step, tuple(told)
+
+
+def _n_with_metrics(rows: Rows) -> int:
+    """Count the rows that hold more than settings."""
+    filled = np.zeros(rows.n_rows, dtype=bool)
+    for name, column in rows.columns.items():
+        if not CONFIG_PREFIX.fullmatch(name):
+            filled[column.rows] = True
+    return int(filled.sum())
 
 
 def _first(rows: IntArray) -> int | None:
@@ -285,7 +309,7 @@ class _Reading:
         else:
             self._metric(name, rows, numbers, step, time_s)
             if n_text:
-                self.problems.append(f"{counted(n_text, 'value')} of {name!r} left out: they are no numbers")
+                self.problems.append(f"{counted(n_text, 'value')} of {name!r} left out, for being no number")
 
     def _text(self, name: str, bare: str, values: Sequence[Any]) -> None:
         first = values[0]
