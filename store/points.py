@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
-from store import chunks, rows
+from store import alarms, chunks, rows
 from store.arrays import cursor
 from store.columns import (
     KNOWN,
@@ -105,6 +105,8 @@ def append(session: Session, run: Held, points: Points, replace_values: bool = F
     if news:
         diverged = any(points[name].non_finite().any() for name in MAY_BE_NON_FINITE)
         rows.write(session, run.id, columns, changed, highest, bool(diverged))
+        if diverged and run.status != "diverged":
+            alarms.status_changed(session, run, run.status, "diverged", highest)
     return Accepted(news, len(points) - news, highest)
 
 
@@ -163,6 +165,7 @@ def rewind(session: Session, run: Held, step: int) -> int | None:
     _update(session, run.id, last_step=last)
     if had_diverged and not non_finite(session, replace(run, last_step=last)):
         _update(session, run.id, status="running")
+        alarms.status_changed(session, run, run.status, "running", last)
     return last
 
 
