@@ -59,15 +59,14 @@ def report_again(session: Session, run: Subject, message: str) -> None:
         end(session, run.id, "resumed")  # a moment, and no state
 
 
-def status_changed(session: Session, run: Subject, before: str, now: str, step: int | None) -> None:
+def status_changed(session: Session, run: Subject, before: str, now: str, why: str | None = None) -> None:
     """Give the alarm of a run that diverges, tell of one that ends, and end what it makes obsolete."""
     if now != "running":
         end(session, run.id, "silent", "left_band")
     if now != "diverged" and before == "diverged":
         end(session, run.id, "diverged")
     if now == "diverged" and before == "running":
-        where = "" if step is None else f" at step {step} or before"
-        sound(session, run, "diverged", f"the run has diverged{where}")
+        sound(session, run, "diverged", why or "the run is said to have diverged")
     elif now in webhooks.ENDS and before in ("running", "diverged"):
         webhooks.notify(session, run, now, f"the run is {now}")
 

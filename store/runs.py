@@ -80,7 +80,7 @@ def put(session: Session, project_id: int, run_id: str, said: Specification) -> 
     session.flush()
     session.refresh(run)
     if made is None and run.status != before:
-        alarms.status_changed(session, run, before, run.status, run.last_step)
+        alarms.status_changed(session, run, before, run.status)
     return run, made is not None
 
 

@@ -137,6 +137,14 @@ class IsolossCallback(Callback):
         scheduler, every = _scheduler(trainer)
         self._watch.begin(scheduler, pl_module, every, step, self._n_params_active, _table(pl_module))
 
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        """Put the forecast of the final loss into the progress bar, where the logger has `show_forecast`."""
+        run = None if self._logger is None else self._logger.experiment
+        forecast = None if run is None else run.forecast
+        if forecast is None or forecast["value"] is None:
+            return
+        self.log("forecast", forecast["value"], prog_bar=True, logger=False)
+
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Put all on disk before the checkpoint is."""
         if self._logger is not None and self._logger.experiment is not None:
