@@ -93,7 +93,8 @@ def _silent(session: Session, watching: Watching, since: dt.datetime) -> list[tu
     seen = sa.extract("epoch", sa.func.clock_timestamp() - sa.func.greatest(Run.reported_at, since))
     usual = SILENT_TIMES * sa.func.coalesce(Run.report_every_s, 0.0)
     told = sa.exists().where(Alarm.run == Run.id, Alarm.kind == "silent", Alarm.over_at.is_(None))
-    chosen = (Run.status == "running", seen > sa.func.greatest(watching.silent_after_s, usual), ~told)
+    training = (Run.status == "running", Run.reported_at.is_not(None))
+    chosen = (*training, seen > sa.func.greatest(watching.silent_after_s, usual), ~told)
     found = session.execute(sa.select(Run, silence).where(*chosen).order_by(Run.id).limit(MOST_AT_ONCE))
     return [(run, float(silence_s)) for run, silence_s in found]
 
