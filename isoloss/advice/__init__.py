@@ -2,6 +2,7 @@
 
 from isoloss.advice.best_peak import BestPeak, best_peak
 from isoloss.advice.constraints import Constraints
+from isoloss.advice.forecasts import Forecast, Forecaster, companions
 from isoloss.advice.iso_flop import IsoFlopProfile, iso_flop_profile
 from isoloss.advice.pareto import ParetoFront, pareto
 from isoloss.advice.published import PUBLISHED, Published
@@ -11,11 +12,14 @@ __all__ = [
     "PUBLISHED",
     "BestPeak",
     "Constraints",
+    "Forecast",
+    "Forecaster",
     "IsoFlopProfile",
     "ParetoFront",
     "Published",
     "Recommendation",
     "best_peak",
+    "companions",
     "iso_flop_profile",
     "pareto",
     "recommend",
