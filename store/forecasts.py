@@ -55,11 +55,12 @@ class Kind:
 
     target: str
     alike: Mapping[str, Any]
-    peak_lr: float
+    own: Mapping[str, Any]
+    """What of a run also decides which of them tell of it: its peak learning rate, and if it states a decay."""
 
     @property
     def name(self) -> str:
-        return json.dumps({"target": self.target, **self.alike, "peak_lr": self.peak_lr}, sort_keys=True)
+        return json.dumps({"target": self.target, **self.alike, **self.own}, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -112,13 +113,13 @@ def kind_of(session: Session, run: Run) -> tuple[Kind, list[Run]]:
     Of the validation loss where the run and enough others have one, else of the loss.
     """
     alike = {name: run.config[name] for name in ALIKE if run.config.get(name) is not None}
-    peak_lr = schedule_from_spec(run.schedule or {}).peak_lr
+    own = _own(run)
     for target in (name for name in TARGETS if name in run.columns):
-        kind = Kind(target, alike, peak_lr)
+        kind = Kind(target, alike, own)
         finished = _finished(session, run, kind)
         if target == TARGETS[-1] or len(finished) >= FEWEST_ALIKE:
             return kind, finished
-    kind = Kind(TARGETS[-1], alike, peak_lr)
+    kind = Kind(TARGETS[-1], alike, own)
     return kind, _finished(session, run, kind)
 
 
@@ -205,6 +206,13 @@ def page(session: Session, project_id: int, asked: Asked) -> Page[Forecast]:
     return page_of(session, training.where(Forecast.document.is_not(None)), Forecast.run, FIELDS, asked)
 
 
+def _own(run: Run) -> dict[str, Any]:
+    decay = (
+        None if run.config.get("weight_decay") is None else run.config.get("weight_decay_kind", "lr_scaled")
+    )
+    return {"peak_lr": schedule_from_spec(run.schedule or {}).peak_lr, "decay": decay}
+
+
 def _finished(session: Session, run: Run, kind: Kind) -> list[Run]:
     same = (
         Run.config.contains({name: kind.alike[name]})
@@ -214,7 +222,7 @@ def _finished(session: Session, run: Run, kind: Kind) -> list[Run]:
     )
     target = Run.columns.contains([kind.target])
     chosen = sa.select(Run).where(Run.project_id == run.project_id, Run.status == "finished", target, *same)
-    of_peak = Run.schedule.contains({"peak_lr": kind.peak_lr})
+    of_peak = Run.schedule.contains({"peak_lr": kind.own["peak_lr"]})
     order = (of_peak.is_(True).desc(), Run.updated_at.desc(), Run.id)
     newest = chosen.order_by(*order).limit(MOST_ALIKE)
     return sorted(session.scalars(newest), key=lambda found: found.id)

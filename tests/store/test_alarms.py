@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from isoloss.errors import InvalidInput
-from store import alarms, points, runs, watch, webhooks
+from store import alarms, points, watch, webhooks
 from store.tables import Alarm, Delivery, Project, Run, Watch
 from store.watch import Watching
 
