@@ -18,6 +18,8 @@ from store.tables import Alarm
 
 Kind = Literal["left_band", "diverged", "silent", "resumed"]
 MOST_SHOWN = 100
+SAME_CAUSE_S = 600.0
+"""How soon after a run was back in its band it may leave it again for what is the same reason."""
 
 
 class Subject(Protocol):
@@ -34,7 +36,12 @@ class Subject(Protocol):
 
 
 def sound(session: Session, run: Subject, kind: Kind, message: str) -> bool:
-    """Give the alarm and tell the project's webhooks; False where one of this kind is not over yet."""
+    """Give the alarm and tell the project's webhooks; False where one of this kind is not over yet.
+
+    A run that goes in and out of its band is told of once: an alarm that was just over goes on.
+    """
+    if kind == "left_band" and _goes_on(session, run.id, kind):
+        return False
     made = session.execute(
         insert(Alarm)
         .values(run=run.id, project_id=run.project_id, kind=kind, step=run.last_step, message=message)
@@ -51,6 +58,19 @@ def end(session: Session, run: int, *kinds: Kind) -> bool:
     still = (Alarm.run == run, Alarm.kind.in_(kinds), Alarm.over_at.is_(None))
     ended = sa.update(Alarm).where(*still).values(over_at=sa.func.clock_timestamp()).returning(Alarm.id)
     return bool(session.execute(ended, execution_options={"synchronize_session": False}).all())
+
+
+def _goes_on(session: Session, run: int, kind: Kind) -> bool:
+    """Whether the last alarm of this kind is not over, or was until just now: then it is not over any more."""
+    ended_s = sa.extract("epoch", sa.func.clock_timestamp() - Alarm.over_at)
+    last = sa.select(Alarm, ended_s).where(Alarm.run == run, Alarm.kind == kind)
+    newest = last.order_by(Alarm.created_at.desc(), Alarm.id.desc()).limit(1)
+    found = session.execute(newest.execution_options(populate_existing=True)).first()
+    if found is None or (found[1] is not None and found[1] > SAME_CAUSE_S):
+        return False
+    found[0].over_at = None
+    session.flush()
+    return True
 
 
 def report_again(session: Session, run: Subject, message: str) -> None:

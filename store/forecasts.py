@@ -85,10 +85,11 @@ def begin(session: Session, project_id: int, queue_id: int) -> uuid.UUID | None:
 
     Of those that went before none is kept for long: there is one a minute.
     """
-    found = session.execute(sa.select(Job.id).where(Job.queue_id == queue_id)).scalar_one_or_none()
+    of_project = (Job.kind == TASK, Job.project_id == project_id)
+    same = sa.select(Job.id).where(*of_project, Job.queue_id == queue_id)
+    found = session.execute(same).scalar_one_or_none()
     if found is not None:
         return found
-    of_project = (Job.kind == TASK, Job.project_id == project_id)
     old = Job.finished_at < sa.func.clock_timestamp() - MOST_JOBS_KEPT_FOR
     ended = sa.delete(Job).where(*of_project, sa.or_(Job.status == "succeeded", old))
     session.execute(ended, execution_options={"synchronize_session": False})
@@ -107,20 +108,21 @@ def due(session: Session, project_id: int, every_s: float, most: int) -> Sequenc
     return session.scalars(chosen.order_by(Forecast.updated_at.nulls_first(), Run.id).limit(most)).all()
 
 
-def kind_of(session: Session, run: Run) -> tuple[Kind, list[Run]]:
+def kind_of(session: Session, run: Run, known: dict[str, list[Run]]) -> tuple[Kind, list[Run]]:
     """Which finished runs tell of this one, the last of them, and of which column.
 
-    Of the validation loss where the run and enough others have one, else of the loss.
+    Of the validation loss where the run and enough others have one, else of the loss. `known` keeps what was found,
+    by the name of the kind.
     """
     alike = {name: run.config[name] for name in ALIKE if run.config.get(name) is not None}
     own = _own(run)
     for target in (name for name in TARGETS if name in run.columns):
         kind = Kind(target, alike, own)
-        finished = _finished(session, run, kind)
+        finished = _finished(session, run, kind, known)
         if target == TARGETS[-1] or len(finished) >= FEWEST_ALIKE:
             return kind, finished
     kind = Kind(TARGETS[-1], alike, own)
-    return kind, _finished(session, run, kind)
+    return kind, _finished(session, run, kind, known)
 
 
 def fingerprint(finished: Sequence[Run]) -> str:
@@ -213,7 +215,9 @@ def _own(run: Run) -> dict[str, Any]:
     return {"peak_lr": schedule_from_spec(run.schedule or {}).peak_lr, "decay": decay}
 
 
-def _finished(session: Session, run: Run, kind: Kind) -> list[Run]:
+def _finished(session: Session, run: Run, kind: Kind, known: dict[str, list[Run]]) -> list[Run]:
+    if kind.name in known:
+        return known[kind.name]
     same = (
         Run.config.contains({name: kind.alike[name]})
         if name in kind.alike
@@ -225,7 +229,8 @@ def _finished(session: Session, run: Run, kind: Kind) -> list[Run]:
     of_peak = Run.schedule.contains({"peak_lr": kind.own["peak_lr"]})
     order = (of_peak.is_(True).desc(), Run.updated_at.desc(), Run.id)
     newest = chosen.order_by(*order).limit(MOST_ALIKE)
-    return sorted(session.scalars(newest), key=lambda found: found.id)
+    known[kind.name] = sorted(session.scalars(newest), key=lambda found: found.id)
+    return known[kind.name]
 
 
 def _line(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -78,8 +78,9 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
     assert project_id is not None
     every_s = Watching.from_environment(os.environ).every_s
     kinds: dict[str, tuple[Kind, list[Run], list[Run]]] = {}
+    known: dict[str, list[Run]] = {}
     for run in forecasts.due(session, project_id, every_s, MOST_RUNS):
-        kind, finished = forecasts.kind_of(session, run)
+        kind, finished = forecasts.kind_of(session, run, known)
         kinds.setdefault(kind.name, (kind, finished, []))[2].append(run)
     histories: Histories = {}
     groups: list[Group] = []

@@ -149,6 +149,38 @@ def test_a_run_that_ends_is_not_silent(
     assert told() == ["silent", "finished"]
 
 
+@pytest.mark.usefixtures("watched")
+def test_a_run_that_is_resumed_is_silent_only_from_then_on(
+    session: Session, run_of: RunOf, send: Send, told: Callable[[], list[str]]
+) -> None:
+    """The hours for which it was preempted are no silence."""
+    run = run_of("r", status="running")
+    send("r", [1], loss=[3.0])
+    run_of("r", status="preempted")
+    last_reported(session, run, every_s=2.0, hours=3)
+    run_of("r", status="running")
+    watch.look(session, WATCHING)
+    assert told() == ["preempted"]
+    assert given(session, run) == []
+
+
+def test_a_run_that_goes_in_and_out_of_its_band_is_told_of_once(
+    session: Session, run_of: RunOf, told: Callable[[], list[str]]
+) -> None:
+    """Within ten minutes it is the same cause; later it is a new one."""
+    run = run_of("r", status="running")
+    for _ in range(3):
+        alarms.sound(session, run, "left_band", "far above")
+        alarms.sound(session, run, "left_band", "far above")
+        alarms.end(session, run.id, "left_band")
+    assert (given(session, run), told()) == ([("left_band", True)], ["left_band"])
+    session.execute(sa.update(Alarm).values(over_at=sa.func.clock_timestamp() - dt.timedelta(minutes=11)))
+    alarms.sound(session, run, "left_band", "far above")
+    session.expire_all()
+    assert sorted(given(session, run)) == [("left_band", False), ("left_band", True)]
+    assert told() == ["left_band", "left_band"]
+
+
 def test_after_a_break_of_the_service_silences_count_from_its_end(
     session: Session, run_of: RunOf, send: Send
 ) -> None:
