@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 import isoloss
 from benchmarks.tables import print_table
 from isoloss.observations import RunTable
+from isoloss.readings import joined
 from tests.fitting import synthetic_sweeps as swept
 from tests.fitting.test_staged import batches, steps
 
@@ -100,3 +102,41 @@ def main(studies: int = STUDIES) -> None:
         rows.append(coverage(design, studies))
         print("; ".join(map(str, rows[-1].values())), file=sys.stderr, flush=True)
     print_table("laws of settings: coverage of 90 percent intervals, with half their width", rows)
+    print_table(
+        "recommendations from sweeps at one weight decay: coverage of 90 percent intervals",
+        [recommended(decay, studies // 4) for decay in (None, 0.1, 0.05, 0.03)],
+    )
+
+
+def recommended(weight_decay: float | None, studies: int) -> dict[str, object]:
+    """Return how often a recommendation holds the truth, and its mean beside it.
+
+    Learning rate and batch were swept at this weight decay, None where each run had the best timescale.
+    """
+    size, data = np.array(FAR["n_params"]), np.array(FAR["n_tokens"])
+    batch, rate, tau = _best_batch(size, data), swept.best_lr(size, data), swept.best_timescale(size, data)
+    truth = {
+        "peak_lr": rate,
+        "batch_tokens": batch,
+        "timescale": tau,
+        "weight_decay": batch / (rate * tau * data),
+    }
+    held: dict[str, list[bool]] = {name: [] for name in truth}
+    ratio: dict[str, list[float]] = {name: [] for name in truth}
+    for seed in range(studies):
+        grid = swept.lr_and_batch(seed, weight_decay=weight_decay)
+        runs = joined([grid, swept.decays(seed + studies)])
+        asked: dict[str, Any] = {**FAR, "bootstrap": RESAMPLES}
+        told = isoloss.recommend(runs, **asked).as_dict()
+        for name, exact in truth.items():
+            if told[name]["interval"] is not None:
+                low, high = told[name]["interval"]
+                held[name].append(bool(low <= exact <= high))
+                ratio[name].append(told[name]["value"] / float(exact))
+    shown = {
+        name: f"{np.mean(held[name]):.2f} (x {np.exp(np.mean(np.log(ratio[name]))):.2f}, of {len(held[name])})"
+        for name in truth
+        if held[name]
+    }
+    at = "the best timescale" if weight_decay is None else f"{weight_decay:g}"
+    return {"swept at": at, "studies": studies, **shown}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from isoloss.advice.coupling import Coupling
 from isoloss.advice.quantities import Quantity
 from isoloss.errors import InvalidInput
 from isoloss.fitting import Fit, FitOptions
@@ -19,6 +20,9 @@ FEWEST_RESAMPLES = 10
 
 SAME_BATCH = 2.0
 """How many times apart two batches may lie that have about one best learning rate."""
+
+MOVED = 1.05
+"""How many times a setting is moved by its weight decay before that is said."""
 
 SAME_DECAY = 1.5
 """How many times apart two weight decays may lie under which the best settings are about the same."""
@@ -66,8 +70,13 @@ def keep_to_batch(
     )
 
 
-def unlike_decays(quantities: Mapping[str, Quantity], runs: RunTable) -> Iterator[str]:
-    """Say where learning rate and batch were swept at another weight decay than the one that follows, or kind."""
+def unlike_decays(
+    quantities: Mapping[str, Quantity], runs: RunTable, coupled: Coupling | None
+) -> Iterator[str]:
+    """Say where learning rate and batch were swept at another weight decay than the one that follows, or kind.
+
+    Where they were `coupled` with the timescale, how far that moved them.
+    """
     decay, rate = quantities.get("weight_decay"), quantities.get("peak_lr")
     if decay is None or rate is None:
         return
@@ -78,6 +87,18 @@ def unlike_decays(quantities: Mapping[str, Quantity], runs: RunTable) -> Iterato
             "the weight decay is the one that is multiplied by the learning rate; as an independent one, which "
             f"runs have, it is {independent:.3g} at the peak"
         )
+        return
+    if coupled is not None:
+        times = [
+            f"{name} by {np.exp(shift):.3g}"
+            for name, shift in zip(coupled.axes, coupled.log_shift, strict=True)
+        ]
+        if np.any(np.abs(coupled.log_shift) > np.log(MOVED)):
+            yield (
+                f"the sweeps were made at a weight decay of {coupled.weight_decay:.3g}, and {told:.3g} follows "
+                "from the timescale: at that one the best values are others, which multiplies "
+                f"{' and '.join(times)}"
+            )
         return
     usual = _usual_decay(runs)
     if usual is not None and max(told / usual, usual / told) > SAME_DECAY:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from isoloss.advice.constraints import Constraints
+from isoloss.advice.coupling import Coupling, coupling
 from isoloss.advice.priors import with_prior
 from isoloss.advice.quantities import Quantity, is_of_mean, predicted, reason_of
 from isoloss.arrays import FloatArray
@@ -33,9 +34,6 @@ NEAR_BEST = 2.0
 ALONG_VALLEY = 16.0
 """How many times below the best batch the learning rate is taken along: about as far as sweeps reach."""
 
-WIDTH_IN_ERRORS = 3.3
-"""Standard errors in the width of a 90 percent interval."""
-
 
 def chain(
     fits: Mapping[str, Fit],
@@ -45,8 +43,8 @@ def chain(
     priors: Mapping[str, str],
     resamples: int,
     mean_lr_share: float | None = None,
-) -> dict[str, Quantity]:
-    """Return every quantity that the fits determine; `reasons` gets why not of the others.
+) -> tuple[dict[str, Quantity], Coupling | None]:
+    """Return every quantity that the fits determine, and what couples them; `reasons` gets why not of the others.
 
     `reasons` has why laws without a fit have none. `priors` are the names of published laws by the law that each is
     a prior of: with it the quantity is what both say together, from `resamples` where the runs have none.
@@ -64,12 +62,19 @@ def chain(
             found[name] = with_prior(
                 priors[law], found.get(name), fits.get(law), target, resamples, unit, mean_lr_share
             )
-    _limit_batch(found, fits, limits, reasons)
-    return found
+    coupled = coupling(found, fits, target["n_tokens"], mean_lr_share)
+    if isinstance(coupled, str):
+        del found["peak_lr"]
+        reasons["peak_lr"] = coupled
+        coupled = None
+    if coupled is not None:
+        found.update({name: coupled.moved(name, found[name]) for name in coupled.axes})
+    _limit_batch(found, valley_of(fits) if coupled is None else coupled.valley, limits, reasons)
+    return found, coupled
 
 
 def _limit_batch(
-    found: dict[str, Quantity], fits: Mapping[str, Fit], limits: Constraints, reasons: dict[str, str]
+    found: dict[str, Quantity], valley: FloatArray | None, limits: Constraints, reasons: dict[str, str]
 ) -> None:
     """Hold the batch to the largest one that is allowed, and take the learning rate along its valley.
 
@@ -87,37 +92,33 @@ def _limit_batch(
     far = f"the largest batch allowed is {times:.3g} times below the best one"
     if times > NEAR_BEST and found.pop("predicted_loss", None) is not None:
         reasons["predicted_loss"] = f"{far}: what that costs is not in the law of the loss"
-    rate, valley = found.get("peak_lr"), valley_of(fits)
+    rate = found.get("peak_lr")
     if rate is None or valley is None or held.log_value == batch.log_value:
         return
     if times > ALONG_VALLEY:
         del found["peak_lr"]
         reasons["peak_lr"] = f"{far}: how the learning rate goes along is known near the best batch alone"
         return
-    drawn = np.random.default_rng(0).standard_normal(rate.log_samples.size)
-    slopes = valley.value + valley.error * drawn
+    rates, before, after, slopes = _paired(
+        [rate.log_samples, batch.log_samples, held.log_samples, valley[1:]]
+    )
     found["peak_lr"] = replace(
         rate,
-        log_value=rate.log_value + valley.value * (held.log_value - batch.log_value),
-        log_samples=rate.log_samples + slopes * (held.log_samples - batch.log_samples),
+        log_value=rate.log_value + float(valley[0]) * (held.log_value - batch.log_value),
+        log_samples=rates + slopes * (after - before),
     )
 
 
-@dataclass(frozen=True)
-class Valley:
-    """How the best learning rate goes with a batch that is not the best: an exponent, with its standard error."""
+def valley_of(fits: Mapping[str, Fit]) -> FloatArray | None:
+    """Return how the best learning rate goes with a batch that is not the best; None where that was not swept.
 
-    value: float
-    error: float
-
-
-def valley_of(fits: Mapping[str, Fit]) -> Valley | None:
-    """Return the valley of the sweeps; None where the batch was not swept."""
-    for one in fits["optimal_lr"].derived if "optimal_lr" in fits else ():
-        if one.name == "peak_lr.exponent_batch_tokens" and one.value is not None:
-            low, high = one.interval or (one.value, one.value)
-            return Valley(one.value, (high - low) / WIDTH_IN_ERRORS)
-    return None
+    An exponent, of the estimate and of its resamples, (1 + resamples,).
+    """
+    fit = fits.get("optimal_lr")
+    if fit is None or fit.curvature is None or "batch_tokens" not in fit.diagnostics["settings"]:
+        return None
+    lr, batch = (fit.diagnostics["settings"].index(name) for name in ("peak_lr", "batch_tokens"))
+    return np.asarray(-fit.curvature[:, lr, batch] / fit.curvature[:, lr, lr])
 
 
 def add_weight_decay(

@@ -129,7 +129,7 @@ def recommend(
     target = {"n_params": size, "n_tokens": data}
     shares = runs.column("mean_lr_share")
     share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
-    quantities = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
+    quantities, coupled = chain(fits, target, limits, reasons, named, asked.bootstrap, share)
     keep_to_batch(quantities, fits, runs, reasons)
     schedule = _schedule(runs, quantities, data, reasons)
     share = _mean_lr_share(schedule)
@@ -156,7 +156,7 @@ def recommend(
         *limits.broken(cost),
         *_warnings(quantities, limits, fits),
         *_of_priors(quantities, runs),
-        *unlike_decays(quantities, runs),
+        *unlike_decays(quantities, runs, coupled),
         *([shape.warning] if shape is not None and shape.warning else ()),
     ]
     return Recommendation(

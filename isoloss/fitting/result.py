@@ -101,8 +101,9 @@ class Fit:
     `inflation` by how much few resampled units make their spread too narrow, `covariances` (parameters, parameters)
     what of it comes from noise and what from priors, where there are some; `spread` what resampling cannot
     show; `fitted_range` where the data lay. `selection` says how the law was chosen, where it was; `equals` are
-    fits of other laws, with their weights, that predict as well: then a prediction is their average. `parts` are
-    the fits of curves or recipes by their names, each with parameters of its own: predictions are theirs.
+    fits of other laws, with their weights, that predict as well: then a prediction is their average. `curvature`
+    (1 + resamples, axes, axes) are a sweep's second derivatives of log loss by log settings at its best. `parts`
+    are the fits of curves or recipes by their names, each with parameters of its own: predictions are theirs.
     """
 
     law_name: str
@@ -126,6 +127,7 @@ class Fit:
     missing: dict[str, str] = field(default_factory=dict)
     selection: dict[str, Any] | None = None
     equals: tuple[tuple[float, Fit], ...] = ()
+    curvature: FloatArray | None = None
     parts: Mapping[str, Fit] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -426,6 +428,7 @@ class Fit:
             "covariances": None if self.covariances is None else [one.tolist() for one in self.covariances],
             "fitted_range": self.fitted_range.as_dict(),
             "missing": self.missing,
+            "curvature": None if self.curvature is None else self.curvature.tolist(),
             "parts": {name: fit.as_document() for name, fit in self.parts.items()},
             "equals": [[weight, fit.as_document()] for weight, fit in self.equals],
         }
@@ -455,6 +458,7 @@ class Fit:
             spread=Spread.from_dict(private["spread"]),
             fitted_range=range_from_dict(private["fitted_range"]),
             missing=private["missing"],
+            curvature=None if private.get("curvature") is None else np.array(private["curvature"]),
             selection=document.get("selection"),
             equals=tuple((weight, cls._from_document(one)) for weight, one in private.get("equals", ())),
             parts={name: cls._from_document(one) for name, one in private.get("parts", {}).items()},

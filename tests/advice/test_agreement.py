@@ -48,12 +48,15 @@ def test_a_learning_rate_of_one_batch_is_not_given_for_a_batch_far_from_it() -> 
     assert held["peak_lr"]["value"] is not None
 
 
-def test_settings_swept_at_another_weight_decay_than_the_recommended_one_are_a_warning() -> None:
-    """Learning rate and batch at .1 throughout, and sweeps of the decay whose best lies far from it."""
-    grid = lr_and_batch(0, sites=SITES)
-    fixed = dataclasses.replace(grid, columns={**grid.columns, "weight_decay": np.full(grid.n_runs, 0.1)})
-    runs = together(fixed, decays(0, sites=SITES))
-    assert any("swept at a weight decay of 0.1" in one for one in told(runs)["warnings"])
+def test_settings_swept_at_several_weight_decays_that_are_not_the_recommended_one_are_a_warning() -> None:
+    """Learning rate and batch at .1 or .12, and sweeps of the decay whose best lies far from both."""
+    grids = [lr_and_batch(0, sites=SITES[:7]), lr_and_batch(0, sites=SITES[7:])]
+    fixed = [
+        dataclasses.replace(grid, columns={**grid.columns, "weight_decay": np.full(grid.n_runs, decay)})
+        for grid, decay in zip(grids, (0.1, 0.12), strict=True)
+    ]
+    runs = together(*fixed, decays(0, sites=SITES))
+    assert any("swept at a weight decay of 0.1," in one for one in told(runs)["warnings"])
 
 
 def test_an_independent_weight_decay_is_told_as_one() -> None:

@@ -41,11 +41,15 @@ def noise(seed: int | None, count: int, scale: float) -> np.ndarray:
 
 
 def lr_and_batch(
-    seed: int | None = None, sites: Sequence[tuple[float, float]] = SITES, scale: float = 1e-3
+    seed: int | None = None,
+    sites: Sequence[tuple[float, float]] = SITES,
+    scale: float = 1e-3,
+    weight_decay: float | None = None,
 ) -> RunTable:
     """Grids of seven learning rates and seven batches at every site, half as much again from one to the next.
 
-    The bowl is quadratic, with a valley: larger batches want larger learning rates.
+    The bowl is quadratic, with a valley: larger batches want larger learning rates. With a `weight_decay` at which
+    all of them were trained, a timescale that is not the best costs what it does in `decays`, too.
     """
     steps = np.arange(-3, 4) * np.log(1.5)
     u, v = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
@@ -58,6 +62,10 @@ def lr_and_batch(
         "peak_lr": best_lr(size, data) * np.exp(u),
         "batch_tokens": best_batch(data) * np.exp(v),
     }
+    if weight_decay is not None:
+        columns["weight_decay"] = np.full(size.size, weight_decay)
+        tau = columns["batch_tokens"] / (columns["peak_lr"] * weight_decay * data)
+        excess = excess + 0.01 * np.log(tau / best_timescale(size, data)) ** 2
     return table(columns, loss_of(size, data, excess))
 
 

@@ -16,7 +16,7 @@ from isoloss.fitting.report import resampled
 from isoloss.fitting.resampling import RUNS_NEEDED
 from isoloss.fitting.result import Derived, Fit, ParameterEstimate, Verdict
 from isoloss.fitting.scores import mean_scores, score, score_pairs
-from isoloss.fitting.sweeps.cells import Cell, screen_sweeps
+from isoloss.fitting.sweeps.cells import OTHER_LABELS, OTHER_SETTINGS, SAME_SETTING, Cell, screen_sweeps
 from isoloss.fitting.sweeps.surface import LEAST_SPARE
 from isoloss.fitting.sweeps.sweep_task import SweepEstimate, SweepTask
 from isoloss.fitting.verdicts import FAILED_SHARE
@@ -83,6 +83,7 @@ def described(
         spread=nothing if estimate is None else estimate.spread,
         fitted_range=task.fitted_range(),
         missing=task.missing,
+        curvature=None if estimate is None else _curvature(estimate),
     )
 
 
@@ -120,6 +121,11 @@ def scored(found: Fit, held: RunTable, law: SweepLaw) -> Fit:
         "training": found.holdout,
     }
     return replace(found, holdout=document, left_out=left_out)
+
+
+def _curvature(estimate: SweepEstimate) -> FloatArray:
+    """Return the second derivatives of the surface at its minimum, of the estimate and of its resamples."""
+    return estimate.surface.hessian(np.concatenate([estimate.theta[None], estimate.samples]))
 
 
 def _theta(task: SweepTask, estimate: SweepEstimate) -> FloatArray:
@@ -323,6 +329,7 @@ def _diagnostics(task: SweepTask, estimate: SweepEstimate | None) -> dict[str, A
         "n_sweeps": len(task.screened.cells),
         "n_sweeps_left_out": len(task.screened.others),
         "settings": [axis.column for axis in task.screened.axes],
+        "held": _held(task),
     }
     if estimate is None:
         return said
@@ -347,6 +354,20 @@ def _diagnostics(task: SweepTask, estimate: SweepEstimate | None) -> dict[str, A
             "worst": estimate.spread.worst,
         },
     }
+
+
+def _held(task: SweepTask) -> dict[str, Any]:
+    """Return the settings that are the same in all runs of all sweeps."""
+    runs = task.screened.runs()
+    columns = {name: runs.column(name) for name in OTHER_SETTINGS}
+    labels = {name: list(runs.label(name)) for name in OTHER_LABELS}
+    numbers = {
+        name: float(one[0])
+        for name, one in columns.items()
+        if one.size and np.ptp(one) <= SAME_SETTING * one[0]
+    }
+    words = {name: one[0] for name, one in labels.items() if one and one[0] and len(set(one)) == 1}
+    return numbers | words
 
 
 def _statement(estimate: SweepEstimate) -> str:
