@@ -23,7 +23,7 @@ from app.server import listen, url_of
 from app.supervisor import Child, open_log_dir, wait_before_restart
 from isoloss.errors import DatabaseFailed, DataDirectoryRefused, ServiceFailed, Unavailable
 from store import migrate
-from store.addresses import SETTING
+from store.addresses import SETTING, private_allowed
 from store.embedded import EmbeddedPostgres
 from store.engine import create_engine, normalise_url
 from store.watch import Watching
@@ -55,7 +55,9 @@ class Service:
 
     def __init__(self, wanted: Wanted, stack: ExitStack) -> None:
         self.wanted = wanted
-        Watching.from_environment(os.environ)  # refused here, and not in the workers' logs
+        # What they say wrongly is refused here, and not in the logs of the children.
+        Watching.from_environment(os.environ)
+        private_allowed(os.environ)
         self._log_dir = wanted.data_dir / "logs"
         self._database: EmbeddedPostgres | None = None
         self._database_deaths = 0

@@ -28,9 +28,9 @@ def check_url(url: str, private: bool) -> None:
 
     Raises InvalidInput.
     """
-    parts = split(url)
+    host = split(url).hostname or ""
     try:
-        address = ipaddress.ip_address(parts.hostname or "")
+        address = ipaddress.ip_address("127.0.0.1" if host.rpartition(".")[2] == "localhost" else host)
     except ValueError:
         return
     if not is_allowed(address, private):

@@ -153,7 +153,7 @@ def _forecast_group(group: Group, progress: Callable[[float, str], None]) -> Fou
     said = [_said(forecaster, reason, run) for run in group.training]
     learned = None
     if group.finished is not None:
-        learned = (None if forecaster is None else storable(forecaster.as_document()), reason)
+        learned = (None if forecaster is None else forecaster.as_document(), reason)
     return Found(group.kind, group.data, learned, said)
 
 

@@ -136,8 +136,9 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 
 def test_a_private_address_is_refused_with_what_would_allow_it() -> None:
-    with pytest.raises(InvalidInput, match="ISOLOSS_WEBHOOKS_PRIVATE=1"):
-        check_url("http://127.0.0.1:8000/hook", private=False)
+    for host in ("127.0.0.1", "localhost", "a.localhost", "[::1]"):
+        with pytest.raises(InvalidInput, match="ISOLOSS_WEBHOOKS_PRIVATE=1"):
+            check_url(f"http://{host}:8000/hook", private=False)
     check_url("http://127.0.0.1:8000/hook", private=True)
     check_url("https://example.org/hook?token=x", private=False)
     assert [private_allowed({"ISOLOSS_WEBHOOKS_PRIVATE": said}) for said in ("1", "0", "")] == [
