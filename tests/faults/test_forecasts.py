@@ -164,7 +164,7 @@ def test_a_run_that_falls_silent_is_told_once_also_across_a_crash_of_the_service
     wait_until(lambda: receiver.events()[:2] == ["silent", "resumed"], 20)
     client.runs.put("study", "quiet", config=CONFIG, schedule=NEXT, status="finished")
     wait_until(lambda: receiver.events() == ["silent", "resumed", "finished"], 20)
-    time.sleep(6)
+    time.sleep(2)
     assert receiver.events() == ["silent", "resumed", "finished"]
 
 
