@@ -16,7 +16,6 @@ import numpy as np
 import isoloss
 from benchmarks.tables import print_table
 from isoloss.observations import RunTable
-from isoloss.readings import joined
 from tests.fitting import synthetic_sweeps as swept
 from tests.fitting.test_staged import batches, steps
 
@@ -125,7 +124,7 @@ def recommended(weight_decay: float | None, studies: int) -> dict[str, object]:
     ratio: dict[str, list[float]] = {name: [] for name in truth}
     for seed in range(studies):
         grid = swept.lr_and_batch(seed, weight_decay=weight_decay)
-        runs = joined([grid, swept.decays(seed + studies)])
+        runs = swept.together(grid, swept.decays(seed + studies))
         asked: dict[str, Any] = {**FAR, "bootstrap": RESAMPLES}
         told = isoloss.recommend(runs, **asked).as_dict()
         for name, exact in truth.items():

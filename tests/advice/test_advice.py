@@ -14,7 +14,14 @@ from isoloss.advice import Recommendation
 from isoloss.errors import InvalidInput, Unidentified, UnusableData
 from isoloss.laws.timescale import weight_decay_of_timescale
 from isoloss.observations import RunTable
-from tests.fitting.synthetic_sweeps import best_batch, best_lr, best_timescale, decays, lr_and_batch
+from tests.fitting.synthetic_sweeps import (
+    best_batch,
+    best_lr,
+    best_timescale,
+    decays,
+    lr_and_batch,
+    together,
+)
 from tests.fitting.test_staged import batches
 
 SITES = (
@@ -28,16 +35,6 @@ SITES = (
     (8e8, 3.2e10),
 )
 TARGET = {"n_params": 4e9, "n_tokens": 1e11}
-
-
-def together(*tables: RunTable) -> RunTable:
-    """The runs of several studies as one table; a setting that a study does not state is missing in it."""
-    names = sorted({name for table in tables for name in table.columns})
-    columns = {name: np.concatenate([table.column(name) for table in tables]) for name in names}
-    runs = tuple(f"{number}-{name}" for number, table in enumerate(tables) for name in table.run_ids)
-    return RunTable(
-        runs, columns, np.concatenate([table.outcome for table in tables]), n_params_kind="non_embedding"
-    )
 
 
 def study(seed: int | None = 0) -> RunTable:

@@ -11,8 +11,8 @@ import pytest
 import isoloss
 from isoloss.errors import InvalidInput
 from isoloss.observations import RunTable
-from tests.advice.test_advice import SITES, TARGET, study, together
-from tests.fitting.synthetic_sweeps import decays, lr_alone, lr_and_batch
+from tests.advice.test_advice import SITES, TARGET, study
+from tests.fitting.synthetic_sweeps import decays, lr_alone, lr_and_batch, together
 
 
 def told(runs: RunTable, **asked: Any) -> dict[str, Any]:

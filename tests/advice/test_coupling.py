@@ -9,7 +9,7 @@ import pytest
 
 import isoloss
 from isoloss.observations import RunTable
-from tests.advice.test_advice import SITES, TARGET, together
+from tests.advice.test_advice import SITES, TARGET
 from tests.fitting.synthetic_sweeps import (
     best_batch,
     best_lr,
@@ -17,6 +17,7 @@ from tests.fitting.synthetic_sweeps import (
     decays,
     loss_of,
     lr_and_batch,
+    together,
 )
 
 AT = (np.array([TARGET["n_params"]]), np.array([TARGET["n_tokens"]]))

@@ -12,9 +12,9 @@ from benchmarks.datasets import available, scheduled_runs
 from isoloss.advice import best_peak
 from isoloss.errors import InvalidInput, Unidentified
 from isoloss.observations import RunTable
-from tests.advice.test_advice import TARGET, study, together
+from tests.advice.test_advice import TARGET, study
 from tests.fitting.synthetic_batches import readings
-from tests.fitting.synthetic_sweeps import best_lr
+from tests.fitting.synthetic_sweeps import best_lr, together
 from tests.fitting.test_staged import steps
 
 with_lr_scheduling = pytest.mark.skipif(

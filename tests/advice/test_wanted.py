@@ -9,8 +9,8 @@ import pytest
 
 import isoloss
 from isoloss.observations import RunTable
-from tests.advice.test_advice import SITES, TARGET, study, together
-from tests.fitting.synthetic_sweeps import best_lr, best_timescale, decays, loss_of, lr_alone
+from tests.advice.test_advice import SITES, TARGET, study
+from tests.fitting.synthetic_sweeps import best_lr, best_timescale, decays, loss_of, lr_alone, together
 
 LINE = ((1e8, 2e9), (2e8, 4e9), (4e8, 8e9))
 """Twenty tokens per parameter at every size."""

@@ -108,3 +108,13 @@ def decays(
         share = np.repeat(np.asarray(shares, dtype=np.float64), levels)
         columns |= {"mean_lr_share": share, "weight_decay": columns["weight_decay"] / share}
     return table(columns, loss_of(size, data, 0.01 * u**2 + noise(seed, size.size, 1e-3)))
+
+
+def together(*tables: RunTable) -> RunTable:
+    """The runs of several studies as one table; a setting that a study does not state is missing in it."""
+    names = sorted({name for table in tables for name in table.columns})
+    columns = {name: np.concatenate([table.column(name) for table in tables]) for name in names}
+    runs = tuple(f"{number}-{name}" for number, table in enumerate(tables) for name in table.run_ids)
+    return RunTable(
+        runs, columns, np.concatenate([table.outcome for table in tables]), n_params_kind="non_embedding"
+    )
