@@ -49,7 +49,7 @@ $(VENV)/.server: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.everything: $(VENV)/bin/python pyproject.toml constraints.txt $(NIST)/.unpacked
-	$(PIP) -e ".[server,proxy,hooks,dev]"
+	$(PIP) -e ".[server,proxy,hooks,importers,dev]"
 	@touch $@ $(VENV)/.server
 
 # Only lmfit's source distribution carries the certified sets; of it nothing else is kept.

@@ -14,6 +14,8 @@ from app.advice.routes import pareto, recommendations
 from app.bodies import BodyLimit
 from app.events.routes import router as events
 from app.fits.routes import router as fits
+from app.forecasts.routes import of_project as forecasts
+from app.forecasts.routes import of_run as forecast_of_run
 from app.health.routes import router as health
 from app.jobs.routes import router as jobs
 from app.keys.routes import router as keys
@@ -24,6 +26,7 @@ from app.projects.routes import router as projects
 from app.runs.routes import router as runs
 from app.schemas import ProblemDocument
 from app.settings import Settings
+from app.webhooks.routes import router as webhooks
 from isoloss import __version__
 from store.engine import create_engine, create_sessions
 
@@ -33,7 +36,22 @@ Every request needs `Authorization: Bearer <key>`. All values are in tokens, cou
 strings and booleans are no numbers, and the numbers that are not finite are the strings "NaN", "Infinity" and
 "-Infinity", in both directions. Times are RFC 3339 in UTC. Every error is a problem document (RFC 9457)."""
 
-ROUTERS = (projects, runs, points, laws, fits, recommendations, pareto, jobs, keys, events, health)
+ROUTERS = (
+    projects,
+    runs,
+    points,
+    laws,
+    fits,
+    recommendations,
+    pareto,
+    forecast_of_run,
+    forecasts,
+    jobs,
+    keys,
+    events,
+    webhooks,
+    health,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import logging
+import os
 import signal
 import socket
 import time
@@ -21,8 +23,10 @@ from app.server import listen, url_of
 from app.supervisor import Child, open_log_dir, wait_before_restart
 from isoloss.errors import DatabaseFailed, DataDirectoryRefused, ServiceFailed, Unavailable
 from store import migrate
+from store.addresses import SETTING, private_allowed
 from store.embedded import EmbeddedPostgres
 from store.engine import create_engine, normalise_url
+from store.watch import Watching
 
 STARTS_WITHIN_S = 60.0
 HOPELESS_DEATHS = 3
@@ -51,12 +55,16 @@ class Service:
 
     def __init__(self, wanted: Wanted, stack: ExitStack) -> None:
         self.wanted = wanted
+        # What they say wrongly is refused here, and not in the logs of the children.
+        Watching.from_environment(os.environ)
+        private_allowed(os.environ)
         self._log_dir = wanted.data_dir / "logs"
         self._database: EmbeddedPostgres | None = None
         self._database_deaths = 0
         self._start_database_at = 0.0
         listener = stack.enter_context(_listen(wanted.host, wanted.port))
         self.url = url_of(listener)
+        self._is_local = ipaddress.ip_address(listener.getsockname()[0]).is_loopback
         self.database_url = wanted.database_url or self._start_database(stack)
         self.api_key, self.key_is_new = self._prepare_database()
         self._children = [self._api(listener), *self._workers()]
@@ -124,6 +132,8 @@ class Service:
 
     def _child(self, name: str, module: str, *arguments: str, pass_fds: tuple[int, ...] = ()) -> Child:
         env = {"ISOLOSS_DATABASE_URL": self.database_url, "ISOLOSS_DATA_DIR": str(self.wanted.data_dir)}
+        if SETTING not in os.environ and self._is_local:  # who reaches it reaches this machine anyway
+            env[SETTING] = "1"
         return Child(name, module, self._log_dir / f"{name}.log", arguments, env, pass_fds)
 
     def _api(self, listener: socket.socket) -> Child:

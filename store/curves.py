@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,14 +13,20 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.observations import Curve, branch_learning_rates, learning_rates
-from isoloss.schedules import Schedule, schedule_from_spec
-from store import points, runs
-from store.columns import Column
+from isoloss.schedules import Schedule, branch, schedule_from_spec
+from store import points, runs, samples
+from store.columns import Column, Points
 from store.tables import Run
 
 LeftOut = list[dict[str, str]]
 Histories = dict[int, tuple[Schedule, str | None]]
 """By the key of a run, the learning rates that it had and what is to be said of them."""
+
+
+class Read(Protocol):
+    """Reads columns of a run: `points.read`, or one that passes over most points."""
+
+    def __call__(self, session: Session, run: Run, columns: list[str], *, inherit: bool = True) -> Points: ...
 
 
 def load_curves(
@@ -40,10 +48,27 @@ def load_curves(
     return curves, left_out
 
 
-def _curve(session: Session, run: Run, options: Mapping[str, Any], histories: Histories) -> Curve:
+def sampled_curve(session: Session, run: Run, target: str, most_points: int, known: Histories) -> Curve:
+    """Return the run's curve from about so many of its points; of one that trains with its schedule to come.
+
+    Raises InvalidInput and UnusableData for a run that has no curve.
+    """
+    read = partial(samples.read, most=most_points)
+    curve = _curve(session, run, {"target": target}, known, read)
+    if run.status != "running" or run.schedule is None:
+        return curve
+    declared, history = schedule_from_spec(run.schedule), curve.schedule
+    if history.total_steps >= declared.total_steps:
+        return curve
+    return replace(curve, schedule=branch(history, history.total_steps, declared))
+
+
+def _curve(
+    session: Session, run: Run, options: Mapping[str, Any], histories: Histories, read: Read = points.read
+) -> Curve:
     target = options.get("target") or "loss"
-    schedule, note = _history(session, run, histories)
-    found = points.read(session, run, [target])
+    schedule, note = _history(session, run, histories, read)
+    found = read(session, run, [target])
     return Curve.from_columns(
         run.run_id,
         {"step": found.step, target: _logged(found[target])},
@@ -55,23 +80,23 @@ def _curve(session: Session, run: Run, options: Mapping[str, Any], histories: Hi
     )
 
 
-def _history(session: Session, run: Run, known: Histories) -> tuple[Schedule, str | None]:
+def _history(session: Session, run: Run, known: Histories, read: Read) -> tuple[Schedule, str | None]:
     """Return the learning rates that a run had: of a branch its parent's up to the branch step, then its own.
 
     `known` keeps those that were worked out, since many branches have one trunk.
     """
     if run.id not in known:
-        known[run.id] = _read_history(session, run, known)
+        known[run.id] = _read_history(session, run, known, read)
     return known[run.id]
 
 
-def _read_history(session: Session, run: Run, known: Histories) -> tuple[Schedule, str | None]:
-    own = points.read(session, run, ["lr"], inherit=False)
+def _read_history(session: Session, run: Run, known: Histories, read: Read) -> tuple[Schedule, str | None]:
+    own = read(session, run, ["lr"], inherit=False)
     declared = None if run.schedule is None else schedule_from_spec(run.schedule)
     lr = own["lr"].with_nan()
     if run.parent_id is None or run.branch_step is None:
         return learning_rates(run.run_id, own.step, lr, declared)
-    parent, _ = _history(session, session.get_one(Run, run.parent_id), known)
+    parent, _ = _history(session, session.get_one(Run, run.parent_id), known, read)
     return branch_learning_rates(run.run_id, parent, run.branch_step, own.step, lr, declared)
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
-from store.tables import Fit, Job, Run
+from store.forecasts import TASK as FORECASTING
+from store.tables import Alarm, Fit, Forecast, Job, Run
+
+FORECAST_FACTS = ("target", "step", "last_step", "value", "lower", "upper", "level", "left_band")
 
 
 @dataclass(frozen=True)
 class Change:
-    """A run, fit or job as it is now; `at` is when it last changed."""
+    """A run, fit, job or forecast as it is now, or an alarm that was given; `at` is when it last changed."""
 
     kind: str
     name: str
@@ -29,8 +32,13 @@ def now(session: Session) -> dt.datetime:
 
 
 def since(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
-    """The runs, fits and jobs of the project that changed at `moment` or later, in that order."""
-    changes = [*_runs(session, project_id, moment), *_jobs(session, project_id, moment)]
+    """What of the project changed at `moment` or later, in that order."""
+    changes = [
+        *_runs(session, project_id, moment),
+        *_jobs(session, project_id, moment),
+        *_forecasts(session, project_id, moment),
+        *_alarms(session, project_id, moment),
+    ]
     return sorted(changes, key=lambda change: change.at)
 
 
@@ -51,7 +59,7 @@ def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change
         sa.select(Job.id, Job.updated_at, Job.status, Job.progress, Job.message, Job.kind, *of_fit)
         .outerjoin_from(Job, Fit, sa.or_(Fit.job_id == Job.id, Fit.refit_job_id == Job.id))
         .outerjoin(first, first.id == Fit.job_id)
-        .where(Job.project_id == project_id, Job.updated_at >= moment)
+        .where(Job.project_id == project_id, Job.updated_at >= moment, Job.kind != FORECASTING)
     )
     found: dict[str, Change] = {}  # a job may have made several fits
     fits: dict[str, Change] = {}
@@ -65,3 +73,33 @@ def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change
             facts = {"law": law, "job_id": str(job_id), "status": state, "revision": revision}
             fits[str(fit_id)] = Change("fit", str(fit_id), at, {"id": str(fit_id), **facts})
     return [*found.values(), *fits.values()]
+
+
+def _forecasts(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    changed = (
+        sa.select(Run.run_id, Forecast.updated_at, Forecast.document)
+        .join(Run, Run.id == Forecast.run)
+        .where(Forecast.project_id == project_id, Forecast.updated_at >= moment)
+        .where(Forecast.document.is_not(None))
+    )
+    return [
+        Change("forecast", name, at, {"run_id": name, **{key: document.get(key) for key in FORECAST_FACTS}})
+        for name, at, document in session.execute(changed)
+    ]
+
+
+def _alarms(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    given = (
+        sa.select(Alarm.id, Alarm.created_at, Run.run_id, Alarm.kind, Alarm.step, Alarm.message)
+        .join(Run, Run.id == Alarm.run)
+        .where(Alarm.project_id == project_id, Alarm.created_at >= moment)
+    )
+    return [
+        Change(
+            "alarm",
+            str(key),
+            at,
+            {"id": str(key), "run_id": name, "kind": kind, "step": step, "message": text},
+        )
+        for key, at, name, kind, step, text in session.execute(given)
+    ]

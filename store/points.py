@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
-from store import chunks, rows
+from store import alarms, chunks, rows
 from store.arrays import cursor
 from store.columns import (
     KNOWN,
@@ -105,6 +105,9 @@ def append(session: Session, run: Held, points: Points, replace_values: bool = F
     if news:
         diverged = any(points[name].non_finite().any() for name in MAY_BE_NON_FINITE)
         rows.write(session, run.id, columns, changed, highest, bool(diverged))
+        if diverged and run.status != "diverged":
+            now = replace(run, last_step=highest)
+            alarms.status_changed(session, now, run.status, "diverged", _where_diverged(points))
     return Accepted(news, len(points) - news, highest)
 
 
@@ -163,6 +166,7 @@ def rewind(session: Session, run: Held, step: int) -> int | None:
     _update(session, run.id, last_step=last)
     if had_diverged and not non_finite(session, replace(run, last_step=last)):
         _update(session, run.id, status="running")
+        alarms.status_changed(session, replace(run, last_step=last), run.status, "running")
     return last
 
 
@@ -227,6 +231,13 @@ def non_finite(session: Session, run: Run | Held) -> bool:
         return False
     own = _read_stretch(session, Stretch(run.id, run.columns, 0, LAST_STEP), names, 0, run.last_step or 0)
     return any(bool(own[name].non_finite().any()) for name in names)
+
+
+def _where_diverged(points: Points) -> str:
+    """Which of the points is the first that is not finite, in words."""
+    odd = {name: points.step[points[name].non_finite()] for name in MAY_BE_NON_FINITE}
+    first, name = min((int(steps[0]), name) for name, steps in odd.items() if len(steps))
+    return f"its {name} is not finite at step {first}"
 
 
 def _columns_with(run: Held, points: Points) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from store.tables import Job
 
 WORK = "work"  # what users ask for, one job at a time in a worker
 UPKEEP = "upkeep"  # our own housekeeping, never kept waiting by the former
+DELIVERIES = "deliveries"  # to others, who may be slow: they keep nobody else waiting
 LOST = "the queue no longer knows it (the workers' log tells more); ask for it again"
 
 # A worker passes over a job that someone holds.
@@ -41,13 +42,17 @@ def defer(
     queueing_lock: str | None = None,
     lock: str | None = None,
     priority: int = 0,
+    after_s: float = 0.0,
 ) -> int:
     """Queues `task_name` to run with `args` once the session commits, and returns the queue's number for it.
 
     `args` must be JSON. Jobs of one `lock` never run at once. Where a job with the same `queueing_lock` waits
-    already this adds none and returns 0.
+    already this adds none and returns 0. It begins after `after_s` seconds.
     """
-    options = {"queue": queue, "queueing_lock": queueing_lock, "lock": lock, "priority": priority}
+    options: dict[str, Any] = {"queue": queue, "lock": lock, "priority": priority}
+    options["queueing_lock"] = queueing_lock
+    if after_s:
+        options["schedule_in"] = {"seconds": after_s}
     if queueing_lock is None:
         return _defer(session, task_name, args, options)
     try:

@@ -19,6 +19,10 @@ MASK_BITS = 62
 _NOTE = """
     WITH noted AS (
         UPDATE public.run SET last_step = %s, columns = %s, updated_at = clock_timestamp(),
+        report_every_s = CASE WHEN reported_at IS NOT NULL THEN coalesce(0.9 * report_every_s, 0)
+            + CASE WHEN report_every_s IS NULL THEN 1 ELSE 0.1 END
+            * extract(epoch FROM clock_timestamp() - reported_at) END,
+        reported_at = clock_timestamp(),
         status = CASE WHEN %s THEN 'diverged' ELSE status END WHERE id = %s
     )
 """

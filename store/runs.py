@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.observations.tables import SUMMARY_FIELDS
 from isoloss.schedules import schedule_from_spec
-from store import points
+from store import alarms, points
 from store.pages import Asked, Page
 from store.pages import page as page_of
 from store.tables import Run
@@ -72,13 +72,17 @@ def put(session: Session, project_id: int, run_id: str, said: Specification) -> 
     parent = _parent(session, run, said.parent)
     _refuse_to_end_before_branches(session, run, said.schedule)
     run.name, run.recipe, run.notes = said.name, said.recipe, said.notes
-    run.status = _status(session, run, said)
+    before, run.status = run.status, _status(session, run, said)
+    if run.status == "running" and before != "running" and run.reported_at is not None:
+        run.reported_at = sa.func.clock_timestamp()  # a silence counts from where it goes on
     run.tags, run.config, run.summary = list(said.tags), dict(said.config), dict(said.summary)
     run.schedule = None if said.schedule is None else dict(said.schedule)
     run.parent_id = None if parent is None else parent.id
     run.branch_step = None if said.parent is None else said.parent[1]
     session.flush()
     session.refresh(run)
+    if made is None and run.status != before:
+        alarms.status_changed(session, run, before, run.status)
     return run, made is not None
 
 
@@ -98,6 +102,11 @@ def page(session: Session, project_id: int, asked: Asked) -> Page[tuple[Run, str
 def parent_name(session: Session, run: Run) -> str | None:
     """The name of the run's parent."""
     return None if run.parent_id is None else session.get_one(Run, run.parent_id).run_id
+
+
+def by_key(session: Session, keys: Sequence[int]) -> dict[int, Run]:
+    """The runs of these primary keys."""
+    return {run.id: run for run in session.scalars(sa.select(Run).where(Run.id.in_(keys)))}
 
 
 def delete(session: Session, project_id: int, run_id: str) -> None:

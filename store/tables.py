@@ -35,6 +35,8 @@ SCHEMA = "public"
 RUN_STATUSES = ("running", "finished", "failed", "preempted", "diverged")
 JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 ADVICE_KINDS = ("recommendation", "pareto")
+ALARM_KINDS = ("left_band", "diverged", "silent", "resumed")
+DELIVERY_STATUSES = ("queued", "succeeded", "failed")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -97,7 +99,8 @@ class Run(Changed, Base):
 
     `run_id` is the client's name for it, unique in its project. `last_step` is the last step of the run's own
     points. `columns` names the columns that they have, in the order of first use; those that have no typed
-    column stand in that order in `point.free`.
+    column stand in that order in `point.free`. `reported_at` is when points last came, `report_every_s` how far
+    apart they came lately.
     """
 
     __tablename__ = "run"
@@ -108,6 +111,7 @@ class Run(Changed, Base):
         # No index on updated_at or last_step: every batch of points changes them, and an update that
         # touches no index stays on its page.
         Index(None, "parent_id"),
+        Index("run_running_idx", "project_id", postgresql_where=text("status = 'running'")),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -125,6 +129,8 @@ class Run(Changed, Base):
     summary: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     last_step: Mapped[int | None]
     columns: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    reported_at: Mapped[dt.datetime | None]
+    report_every_s: Mapped[float | None]
 
 
 class Point(Base):
@@ -252,6 +258,107 @@ class Advice(Created, Base):
     result: Mapped[dict[str, Any] | None]
 
     job: Mapped[Job] = relationship(lazy="joined", innerjoin=True)
+
+
+class Forecaster(Created, Base):
+    """What the finished runs of one kind tell of how others end. `kind` says which runs are of it (canonical JSON).
+
+    `data` is the fingerprint of the runs that it was learned from. `document` (zlib over JSON) is None where they
+    do not allow a forecast, for the `reason`.
+    """
+
+    __tablename__ = "forecaster"
+
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    data: Mapped[str]
+    document: Mapped[bytes | None]
+    reason: Mapped[str | None]
+
+
+class Forecast(Changed, Base):
+    """The last forecast of a run, as the library wrote it, None where there is none for the `reason`.
+
+    `step` is where the run stood when it was looked at. `trail` has earlier forecasts in a line each, the oldest
+    first: `at`, `step`, `value`, `lower`, `upper`.
+    """
+
+    __tablename__ = "forecast"
+    __table_args__ = (Index(None, "project_id", "updated_at"),)
+
+    run: Mapped[int] = mapped_column(_references("run", "CASCADE"), primary_key=True, autoincrement=False)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    step: Mapped[int]
+    document: Mapped[dict[str, Any] | None]
+    reason: Mapped[str | None]
+    trail: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'"))
+
+
+class Alarm(Created, Base):
+    """Something about a run that its owner should know. Of each kind a run has one at a time that is not over."""
+
+    __tablename__ = "alarm"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", ALARM_KINDS), name="kind"),
+        Index(None, "project_id", "created_at"),
+        Index(None, "run"),
+        Index("alarm_open_idx", "run", "kind", unique=True, postgresql_where=text("over_at IS NULL")),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    run: Mapped[int] = mapped_column(_references("run", "CASCADE"))
+    kind: Mapped[str]
+    step: Mapped[int | None]
+    message: Mapped[str]
+    over_at: Mapped[dt.datetime | None]
+
+
+class Watch(Base):
+    """The one row that tells when runs were last looked after, and since when without a break."""
+
+    __tablename__ = "watch"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    looked_at: Mapped[dt.datetime]
+    since: Mapped[dt.datetime]
+
+
+class Webhook(Created, Base):
+    """An address that is told of events of a project. `secret` signs what is sent, and so is kept as it is."""
+
+    __tablename__ = "webhook"
+    __table_args__ = (Index(None, "project_id"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    url: Mapped[str]
+    events: Mapped[list[str]]
+    secret: Mapped[str]
+
+
+class Delivery(Created, Base):
+    """One event on its way to a webhook: `body` is what is sent, the same at each of the `attempts`.
+
+    `answered` is the status that the last attempt was answered with, `error` why it failed.
+    """
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", DELIVERY_STATUSES), name="status"),
+        Index(None, "webhook_id", "created_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    webhook_id: Mapped[uuid.UUID] = mapped_column(_references("webhook", "CASCADE"))
+    event: Mapped[str]
+    body: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    answered: Mapped[int | None]
+    error: Mapped[str | None]
+    finished_at: Mapped[dt.datetime | None]
 
 
 class ApiKey(Created, Base):

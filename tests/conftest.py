@@ -8,6 +8,7 @@ it, one for all tests of a process.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -115,7 +116,10 @@ class Live:
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """The whole service as `isoloss up` starts it, with one worker, for all tests of this process."""
+    """The whole service as `isoloss up` starts it, with one worker, for all tests of this process.
+
+    It looks after runs that train every other second, for nobody wants to wait a minute.
+    """
     folder = tmp_path_factory.mktemp("service")
     ready = folder / "ready.json"
     command = [
@@ -131,7 +135,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         str(folder),
     ]
     with (folder / "up.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--ready-file", str(ready)], stdout=log, stderr=log)
+        env = {**os.environ, "ISOLOSS_FORECAST_EVERY_S": "2"}
+        process = subprocess.Popen([*command, "--ready-file", str(ready)], stdout=log, stderr=log, env=env)
         try:
             yield Live(**_wait_for(ready, process, folder / "up.log"))
         finally:

@@ -18,7 +18,7 @@ from procrastinate.exceptions import ConnectorException
 
 from store.engine import create_engine, create_sessions
 from store.processes import die_with_parent
-from store.queue import UPKEEP, WORK
+from store.queue import DELIVERIES, UPKEEP, WORK
 from workers.app import create_app
 from workers.isolation import Isolation, Limits
 from workers.recover import HEARTBEAT_S, STALLED_AFTER_S
@@ -92,12 +92,12 @@ def _start(app: procrastinate.App, tools: Tools) -> list[asyncio.Task[None]]:
                 delete_jobs="always",
             )
         )
-        for queue, concurrency in ((WORK, 1), (UPKEEP, 2))
+        for queue, concurrency in ((WORK, 1), (UPKEEP, 2), (DELIVERIES, 4))
     ]
 
 
 async def _until_first(stop: asyncio.Event, failed: asyncio.Event, *lives: asyncio.Task[None]) -> None:
-    """Runs both queues until one ends or an event is set, then ends the rest."""
+    """Runs all queues until one ends or an event is set, then ends the rest."""
     events = [asyncio.create_task(event.wait()) for event in (stop, failed)]
     await asyncio.wait([*events, *lives], return_when=asyncio.FIRST_COMPLETED)
     for task in (*events, *lives):

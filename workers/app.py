@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,9 +12,10 @@ from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 
 from store.engine import conninfo
-from store.queue import UPKEEP, WORK
+from store.queue import DELIVERIES, UPKEEP, WORK
 from store.tables import ADVICE_KINDS
-from workers import advice, compact, fits, forget, recover, refits
+from store.watch import Watching
+from workers import advice, compact, deliveries, fits, forecasts, forget, recover, refits, watch
 from workers.work import RunAgain
 
 T = TypeVar("T")
@@ -77,13 +79,15 @@ class Manager(JobManager):
 
 def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None) -> procrastinate.App:
     """The queue on `database_url`, with every task; `on_failure` is called when the database fails it."""
-    pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 4, "timeout": 10.0}
+    pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 6, "timeout": 10.0}
     app = procrastinate.App(connector=Connector(on_failure, **pool))
     app.job_manager = Manager(app.connector)
     app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
     app.task(name="refit", queue=WORK, retry=RunAgain(), pass_context=True)(refits.run)
     for kind in ADVICE_KINDS:
         app.task(name=kind, queue=WORK, retry=RunAgain(), pass_context=True)(advice.run)
+    app.task(name="forecast", queue=WORK, retry=RunAgain(), pass_context=True)(forecasts.run)
+    app.task(name="deliver", queue=DELIVERIES, retry=RunAgain(), pass_context=True)(deliveries.run)
     compacting = app.task(
         name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"
     )(compact.run)
@@ -91,7 +95,9 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
         recover.run
     )
     forgetting = app.task(name="forget", queue=UPKEEP, pass_context=True, queueing_lock="forget")(forget.run)
+    watching = app.task(name="watch", queue=UPKEEP, pass_context=True, queueing_lock="watch")(watch.run)
     app.periodic(cron="* * * * *")(compacting)
+    app.periodic(cron=watch.cron(Watching.from_environment(os.environ)))(watching)
     app.periodic(cron="17 * * * *")(forgetting)
     app.periodic(cron=f"* * * * * */{recover.EVERY_S}")(recovering)
     return app

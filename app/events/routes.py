@@ -1,4 +1,4 @@
-"""The event stream of a project: its runs, fits and jobs as they change.
+"""The event stream of a project: its runs, fits, jobs and forecasts as they change, and alarms.
 
 The stream asks the database anew twice a second, and looks back a little each time: a transaction that began
 earlier may commit later. It survives a database that comes and goes, and holds no connection between.
@@ -36,7 +36,10 @@ Seen = dict[tuple[str, str], dt.datetime]
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "Server-sent events `run`, `fit` and `job`, each with a JSON object as its data.",
+            "description": "Server-sent events, each with a JSON object as its data: `run` (`run_id`, `status`, "
+            "`last_step`), `fit`, `job`; `forecast` (`run_id`, `target`, `step`, `last_step`, `value`, `lower`, "
+            "`upper`, `level`, `left_band`) when a run has a new one; `alarm` (`id`, `run_id`, `kind`, `step`, "
+            "`message`) once for each: `left_band`, `diverged`, `silent`, and `resumed` after a silence.",
             "content": {
                 "text/event-stream": {
                     "schema": {"type": "string"},
@@ -48,7 +51,7 @@ Seen = dict[tuple[str, str], dt.datetime]
     },
 )
 def watch(request: Request, access: Reading) -> StreamingResponse:
-    """Watch the project: an event for every run, fit and job that changes from now on."""
+    """Watch the project: an event for every run, fit, job and forecast that changes from now on, and for alarms."""
     started = events.now(access.session)
     stream = _events(request.app.state.sessions, access.project_id, started)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

@@ -11,6 +11,7 @@ from isoloss.cli import (
     advice,
     compare,
     fits,
+    forecasts,
     imports,
     jobs,
     keys,
@@ -20,6 +21,7 @@ from isoloss.cli import (
     runs,
     service,
     sync,
+    webhooks,
 )
 
 
@@ -53,7 +55,8 @@ def build() -> typer.Typer:
     predictions.register(app)
     advice.register(app)
     compare.register(app)
-    for noun in (jobs, keys):
+    forecasts.register(app)
+    for noun in (webhooks, jobs, keys):
         app.add_typer(noun.app)
     sync.register(app)
     laws.register(app)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from isoloss.cli.arguments import BadArgument, json_object, pairs, scalar
+from isoloss.cli.arguments import pairs, scalar
+from isoloss.cli.logged_imports import Runs, add_history, import_command, journal_for
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
+from isoloss.cli.tracker_imports import add_trackers
 
 if TYPE_CHECKING:
-    from isoloss.importers import ImportReport, TableReport
+    from isoloss.importers import TableReport
 
 app = typer.Typer(
     name="import", help="Curves and tables of runs from the files of other tools.", no_args_is_help=True
@@ -22,87 +23,58 @@ app = typer.Typer(
 
 SHOWN_ROWS = 10
 
+Files = Annotated[list[Path], typer.Argument(help="Files, folders or patterns.")]
+RunColumn = Annotated[
+    str | None,
+    typer.Option(help="The column that says which run a row is of.", show_default="run_id, run or run_name"),
+]
+
 
 @app.callback()
 def _group() -> None:
     """Curves and tables of runs from the files of other tools."""
 
 
-@command(app, "csv")
+@import_command(app, "csv")
 def csv(
-    session: Session,
-    project: Project,
-    files: Annotated[list[Path] | None, typer.Argument(help="CSV files, one a run; gzip is fine.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="A JSON list that says which file is which run.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="The schedule of these runs: JSON or @file.")] = None,
-    map: Annotated[
-        list[str] | None, typer.Option(help="What a column holds, COLUMN=FIELD, as in train_nll=loss.")
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="CSV files, folders or patterns; gzip is fine.")
     ] = None,
+    runs: Annotated[Path | None, typer.Option(help="A JSON list that says which file is which run.")] = None,
     run_id: Annotated[
         list[str] | None, typer.Option(help="The run's id; once a file.", show_default="name")
     ] = None,
-    replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite other values at the same steps.")
-    ] = False,
-) -> None:
-    """Send training curves to a project; doing it again changes nothing."""
-    from isoloss.importers import import_curves
+    run_column: RunColumn = None,
+    step_column: str | None = None,
+) -> Runs:
+    """Import training curves from CSV files, a row a step: one file a run, or one file of many."""
+    from isoloss.importers import read_csv_runs
 
-    fields = _columns_of(pairs("--map", map, str))
-    with session.output.progress("Importing") as advance:
-        report = import_curves(
-            session.client,
-            project,
-            files or [],
-            runs,
-            run_ids=run_id,
-            schedule=json_object("--schedule", schedule) if schedule else None,
-            map=fields,
-            on_conflict="replace" if replace else "error",
-            on_progress=lambda done, total, file: advance(done / total, file),
-        )
-    session.output.show(_document(report), lambda: _show(session.output, report))
-    if report.skipped:
-        raise typer.Exit(1)
+    return read_csv_runs(files or [], runs, run_ids=run_id, run_column=run_column, step_column=step_column)
 
 
-def _columns_of(named: Mapping[str, str]) -> dict[str, str]:
-    """Which column a field is, of what each column holds; raises BadArgument where two hold the same."""
-    fields: dict[str, str] = {}
-    for column, field in named.items():
-        if field in fields:
-            raise BadArgument(
-                field="--map", reason=f"columns {fields[field]!r} and {column!r} are both {field}"
-            )
-        fields[field] = column
-    return fields
+def _show_id(output: Output, import_id: str | None) -> None:
+    if import_id is not None:
+        output.line(f"isoloss import undo {import_id} takes it back.", style="dim")
 
 
-def _document(report: ImportReport) -> dict[str, Any]:
-    document = asdict(report)
-    for entry in (*document["runs"], *document["skipped"]):
-        entry["path"] = str(entry["path"])
-    return document
+@import_command(app, "jsonl")
+def jsonl(files: Files, run_column: RunColumn = None, step_column: str | None = None) -> Runs:
+    """Import runs from JSON Lines, one object a line; also trainer_state.json of Hugging Face's Trainer.
+
+    A file is a run, or a column tells several apart. Nested objects are flattened with dots.
+    """
+    from isoloss.importers import read_json_lines
+
+    return read_json_lines(files, run_column=run_column, step_column=step_column)
 
 
-def _show(output: Output, report: ImportReport) -> None:
-    if report.created:
-        output.line(f"Project {report.project} was created.")
-    rows = [
-        [run.run_id, number(run.accepted), number(run.duplicates), ", ".join(run.fields.values())]
-        for run in report.runs
-    ]
-    if rows:
-        output.table(
-            ["run", "new points", "there before", "fields"], rows, right=["new points", "there before"]
-        )
-    for run in report.runs:
-        for note in run.notes:
-            output.hint(f"{run.path}: {note}")
-    for skipped in report.skipped:
-        # Most reasons begin with the file already.
-        told = skipped.reason.startswith(str(skipped.path))
-        output.hint(f"Skipped {skipped.reason if told else f'{skipped.path}: {skipped.reason}'}")
+@import_command(app, "parquet")
+def parquet(files: Files, run_column: RunColumn = None, step_column: str | None = None) -> Runs:
+    """Import runs from Parquet files, a row a step: one file a run, or one file of many."""
+    from isoloss.importers import read_parquet
+
+    return read_parquet(files, run_column=run_column, step_column=step_column)
 
 
 @command(app, "table")
@@ -144,6 +116,7 @@ def table(
             recipe=recipe,
             prefix=prefix,
             on_progress=lambda done, total, what: advance(done / total, what),
+            journal=journal_for(session, "table", project),
         )
     document = {**asdict(report), "path": str(report.path)}
     session.output.show(document, lambda: _show_table(session.output, report))
@@ -164,3 +137,8 @@ def _show_table(output: Output, report: TableReport) -> None:
         output.hint(f"Skipped {skipped.run_id}: {skipped.reason}")
     if len(report.skipped) > SHOWN_ROWS:
         output.hint(f"and {len(report.skipped) - SHOWN_ROWS} more")
+    _show_id(output, report.import_id)
+
+
+add_trackers(app)
+add_history(app)

@@ -40,6 +40,11 @@ class Session:
         self._client: Client | None = None
 
     @property
+    def named_url(self) -> str | None:
+        """The service as the command line names it, None where the environment or the credentials do."""
+        return self._url
+
+    @property
     def client(self) -> Client:
         if self._client is None:
             from isoloss.client import Client

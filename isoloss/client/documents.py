@@ -274,6 +274,85 @@ class Job(TypedDict):
     result: dict[str, Any] | None
 
 
+class Alarm(TypedDict):
+    """Something about a run that its owner should know; `over_at` is None while its cause lasts."""
+
+    id: str
+    kind: Literal["left_band", "diverged", "silent", "resumed"]
+    step: int | None
+    message: str
+    at: str
+    over_at: str | None
+
+
+class ForecastOf(TypedDict):
+    """A line of a forecast's trail."""
+
+    at: str
+    step: int
+    value: float | None
+    lower: float | None
+    upper: float | None
+
+
+class Expected(TypedDict):
+    """The rest of a curve."""
+
+    steps: list[int]
+    value: list[float]
+    lower: list[float]
+    upper: list[float]
+
+
+class Forecast(TypedDict):
+    """How a run is expected to end; `value` is None where the data do not tell, for the `reasons`.
+
+    A list of forecasts has neither `expected` nor `trail`, and of the alarms those that are not over.
+    """
+
+    run_id: str
+    target: str
+    step: int
+    last_step: int
+    value: float | None
+    lower: float | None
+    upper: float | None
+    level: float
+    reasons: list[str]
+    law: str | None
+    n_runs: int
+    n_families: int
+    left_band: str | None
+    updated_at: str
+    alarms: list[Alarm]
+    expected: NotRequired[Expected | None]
+    trail: NotRequired[list[ForecastOf]]
+
+
+class Delivery(TypedDict):
+    """One event on its way to a webhook; `answered` is the status that the last attempt got."""
+
+    id: str
+    event: str
+    status: Literal["queued", "succeeded", "failed"]
+    attempts: int
+    answered: int | None
+    error: str | None
+    created_at: str
+    finished_at: str | None
+
+
+class Webhook(TypedDict):
+    """An address that events are sent to; `secret` is there only in the answer that creates it."""
+
+    id: str
+    url: str
+    events: list[str]
+    secret: NotRequired[str]
+    created_at: NotRequired[str]
+    deliveries: NotRequired[list[Delivery]]
+
+
 class LawParameter(TypedDict):
     """A parameter of a law; a bound is None where there is none."""
 

@@ -74,6 +74,12 @@ def check_numbers(resume_step: object, rank: object, spool_bytes: object) -> Non
             raise InvalidInput(field=field, reason=f"must be a whole number, {least[field]} or more")
 
 
+def check_switch(field: str, value: object) -> None:
+    """Refuse what is neither on nor off."""
+    if not isinstance(value, bool):
+        raise InvalidInput(field=field, reason=f"must be True or False, not {value!r}")
+
+
 def connection(url: str | None, api_key: str | None) -> Callable[[], Client]:
     """What makes the client, in the thread that will use it."""
     # The environment is read now: a training that changes it later means something else by it.

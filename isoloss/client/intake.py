@@ -10,7 +10,8 @@ from isoloss.client.captures import PLAIN, Awaited
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Columns, Operation, points, stacked
 from isoloss.client.progress import Progress
-from isoloss.client.readings import MAX_STEP, Readings, Row
+from isoloss.client.readings import Readings, Row
+from isoloss.observations.point_columns import MAX_STEP
 from isoloss.schedules import Schedule
 
 MOST_AT_ONCE = 50_000

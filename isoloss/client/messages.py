@@ -6,6 +6,7 @@ import logging
 
 LOGGER = logging.getLogger("isoloss")
 SENDING_THREAD = "isoloss-send"
+OUTLOOK_THREAD = "isoloss-outlook"
 
 
 class Messages:
@@ -38,4 +39,4 @@ def quieten_requests() -> None:
 
 
 def _is_worth_saying(record: logging.LogRecord) -> bool:
-    return record.threadName != SENDING_THREAD or record.levelno >= logging.WARNING
+    return record.threadName not in (SENDING_THREAD, OUTLOOK_THREAD) or record.levelno >= logging.WARNING

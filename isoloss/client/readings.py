@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, compress
 from typing import Any
 
 from isoloss.client.captures import PLAIN, Unreadable, read
 from isoloss.client.messages import Messages
+from isoloss.observations.point_columns import (
+    ABOVE_ZERO,
+    KNOWN_COLUMNS,
+    MAX_FREE_COLUMNS,
+    MAX_STEP,
+    MAY_BE_NON_FINITE,
+    NOT_BELOW_ZERO,
+    spelled,
+)
 from isoloss.schedules import Schedule
 
 Row = dict[str, float | int]
-
-KNOWN = frozenset(
-    {
-        "loss", "val_loss", "lr", "tokens", "grad_norm", "grad_norm_l1", "grad_noise_scale", "reward",
-        "compute_flops", "wall_time_s",
-    }
-)  # fmt: skip
-MAY_BE_NON_FINITE = frozenset({"loss", "val_loss"})
-ABOVE_ZERO = frozenset({"loss", "val_loss"})
-NOT_BELOW_ZERO = frozenset({"lr", "tokens", "grad_norm", "grad_norm_l1", "compute_flops", "wall_time_s"})
-MAX_STEP = 2**53
-MAX_FREE_COLUMNS = 64
-FREE_NAME = re.compile(r"[a-z][a-z0-9_./]{0,99}")
 
 
 class Readings:
@@ -167,7 +162,7 @@ class Readings:
                 )
                 return None
             self._messages.warn(f"name {name!r}", f"metric {name[:60]!r} is recorded as {column}")
-        if column not in KNOWN:
+        if column not in KNOWN_COLUMNS:
             if len(self._free) >= MAX_FREE_COLUMNS and column not in self._free:
                 what = f"metric {column!r} is left out, and so every further one"
                 self._messages.warn("columns", f"{what}: a run has at most {MAX_FREE_COLUMNS} of its own")
@@ -196,11 +191,3 @@ def _without_empty_rows(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
         return columns
     filled = [any(cell is not None for cell in row) for row in zip(*values, strict=True)]
     return {name: list(compress(cells, filled)) for name, cells in columns.items()}
-
-
-def spelled(name: str) -> str | None:
-    """A metric's name as a column's, None where nothing of it can be one."""
-    if FREE_NAME.fullmatch(name):
-        return name
-    changed = re.sub(r"[^a-z0-9_./]+", "_", name.lower()).strip("_")[:100]
-    return changed if FREE_NAME.fullmatch(changed) else None

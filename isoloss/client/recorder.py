@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Any, Literal
 
 from isoloss.client.captures import capture, captured
-from isoloss.client.documents import Parent
+from isoloss.client.documents import Forecast, Parent
 from isoloss.client.exits import EXITS
 from isoloss.client.init_arguments import (
     check_numbers,
+    check_switch,
     chosen_identity,
     chosen_mode,
     chosen_root,
@@ -22,6 +23,7 @@ from isoloss.client.init_arguments import (
 from isoloss.client.intake import Change
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Operation
+from isoloss.client.outlook import Outlook
 from isoloss.client.ranks import find_rank
 from isoloss.client.recording import Plan, Recording
 from isoloss.client.specifications import specification
@@ -57,6 +59,7 @@ def init(
     api_key: str | None = None,
     rank: int | None = None,
     spool_bytes: int = 256 << 20,
+    show_forecast: bool = False,
 ) -> Recorder:
     """Begin to record a run: two threads in the background keep what `log` gets on disk and send it.
 
@@ -66,7 +69,8 @@ def init(
     goes on: what it had after the first step that is logged, or after `resume_step`, is forgotten.
 
     Only rank zero of a distributed training records; `rank=0` makes this process record all the same.
-    `spool_bytes` bounds the folder in `dir` while the service is away.
+    `spool_bytes` bounds the folder in `dir` while the service is away. `show_forecast` prints how the run is
+    expected to end, at most once a minute, where the project's finished runs tell.
 
     Raises InvalidInput for an argument that makes no sense, the same on every rank. Nothing after that raises:
     not a service that is away, not a wrong key, not a full disk.
@@ -81,6 +85,7 @@ def init(
     said = specification(config=config, schedule=schedule, parent=parent, tags=tags, texts=texts)
     declared = None if schedule is None else schedule_from_spec(dict(schedule))
     check_numbers(resume_step, rank, spool_bytes)
+    check_switch("show_forecast", show_forecast)
     root = chosen_root(dir)
     if chosen == "disabled" or (find_rank() if rank is None else rank) != 0:
         return Recorder(identity, None, Messages(f"run {identity.run_id}"))
@@ -88,7 +93,8 @@ def init(
     connect = connection(url, api_key) if chosen == "online" else None
     may_exist = is_named(run_id) and resume_step is None
     plan = Plan(identity, root, connect, declared, may_exist, spool_bytes)
-    recorder = Recorder(identity, Recording(plan, messages), messages)
+    outlook = Outlook(identity, connect) if show_forecast is True and connect is not None else None
+    recorder = Recorder(identity, Recording(plan, messages), messages, outlook)
     recorder.begin(said, resume_step)
     return recorder
 
@@ -100,12 +106,19 @@ class Recorder:
     finishes its runs itself, as failed after an uncaught exception.
     """
 
-    def __init__(self, identity: Identity, recording: Recording | None, messages: Messages) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        recording: Recording | None,
+        messages: Messages,
+        outlook: Outlook | None = None,
+    ) -> None:
         self.project = identity.project
         self.run_id = identity.run_id
         self._recording = recording
         self._queue = None if recording is None else recording.queue
         self._messages = messages
+        self._outlook = outlook
         self._stated: dict[str, Any] = {}
         self._marks = 0
         self._is_preempted = False
@@ -122,6 +135,11 @@ class Recorder:
         """What this process has said of the run so far, by field."""
         return self._stated
 
+    @property
+    def forecast(self) -> Forecast | None:
+        """How the run is expected to end, as far as `show_forecast` has heard; None before."""
+        return None if self._outlook is None else self._outlook.latest
+
     def begin(self, said: dict[str, Any], resume_step: int | None) -> None:
         """Start the threads and declare the run; `init` does it."""
         assert self._recording is not None
@@ -132,6 +150,8 @@ class Recorder:
         self._recording.queue.append((None, Change(tuple(operations))))
         try:
             self._recording.start()
+            if self._outlook is not None:
+                self._outlook.start()
         except RuntimeError as error:  # a limit of threads
             self._messages.warn("threads", f"nothing is recorded: {error}")
             self._recording = self._queue = None
@@ -242,6 +262,8 @@ class Recorder:
         self._change((Operation("run", {"status": status or self._usual_status()}),))
         self._is_finished = True
         EXITS.remove(self)
+        if self._outlook is not None:
+            self._outlook.stop()
         recording.closing = True
         self._queue = None
         recording.wake()

@@ -11,6 +11,7 @@ from isoloss.client.advice import Fronts, Recommendations
 from isoloss.client.documents import Health
 from isoloss.client.errors import ApiError
 from isoloss.client.fits import Fits
+from isoloss.client.forecasts import Forecasts
 from isoloss.client.jobs import Jobs
 from isoloss.client.keys import Keys
 from isoloss.client.laws import Laws
@@ -20,6 +21,7 @@ from isoloss.client.retries import RetryPolicy
 from isoloss.client.runs import Runs
 from isoloss.client.settings import find_settings
 from isoloss.client.transport import Transport
+from isoloss.client.webhooks import Webhooks
 from isoloss.errors import InvalidInput
 
 LONGEST_TIMEOUT_S = 1e9
@@ -69,6 +71,8 @@ class Client:
         self.fits = Fits(self._transport)
         self.recommendations = Recommendations(self._transport)
         self.pareto = Fronts(self._transport)
+        self.forecasts = Forecasts(self._transport)
+        self.webhooks = Webhooks(self._transport)
         self.jobs = Jobs(self._transport)
         self.laws = Laws(self._transport)
         self.keys = Keys(self._transport)

@@ -10,6 +10,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
+from isoloss.client.documents import Forecast
 from isoloss.client.init_arguments import chosen_identity, chosen_mode
 from isoloss.client.messages import LOGGER
 from isoloss.client.recorder import Recorder, init
@@ -121,6 +122,7 @@ class IsolossCallback(Callback):
         self._logger: IsolossLogger | None = None
         self._saved: str | None = None
         self._watch: Watch | None = None
+        self._shown: Forecast | None = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin the run with what there is to read."""
@@ -140,6 +142,15 @@ class IsolossCallback(Callback):
         self._watch.begin(scheduler, pl_module, every, step, self._n_params_active, _table(pl_module))
         if self._noise_scale:
             self._watch.measure_noise()
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        """Put the forecast of the final loss into the progress bar, where the logger has `show_forecast`."""
+        run = None if self._logger is None else self._logger.experiment
+        forecast = None if run is None else run.forecast
+        if forecast is self._shown or forecast is None or forecast["value"] is None:
+            return
+        self._shown = forecast  # the bar keeps it, and logging costs more than many a step
+        self.log("forecast", forecast["value"], prog_bar=True, logger=False)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Put all on disk before the checkpoint is."""

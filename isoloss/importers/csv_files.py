@@ -17,9 +17,9 @@ import numpy as np
 from isoloss.errors import InvalidInput
 from isoloss.importers.fields import POINT_FIELDS, FieldMap, bare_name, checked_map, map_columns
 from isoloss.importers.paths import checked_path
+from isoloss.observations.point_columns import MAX_STEP
 
 DELIMITERS = ",;\t"
-MAX_STEP = 2**53
 RUN_COLUMNS = frozenset({"run_id", "run"})
 """What the column of a file of many runs is called."""
 
@@ -58,11 +58,11 @@ def read_table(path: str | Path, map: Mapping[str, str] | None = None) -> CurveT
         if name is None:
             continue
         cells = [row[index].strip() for row in rows]
-        if name not in POINT_FIELDS and column not in map.values() and _starts_with_text(cells):
+        if name not in POINT_FIELDS and column not in map.values() and starts_with_text(cells):
             field_map = field_map.without(column, "it holds text")
             continue
-        place = _Place(path, column, lines)
-        columns[name] = _steps(cells, place) if name == "step" else _floats(cells, place)
+        place = CellPlace(path, column, lines)
+        columns[name] = _steps(cells, place) if name == "step" else floats_of(cells, place)
     return CurveTable(path, columns, field_map)
 
 
@@ -80,7 +80,7 @@ def _refuse_many_runs(
 
 
 @dataclass(frozen=True)
-class _Place:
+class CellPlace:
     """Where a cell stands, for messages."""
 
     path: Path
@@ -156,7 +156,8 @@ def _check_width(row: Sequence[str], header: Sequence[str], path: Path, line: in
         )
 
 
-def _starts_with_text(cells: Sequence[str]) -> bool:
+def starts_with_text(cells: Sequence[str]) -> bool:
+    """Whether the first cell that is not blank is no number."""
     first = next((cell for cell in cells if cell), None)
     return first is not None and not _is_number(first)
 
@@ -169,7 +170,8 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _floats(cells: Sequence[str], place: _Place) -> MaskedColumn:
+def floats_of(cells: Sequence[str], place: CellPlace) -> MaskedColumn:
+    """The cells as floats, masked where blank; raises InvalidInput that names a cell that is no number."""
     try:
         data = np.array([cell or "nan" for cell in cells], dtype=np.float64)
     except ValueError as error:
@@ -179,12 +181,12 @@ def _floats(cells: Sequence[str], place: _Place) -> MaskedColumn:
     return np.ma.MaskedArray(data, mask=[not cell for cell in cells])
 
 
-def _steps(cells: Sequence[str], place: _Place) -> MaskedColumn:
+def _steps(cells: Sequence[str], place: CellPlace) -> MaskedColumn:
     steps = [_step(cell, row, place) for row, cell in enumerate(cells)]
     return np.ma.MaskedArray(np.array(steps, dtype=np.int64), mask=[False] * len(steps))
 
 
-def _step(cell: str, row: int, place: _Place) -> int:
+def _step(cell: str, row: int, place: CellPlace) -> int:
     try:
         step = int(cell)
     except ValueError:
@@ -194,7 +196,7 @@ def _step(cell: str, row: int, place: _Place) -> int:
     return step
 
 
-def _whole_number(cell: str, row: int, place: _Place) -> int:
+def _whole_number(cell: str, row: int, place: CellPlace) -> int:
     value = float(cell) if _is_number(cell) else math.nan
     if not value.is_integer():
         raise place.refuse(row, f"{cell!r} is no step" if cell else "the step is missing")

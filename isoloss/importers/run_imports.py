@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 from isoloss.errors import Conflict, InvalidInput
 from isoloss.importers.curves import Progress, ProjectsRoom, create_project
+from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.run_tables import read_specifications
+from isoloss.importers.specifications import is_there, merged
+from isoloss.importers.undoing import before_and_after
 
 AT_ONCE = 4
 """Requests that are under way at the same time: the service answers others too."""
-
-SPECIFICATION = ("name", "status", "recipe", "tags", "notes", "parent", "config", "schedule", "summary")
 
 
 class RunsRoom(Protocol):
@@ -58,6 +59,7 @@ class TableReport:
     skipped: tuple[SkippedRow, ...]
     created: bool = False
     notes: tuple[str, ...] = ()
+    import_id: str | None = None
 
 
 def import_table(
@@ -71,13 +73,15 @@ def import_table(
     recipe: str | None = None,
     prefix: str = "",
     on_progress: Progress | None = None,
+    journal: Journal | None = None,
 ) -> TableReport:
     """Send a table of finished runs to a project, a run a row; importing again changes nothing.
 
     `map` and `config` as for `isoloss.read_runs`; every run gets the `tags` and the `recipe`. Rows without a
     `run_id` go by their number behind the `prefix`, which keeps two such tables apart. What is known of
     a run already and the table does not say stays. A row that the service refuses is skipped and the report says
-    why; InvalidInput is raised, and nothing sent, where the table cannot be read.
+    why; InvalidInput is raised, and nothing sent, where the table cannot be read. What is about to change is
+    written to the `journal` first, so that it can be undone.
     """
     rows, notes = read_specifications(path, map, config=config, prefix=prefix)
     created = create_project(service, project)
@@ -86,9 +90,13 @@ def import_table(
     changes = [
         (row["run_id"], document)
         for row, document in zip(rows, sent, strict=True)
-        if not _is_there(document, known.get(row["run_id"]))
+        if not is_there(document, known.get(row["run_id"]))
     ]
+    if journal is not None:
+        journal.record(*(_entry(run_id, document, known.get(run_id)) for run_id, document in changes))
     skipped = _send(service, project, changes, on_progress or _silent)
+    if journal is not None:
+        journal.finish()
     refused = {one.run_id for one in skipped}
     done = [run_id for run_id, _ in changes if run_id not in refused]
     return TableReport(
@@ -101,38 +109,24 @@ def import_table(
         skipped=tuple(skipped),
         created=created,
         notes=notes,
+        import_id=None if journal is None else journal.import_id,
     )
+
+
+def _entry(run_id: str, document: Mapping[str, Any], known: Mapping[str, Any] | None) -> RunEntry:
+    before, after = before_and_after(known, document)
+    last_step = (known or {}).get("last_step")
+    return RunEntry(run_id, created=known is None, before=before, after=after, points_before=last_step)
 
 
 def _merged(
     row: Mapping[str, Any], tags: Sequence[str], recipe: str | None, known: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The run's specification as it shall be: what the row says, over what is known of the run."""
-    before = {name: value for name in SPECIFICATION if (value := (known or {}).get(name)) is not None}
     said = {name: value for name, value in row.items() if name != "run_id"}
-    named = before.get("name") if row["name"] == row["run_id"] else None
-    return {
-        **before,
-        **said,
-        **({"recipe": recipe} if recipe is not None else {}),
-        "name": named or row["name"],
-        "tags": list(dict.fromkeys([*before.get("tags", ()), *tags])),
-        "config": {**before.get("config", {}), **row["config"]},
-        "summary": {**before.get("summary", {}), **row["summary"]},
-    }
-
-
-def _is_there(document: Mapping[str, Any], known: Mapping[str, Any] | None) -> bool:
-    return known is not None and all(_same(value, known.get(name)) for name, value in document.items())
-
-
-def _same(said: Any, known: Any) -> bool:
-    """Whether the service keeps what is said; it writes a large float as a whole number with the same digits."""
-    if isinstance(said, Mapping) and isinstance(known, Mapping):
-        return said.keys() == known.keys() and all(_same(value, known[name]) for name, value in said.items())
-    if isinstance(said, float) and isinstance(known, int) and not isinstance(known, bool):
-        return said == float(known)
-    return bool(said == known)
+    named = (known or {}).get("name") if row["name"] == row["run_id"] else None
+    shared = {"name": named or row["name"], "tags": list(tags)}
+    return merged({**said, **shared, **({"recipe": recipe} if recipe is not None else {})}, known)
 
 
 def _send(

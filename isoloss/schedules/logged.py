@@ -27,9 +27,9 @@ def from_log(
     """
     at, logged = np.asarray(steps, dtype=np.int64), np.asarray(lr, dtype=np.float64)
     if declared is None:
-        at, logged, note = _from_first_step(at, logged)
+        at, logged, note = from_first_step(at, logged)
         return _interpolated(at, logged, before=(), warmup_steps=rise_steps(at, logged)), note
-    disagreement = _disagreement(at, logged, declared)
+    disagreement = disagreement_with(at, logged, declared)
     if disagreement is None:
         return declared, None
     if declared.total_steps < at[0]:  # the line begins where the declared schedule ends
@@ -49,7 +49,8 @@ def rise_steps(steps: IntArray, lr: FloatArray) -> int:
     return int(steps[highest]) if highest else 0
 
 
-def _disagreement(at: IntArray, logged: FloatArray, declared: Schedule) -> str | None:
+def disagreement_with(at: IntArray, logged: FloatArray, declared: Schedule) -> str | None:
+    """Say where logged rates (n,) at steps (n,) are not those of a declared schedule; None: they agree."""
     inside = at <= declared.total_steps
     expected, shown = declared.lr(at[inside]), logged[inside]
     off = np.abs(shown - expected) > AGREEMENT * np.maximum(expected, shown)
@@ -67,7 +68,7 @@ def _interpolated(at: IntArray, logged: FloatArray, before: tuple[Piece, ...], w
     return Schedule((*before, Polyline(offsets, np.append(logged[0], logged))), warmup_steps)
 
 
-def _from_first_step(at: IntArray, logged: FloatArray) -> tuple[IntArray, FloatArray, str | None]:
+def from_first_step(at: IntArray, logged: FloatArray) -> tuple[IntArray, FloatArray, str | None]:
     """Reach back to step 1, with a note; a silence that could hide a warm-up that matters is refused.
 
     Rates that rise at first are continued to step 1 with their slope. Rates that do not may hide a warm-up

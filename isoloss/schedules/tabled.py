@@ -10,14 +10,12 @@ import numpy.typing as npt
 
 from isoloss.errors import InvalidSchedule
 from isoloss.schedules.declarations import schedule_from_spec
+from isoloss.schedules.lines import THINNED, agrees, corners
 from isoloss.schedules.logged import rise_steps
 from isoloss.schedules.pieces import FloatArray
 
 ROUNDING = 1e-10
 """Relative distance that adding a rate up over many steps explains."""
-
-THINNED = 2e-7
-"""Relative distance of a thinned table: a fifth of that within which a log confirms a declaration."""
 
 MOST_CORNERS = 64
 """The most straight lines that are taken for the schedule's own."""
@@ -37,15 +35,16 @@ def spec_of_table(lr: npt.ArrayLike) -> dict[str, Any]:
     _check(rates)
     if np.ptp(rates) <= ROUNDING * rates[0]:
         return {"kind": "constant", "total_steps": len(rates), "peak_lr": float(rates[0])}
-    corners = _corners(rates, ROUNDING, min(MOST_CORNERS, 2 + len(rates) // 4))
-    if corners is not None:
-        return _lines(rates, corners)
+    steps = np.arange(1, len(rates) + 1)
+    found = corners(steps, rates, ROUNDING, min(MOST_CORNERS, 2 + len(rates) // 4))
+    if found is not None:
+        return _lines(rates, found)
     cosine = _cosine(rates)
     if cosine is not None:
         return cosine
     if len(rates) <= MOST_VALUES:
         return {"kind": "values", "lr": rates.tolist()}
-    return _lines(rates, _corners(rates, THINNED, len(rates)) or list(range(len(rates))))
+    return _lines(rates, corners(steps, rates, THINNED) or list(range(len(rates))))
 
 
 def _check(rates: FloatArray) -> None:
@@ -57,39 +56,8 @@ def _check(rates: FloatArray) -> None:
         raise InvalidSchedule(field="lr", reason="the learning rate is 0 at every step")
 
 
-def _lines(rates: FloatArray, corners: list[int]) -> dict[str, Any]:
-    return {"kind": "piecewise_linear", "knots": [[at + 1, float(rates[at])] for at in corners]}
-
-
-def _corners(rates: FloatArray, tolerance: float, most: int) -> list[int] | None:
-    """Return where straight lines meet that agree with every rate, None where it takes more than `most`."""
-    corners = [0]
-    while corners[-1] < len(rates) - 1:
-        if len(corners) > most:
-            return None
-        corners.append(_end_of_line(rates, corners[-1], tolerance))
-    return corners
-
-
-def _end_of_line(rates: FloatArray, start: int, tolerance: float) -> int:
-    """Return the end of the longest line from `start` that galloping and then halving finds."""
-    last = len(rates) - 1
-    reach, stride = start + 1, 2
-    while reach < last and _is_line(rates, start, min(start + stride, last), tolerance):
-        reach, stride = min(start + stride, last), 2 * stride
-    beyond = min(start + stride, last + 1)
-    while beyond - reach > 1:
-        middle = (reach + beyond) // 2
-        if _is_line(rates, start, middle, tolerance):
-            reach = middle
-        else:
-            beyond = middle
-    return reach
-
-
-def _is_line(rates: FloatArray, start: int, end: int, tolerance: float) -> bool:
-    line = np.linspace(rates[start], rates[end], end - start + 1)
-    return _agrees(line, rates[start : end + 1], tolerance)
+def _lines(rates: FloatArray, found: list[int]) -> dict[str, Any]:
+    return {"kind": "piecewise_linear", "knots": [[at + 1, float(rates[at])] for at in found]}
 
 
 def _cosine(rates: FloatArray) -> dict[str, Any] | None:
@@ -110,9 +78,5 @@ def _cosine(rates: FloatArray) -> dict[str, Any] | None:
         schedule = schedule_from_spec(spec)
     except InvalidSchedule:
         return None
-    agrees = _agrees(schedule.lr(np.arange(1, len(rates) + 1)), rates, 10 * ROUNDING)
-    return spec if agrees else None
-
-
-def _agrees(shown: FloatArray, rates: FloatArray, tolerance: float) -> bool:
-    return bool(np.all(np.abs(shown - rates) <= tolerance * rates))
+    shown = schedule.lr(np.arange(1, len(rates) + 1))
+    return spec if agrees(shown, rates, 10 * ROUNDING) else None

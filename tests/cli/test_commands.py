@@ -406,7 +406,7 @@ def test_an_import_tells_what_was_sent_and_what_was_skipped(invoke, tmp_path):
     )
     assert result.exit_code == 1
     assert "good" in result.stdout
-    assert "'oops' is no number" in result.stderr
+    assert "'nll' is no metric: it holds 'oops', which is no number" in result.stderr
 
 
 def test_a_job_that_did_not_succeed_ends_with_code_1(invoke):
@@ -429,9 +429,14 @@ def test_a_rewound_run_ends_where_the_service_says(invoke, last_step, said):
 
 
 def test_an_import_says_that_it_made_the_project_and_names_a_missing_file_once(invoke, tmp_path):
-    routes = {"POST /v1/projects": httpx.Response(201, json={"name": "nope2"})}
-    missing = str(tmp_path / "nofile.csv")
-    result = invoke("import", "csv", missing, "-p", "nope2", routes=routes)
+    routes = {
+        "POST /v1/projects": httpx.Response(201, json={"name": "nope2"}),
+        "PUT /v1/projects/nope2/runs/good": RUN,
+        "POST /v1/projects/nope2/runs/good/points": {"accepted": 1, "duplicates": 0, "last_step": 1},
+    }
+    good, missing = tmp_path / "good.csv", tmp_path / "nofile.csv"
+    good.write_text("step,loss\n1,9\n")
+    result = invoke("import", "csv", str(missing), str(good), "-p", "nope2", routes=routes)
     assert result.exit_code == 1
     assert "Project nope2 was created." in result.stdout
     assert result.stderr.count("nofile.csv") == 1

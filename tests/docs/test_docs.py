@@ -37,6 +37,7 @@ def test_the_code_of_a_page_runs(page: Path, live: object, tmp_path: Path) -> No
     """Each block ends without an error; shell blocks share one folder, Python blocks one process each."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     service = {"ISOLOSS_URL": live.url, "ISOLOSS_API_KEY": live.api_key}  # type: ignore[attr-defined]
+    service["ISOLOSS_DATA_DIR"] = str(tmp_path / "data")  # for the journals of imports
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | service | {"PATH": path}
     script = "set -euo pipefail\n" + "\n".join(map(as_shell, blocks_of(page)))

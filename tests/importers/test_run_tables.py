@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,8 @@ def test_a_map_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_parquet_needs_a_library_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one the error says what to install; with one the columns are read as they are."""
     path = write(tmp_path, "PAR1", "runs.parquet")
+    for library in ("pyarrow.parquet", "pandas"):
+        monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(InvalidInput, match="install pyarrow"):
         isoloss.read_runs(path)
     with pytest.raises(InvalidInput, match="no such file"):

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from store import advice, fits, jobs, keys, migrate, projects, queue, runs
+from store import advice, alarms, fits, forecasts, jobs, keys, migrate, projects, queue, runs, watch, webhooks
 from store.engine import create_engine, create_sessions
 from store.tables import Base, Fit, Point, PointChunk, Project, Run
 
@@ -26,6 +26,11 @@ def _fill(url: str) -> None:
         jobs.create(session, "compact")
         keys.create(session, "k", ["read"], project.id)
         session.add(Point(run=parent.id, step=1, loss=2.5, free=[1.0, None]))
+        webhooks.create(session, project.id, "http://hooks.test", ["diverged"])
+        alarms.sound(session, parent, "diverged", "the run has diverged")
+        forecasts.keep(session, project.id, "kind", "data", {}, None)
+        forecasts.save(session, forecasts.Said(parent.id, 1, None, "too few runs"))
+        watch.look(session, watch.Watching())
         chunk = {"name": "loss", "first_step": 2, "last_step": 3, "n_points": 2, "data": b"x"}
         session.add(PointChunk(run=parent.id, **chunk))
     engine.dispose()
