@@ -32,6 +32,7 @@ from isoloss.fitting.estimate import Progress, silent
 from isoloss.laws import LAWS, CurveLaw
 from isoloss.notes import counted
 from isoloss.observations import Curve
+from isoloss.schedules import Schedule
 
 LEVEL = 0.9
 
@@ -44,6 +45,13 @@ OWN_PEAK_FAMILIES = 6
 MOST_FOLDS = 8
 MOST_POINTS = 400
 """Points of a run that are looked at; of longer runs, means of neighbours."""
+
+SHAPE_POINTS = 64
+LEAST_APART = 0.02
+"""Schedules whose rates differ by less than this share of the peak are about the same."""
+
+WORTH_SAYING = 1.25
+"""How many times farther than usual a schedule lies before that is told; the band is wider at once."""
 
 REACHED = 0.98
 """Share of its schedule that a finished run has behind it."""
@@ -129,8 +137,9 @@ def families(curves: Sequence[Curve]) -> IntArray:
 class Forecaster:
     """A law of finished runs, and what they tell of forecasts.
 
-    `thetas` (1 + folds, parameters): the law of all runs first, then of all but some families. `sizes` are the
-    `n_params` and `batch_tokens` that it is for.
+    `thetas` (1 + folds, parameters): the law of all runs first, then of all but some families. `shapes` (runs,
+    points) are their schedules, and `farthest` how far one of them lay from all those that it was predicted from.
+    `like` are the `n_params`, `batch_tokens` and target that it is for.
     """
 
     law: str
@@ -140,6 +149,8 @@ class Forecaster:
     n_runs: int
     peaks: tuple[float, float]
     longest: int
+    shapes: FloatArray
+    farthest: float
     like: tuple[float | None, float | None, str]
 
     @classmethod
@@ -169,6 +180,7 @@ class Forecaster:
         first = Experience.of(traces, np.zeros(traces.recent.shape), level)
         doubts = np.array([_doubts(each, first) for each in followed])
         peaks = [curve.schedule.peak_lr for curve in curves]
+        shapes = np.array([_shape(curve.schedule) for curve in curves])
         return cls(
             law=law,
             thetas=thetas,
@@ -177,6 +189,11 @@ class Forecaster:
             n_runs=len(curves),
             peaks=(min(peaks), max(peaks)),
             longest=max(curve.schedule.total_steps for curve in curves),
+            shapes=np.unique(shapes, axis=0),
+            farthest=max(
+                _apart(shape, shapes[predicted_by != fold])
+                for shape, fold in zip(shapes, predicted_by, strict=True)
+            ),
             like=(curves[0].n_params, curves[0].batch_tokens, curves[0].target),
         )
 
@@ -197,7 +214,7 @@ class Forecaster:
         if not np.isfinite(centre):
             return replace(said, reasons=(f"{self.law} has no loss for this schedule",))
         variance = float(_doubts(without_some, self.experience, _share(run))[stop])
-        half = self.experience.half_width(stop, variance)
+        half = self._beyond_experience(run) * self.experience.half_width(stop, variance)
         below, above = centre - half - max(beyond, 0.0), centre + half + max(-beyond, 0.0)
         return replace(
             said,
@@ -205,13 +222,14 @@ class Forecaster:
             lower=float(np.exp(below)),
             upper=float(np.exp(above)),
             reasons=tuple(self._reasons(run, beyond)),
-            left_band=self._left_band(followed, _share(run)),
+            left_band=self._left_band(run, followed),
             expected=self._expected(run, shown, stop),
         )
 
     def as_document(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        document = {**self.__dict__, "thetas": self.thetas.tolist(), "experience": self.experience.as_dict()}
+        arrays = {"thetas": self.thetas.tolist(), "shapes": self.shapes.tolist()}
+        document = {**self.__dict__, **arrays, "experience": self.experience.as_dict()}
         return {**document, "peaks": list(self.peaks), "like": list(self.like)}
 
     @classmethod
@@ -221,6 +239,7 @@ class Forecaster:
         low, high = document["peaks"]
         parts = {
             "thetas": np.array(document["thetas"], dtype=float),
+            "shapes": np.array(document["shapes"], dtype=float),
             "experience": Experience.from_dict(document["experience"]),
             "peaks": (low, high),
             "like": (size, batch, target),
@@ -247,6 +266,16 @@ class Forecaster:
         usual = self._usual(shown, stop)
         return float(usual @ self.experience.carry[stop, later]) + self._beyond(shown, stop)
 
+    def _unlike(self, run: Curve) -> float:
+        """Return how many times farther its schedule is from the finished ones than any of them was; at least 1."""
+        apart = _apart(_shape(run.schedule), self.shapes)
+        return max(1.0, apart / max(self.farthest, LEAST_APART))
+
+    def _beyond_experience(self, run: Curve) -> float:
+        """Return how many times wider than the record a band is: errors are taken to grow like a random walk."""
+        longer = max(1.0, run.schedule.total_steps / self.longest)
+        return float(np.sqrt(longer)) * self._unlike(run)
+
     def _reasons(self, run: Curve, beyond: float) -> Iterator[str]:
         low, high = self.peaks
         peak, last = run.schedule.peak_lr, run.schedule.total_steps
@@ -254,6 +283,11 @@ class Forecaster:
             yield f"its peak learning rate, {peak:.3g}, lies outside of those of the finished runs"
         if last > self.longest * (1 + SAME):
             yield f"it is {last / self.longest:.2g} times as long as the longest finished run"
+        if self._unlike(run) > WORTH_SAYING:
+            yield (
+                f"its schedule lies {self._unlike(run):.2g} times as far from those of the finished runs as any of "
+                "them did from the others: the band is as much wider"
+            )
         if beyond:
             where = "above" if beyond > 0 else "below"
             yield (
@@ -261,13 +295,13 @@ class Forecaster:
                 "run, and the band reaches to the law"
             )
 
-    def _left_band(self, followed: Followed, share: float) -> str | None:
+    def _left_band(self, run: Curve, followed: Followed) -> str | None:
         """Say whether the run is farther from what an earlier stop let expect than any that ended well."""
-        at = stop_at(share)
+        at = stop_at(_share(run))
         if at == 0:
             return None
-        now = recent(followed.progress, followed.off, share)
-        worst, told = self.experience.alarm, None
+        now = recent(followed.progress, followed.off, _share(run))
+        worst, told = self.experience.alarm * self._beyond_experience(run), None
         for j in range(at):
             shown = self._shown(followed, j)
             off = now - float(shown @ self.experience.carry[j, at])
@@ -290,10 +324,24 @@ class Forecaster:
         steps = np.array([min(round(STOPS[k] * total), total) for k in left], dtype=np.int64)
         ahead = np.array([self._ahead(shown, stop, k) for k in left])
         centre = _log_law(self.law, self.thetas[:1], run, steps)[0] + ahead
-        half = self.experience.widths[stop] * self.experience.scatter[stop, left]
+        half = (
+            self.experience.widths[stop] * self.experience.scatter[stop, left] * self._beyond_experience(run)
+        )
         ends = {"value": centre, "lower": centre - half, "upper": centre + half}
         told = {name: [float(x) for x in np.exp(one)] for name, one in ends.items()}
         return {"steps": [float(step) for step in steps], **told}
+
+
+def _shape(schedule: Schedule) -> FloatArray:
+    """Return the rates after the warm-up as shares of the peak, at even shares of the steps, (SHAPE_POINTS,)."""
+    first = min(max(1, schedule.warmup_steps), schedule.total_steps)
+    steps = np.linspace(first, schedule.total_steps, SHAPE_POINTS).round().astype(np.int64)
+    return np.asarray(schedule.lr(steps) / schedule.peak_lr)
+
+
+def _apart(shape: FloatArray, others: FloatArray) -> float:
+    """Return how far a schedule lies from the nearest of others, a mean share of the peak."""
+    return float(np.abs(others - shape).mean(axis=1).min())
 
 
 @dataclass(frozen=True)

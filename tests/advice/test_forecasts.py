@@ -13,7 +13,7 @@ from isoloss.advice.forecasts import Forecast, Forecaster, companions, families
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.laws import LAWS
 from isoloss.observations import Curve
-from tests.fitting.synthetic import COSINE, LINEAR, WSD, curve
+from tests.fitting.synthetic import CONSTANT, COSINE, LINEAR, WSD, curve
 
 NOISE = 1e-3
 
@@ -135,6 +135,20 @@ def test_a_longer_run_and_another_peak_are_called_beyond(learned: Forecaster) ->
 
     hotter = curve("hotter", {**COSINE, "peak_lr": 2e-3}, seed=5)
     assert "0.002, lies outside" in learned.forecast(seen(hotter, 0.3)).reasons[0]
+
+
+def test_a_schedule_unlike_all_finished_ones_has_a_wider_band(learned: Forecaster, running: Curve) -> None:
+    usual = learned.forecast(seen(running, 0.5))
+    unlike = curve("constant", {**CONSTANT, "total_steps": 9_000}, seed=6)
+    said = learned.forecast(seen(unlike, 0.5))
+
+    assert said.upper is not None
+    assert said.lower is not None
+    assert usual.upper is not None
+    assert usual.lower is not None
+    assert np.log(said.upper / said.lower) > 3 * np.log(usual.upper / usual.lower)
+    [reason] = said.reasons
+    assert "times as far from those of the finished runs as any of them did from the others" in reason
 
 
 def test_a_forecaster_and_a_forecast_survive_as_json(learned: Forecaster, running: Curve) -> None:
