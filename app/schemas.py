@@ -12,12 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.json_schema import WithJsonSchema
 
 from isoloss.errors import NotFound
+from isoloss.observations.point_columns import MAX_STEP
 from store.pages import Asked
 
 NAME_PATTERN = r"^(\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})$"
 """Letters, digits, `.`, `_` and `-`, and neither `.` nor `..`: those are no names in a path."""
 MAX_NAME = 100
-MAX_STEP = 2**53
 
 Item = TypeVar("Item")
 

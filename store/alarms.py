@@ -7,7 +7,7 @@ cause again, after a restart or beside another worker, tells nobody twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -15,24 +15,12 @@ from sqlalchemy.orm import Session
 
 from store import webhooks
 from store.tables import Alarm
+from store.webhooks import Subject
 
 Kind = Literal["left_band", "diverged", "silent", "resumed"]
 MOST_SHOWN = 100
 SAME_CAUSE_S = 600.0
 """How soon after a run was back in its band it may leave it again for what is the same reason."""
-
-
-class Subject(Protocol):
-    """The run that an alarm is about."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def project_id(self) -> int: ...
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def last_step(self) -> int | None: ...
 
 
 def sound(session: Session, run: Subject, kind: Kind, message: str) -> bool:

@@ -15,22 +15,6 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-KNOWN = (
-    "loss",
-    "val_loss",
-    "lr",
-    "tokens",
-    "grad_norm",
-    "grad_norm_l1",
-    "grad_noise_scale",
-    "reward",
-    "compute_flops",
-    "wall_time_s",
-)
-"""The columns that have a meaning to Isoloss, in the order of the table `point`."""
-
-MAY_BE_NON_FINITE = ("loss", "val_loss")
-
 
 @dataclass(frozen=True)
 class Column:

@@ -15,11 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from isoloss.errors import Conflict, InvalidInput, NotFound
+from isoloss.observations.point_columns import KNOWN_COLUMNS, MAX_FREE_COLUMNS, MAY_BE_NON_FINITE
 from store import alarms, chunks, rows
 from store.arrays import cursor
 from store.columns import (
-    KNOWN,
-    MAY_BE_NON_FINITE,
     BoolArray,
     Column,
     IntArray,
@@ -32,7 +31,6 @@ from store.columns import (
 )
 from store.tables import Point, PointChunk, Run
 
-MAX_FREE_COLUMNS = 64
 LAST_STEP = 2**63 - 1
 
 
@@ -289,7 +287,7 @@ def _asked(held: Sequence[str], columns: Sequence[str] | None) -> Sequence[str]:
     if columns is None:
         return held
     for name in columns:
-        if name not in held and name not in KNOWN:
+        if name not in held and name not in KNOWN_COLUMNS:
             raise InvalidInput(field="columns", reason=f"the run has no column {name!r}")
     return list(dict.fromkeys(columns))
 

@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from sqlalchemy.orm import Session
 
+from isoloss.observations.point_columns import KNOWN_COLUMNS
 from store.arrays import Float8Array, Int8Array, bits, cursor, float8s, int8s
-from store.columns import KNOWN, Column, IntArray, Points, join
+from store.columns import Column, IntArray, Points, join
 
 PAGE = 16_384
 MAX_GROWTH = 64
@@ -30,7 +31,7 @@ _NOTE = """
 
 def free_names(columns: Sequence[str]) -> list[str]:
     """The names, in their places in `point.free`, of a run whose columns are `columns`."""
-    return [name for name in columns if name not in KNOWN]
+    return [name for name in columns if name not in KNOWN_COLUMNS]
 
 
 def write(
@@ -40,7 +41,7 @@ def write(
 
     One statement does both, because small batches cost what their round trips cost.
     """
-    names = tuple(name for name in points.columns if name in KNOWN)
+    names = tuple(name for name in points.columns if name in KNOWN_COLUMNS)
     free = free_names(columns)
     sent = tuple(free.index(name) + 1 for name in free if name in points.columns)
     ordered = [points[name] for name in (*names, *(free[place - 1] for place in sent))]
@@ -118,7 +119,7 @@ def _select(
 
 @lru_cache(maxsize=256)
 def _aggregate(names: tuple[str, ...], free: tuple[str, ...], where: str) -> str:
-    sources = [name if name in KNOWN else f"free[{free.index(name) + 1}]" for name in names]
+    sources = [name if name in KNOWN_COLUMNS else f"free[{free.index(name) + 1}]" for name in names]
     inner = "".join(f", {source} AS c{at}" for at, source in enumerate(sources))
     masks = [
         " | ".join(f"((c{at} IS NOT NULL)::int::int8 << {at % MASK_BITS})" for at in group)
@@ -140,7 +141,7 @@ def _insert(names: tuple[str, ...], free_places: tuple[int, ...]) -> str:
     by_place = {place: f"c{1 + len(names) + at}" for at, place in enumerate(free_places)}
     cells = [by_place.get(place, "NULL") for place in range(1, max(free_places, default=0) + 1)]
     free = f"ARRAY[{', '.join(cells)}]::float8[]" if cells else "NULL"
-    replaced = ", ".join(f"{name} = excluded.{name}" for name in (*KNOWN, "free"))
+    replaced = ", ".join(f"{name} = excluded.{name}" for name in (*KNOWN_COLUMNS, "free"))
     return (
         f"{_NOTE} INSERT INTO public.point (run, step{''.join(f', {name}' for name in names)}, free) "
         f"SELECT %s::int8, c0{values}, {free} FROM unnest({arrays}) AS sent({outputs}) "

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import numpy as np
 
 from app.bodies import parsed
 from app.problems import Malformed
-from app.schemas import MAX_STEP
 from isoloss.errors import InvalidInput
-from store.columns import KNOWN, MAY_BE_NON_FINITE, Column, IntArray, Points
+from isoloss.observations.point_columns import COLUMN_NAME, KNOWN_COLUMNS, MAX_STEP, MAY_BE_NON_FINITE
+from store.columns import Column, IntArray, Points
 
 STEP = "step"
-FREE_NAME = r"[a-z][a-z0-9_./]{0,99}"
 NON_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 ABOVE_ZERO = ("loss", "val_loss", "tokens", "lr")
 NOT_BELOW_ZERO = ("grad_norm", "grad_norm_l1", "compute_flops", "wall_time_s")
@@ -50,9 +48,10 @@ def _columns(body: bytes) -> dict[str, list[Any]]:
     if STEP not in document:
         raise InvalidInput(field=STEP, reason="is missing")
     for name, cells in document.items():
-        if name not in KNOWN and name != STEP and re.fullmatch(FREE_NAME, name) is None:
+        if name not in KNOWN_COLUMNS and name != STEP and COLUMN_NAME.fullmatch(name) is None:
             raise InvalidInput(
-                field=name[:100], reason=f"is no column: names are {', '.join(KNOWN)}, or {FREE_NAME}"
+                field=name[:100],
+                reason=f"is no column: names are {', '.join(KNOWN_COLUMNS)}, or {COLUMN_NAME.pattern}",
             )
         if not isinstance(cells, list):
             raise InvalidInput(field=name, reason="must be a list")

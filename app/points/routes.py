@@ -13,8 +13,9 @@ from app.metrics import METRICS
 from app.points.columns import points_of, zero_rates
 from app.points.encoding import as_csv, as_json
 from app.points.schemas import BATCH_BODY, CSV_TOO, AcceptedDocument, PointsDocument, Rewind, RewoundDocument
-from app.schemas import MAX_STEP, problems
+from app.schemas import problems
 from isoloss.errors import InvalidInput
+from isoloss.observations.point_columns import MAX_STEP
 from isoloss.schedules import schedule_from_spec
 from store import following, points, runs
 from store.columns import Points

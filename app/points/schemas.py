@@ -6,9 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from app.points.columns import FREE_NAME
-from app.schemas import MAX_STEP, Document, Step
-from store.points import MAX_FREE_COLUMNS
+from app.schemas import Document, Step
+from isoloss.observations.point_columns import COLUMN_NAME, MAX_FREE_COLUMNS, MAX_STEP
 
 MEANINGS = {
     "loss": 'Training loss, nats per token, above 0; `"NaN"` and the infinities mark the run diverged.',
@@ -93,7 +92,7 @@ BATCH_BODY: dict[str, Any] = {
                         },
                     },
                     "patternProperties": {
-                        f"^{FREE_NAME}$": _list_of(
+                        f"^{COLUMN_NAME.pattern}$": _list_of(
                             f"A column of your own, at most {MAX_FREE_COLUMNS} a run.", _CELL
                         )
                     },

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.advice.constraints import Constraints
-from isoloss.advice.coupling import Coupling, coupling
+from isoloss.advice.coupling import Coupling, coupling, valley
 from isoloss.advice.priors import with_prior
 from isoloss.advice.quantities import Quantity, is_of_mean, predicted, reason_of
 from isoloss.arrays import FloatArray
@@ -115,10 +115,9 @@ def valley_of(fits: Mapping[str, Fit]) -> FloatArray | None:
     An exponent, of the estimate and of its resamples, (1 + resamples,).
     """
     fit = fits.get("optimal_lr")
-    if fit is None or fit.curvature is None or "batch_tokens" not in fit.diagnostics["settings"]:
+    if fit is None or fit.curvature is None:
         return None
-    lr, batch = (fit.diagnostics["settings"].index(name) for name in ("peak_lr", "batch_tokens"))
-    return np.asarray(-fit.curvature[:, lr, batch] / fit.curvature[:, lr, lr])
+    return valley(fit.curvature, fit.diagnostics["settings"])
 
 
 def add_weight_decay(

@@ -14,7 +14,7 @@ timescale's: near 1 the sweep shows the timescale alone, and where the rest has 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,7 +94,8 @@ def coupling(
         )
     kept = np.clip(of_timescale, 0.0, MOST_SHARE)
     shift = toward * (kappa * off / (1 - kept))[:, None]
-    return Coupling(decay, axes, shift[0], shift[1:], _valley(surface[:n], slopes, kappa, axes))
+    rest = surface[:n] - kappa[:, None, None] * np.outer(slopes, slopes)
+    return Coupling(decay, axes, shift[0], shift[1:], valley(rest, axes))
 
 
 def _decay_of(fit: Fit | None) -> float | None:
@@ -108,12 +109,13 @@ def _decay_of(fit: Fit | None) -> float | None:
     return float(decay) if known else None
 
 
-def _valley(
-    surface: FloatArray, slopes: FloatArray, kappa: FloatArray, axes: tuple[str, ...]
-) -> FloatArray | None:
+def valley(surface: FloatArray, axes: Sequence[str]) -> FloatArray | None:
+    """Return how the best learning rate goes with a batch that is not the best; None where that was not swept.
+
+    An exponent, (members,), of the second derivatives `surface` (members, axes, axes).
+    """
     if "batch_tokens" not in axes:
         return None
-    rest = surface - kappa[:, None, None] * np.outer(slopes, slopes)
     lr, batch = axes.index("peak_lr"), axes.index("batch_tokens")
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(-rest[:, lr, batch] / rest[:, lr, lr])
+        return np.asarray(-surface[:, lr, batch] / surface[:, lr, lr])

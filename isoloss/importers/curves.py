@@ -14,11 +14,10 @@ from isoloss.importers.csv_files import CurveTable, MaskedColumn, read_table
 from isoloss.importers.fields import lacking
 from isoloss.importers.plans import ImportPlan, SkippedFile, parents_first, plan_imports
 from isoloss.notes import counted
+from isoloss.observations.point_columns import MAY_BE_NON_FINITE
 
 FITTED = frozenset({"loss", "val_loss", "reward", "grad_noise_scale", "grad_norm_small"})
 """Columns of points that laws are fitted to."""
-
-NON_FINITE_ALLOWED = frozenset({"loss", "val_loss"})
 
 Progress = Callable[[int, int, str], None]
 
@@ -196,7 +195,7 @@ def sendable_columns(table: CurveTable) -> tuple[dict[str, MaskedColumn], list[s
         finite, dropped = _finite_only(name, column)
         if dropped:
             notes.append(f"{dropped} values of {name} left out: only a loss may be NaN or infinite")
-        odd = _count_odd(column) if name in NON_FINITE_ALLOWED else 0
+        odd = _count_odd(column) if name in MAY_BE_NON_FINITE else 0
         if odd:
             notes.append(
                 f"{odd} values of {name} are NaN or infinite: no fit uses them, and the run is diverged"
@@ -209,7 +208,7 @@ def sendable_columns(table: CurveTable) -> tuple[dict[str, MaskedColumn], list[s
 
 
 def _finite_only(name: str, column: MaskedColumn) -> tuple[MaskedColumn, int]:
-    if name == "step" or name in NON_FINITE_ALLOWED:
+    if name == "step" or name in MAY_BE_NON_FINITE:
         return column, 0
     odd = ~np.isfinite(np.ma.getdata(column)) & ~np.ma.getmaskarray(column)
     return np.ma.masked_where(odd, column), _count_odd(column)

@@ -10,7 +10,7 @@ import numpy as np
 
 from isoloss.arrays import BoolArray, IntArray
 from isoloss.errors import Conflict, InvalidInput, NotFound
-from isoloss.importers.curves import create_project
+from isoloss.importers.curves import RunsRoom, create_project
 from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.logged_fields import FieldNames
 from isoloss.importers.logged_plans import PlannedImport, Wishes, plan_logged, run_id_for
@@ -30,11 +30,6 @@ Advance = Callable[[float, str], None]
 class ProjectsRoom(Protocol):
     def get(self, name: str) -> Any: ...
     def create(self, name: str) -> Any: ...
-
-
-class RunsRoom(Protocol):
-    def get(self, project: str, run_id: str) -> Any: ...
-    def put_document(self, project: str, run_id: str, document: Mapping[str, Any]) -> Any: ...
 
 
 class PointsRoom(Protocol):

@@ -16,9 +16,9 @@ KNOWN_COLUMNS = (
     "compute_flops",
     "wall_time_s",
 )
-"""The columns that mean something to Isoloss."""
+"""The columns that mean something to Isoloss, in the order of the table `point`."""
 
-MAY_BE_NON_FINITE = frozenset({"loss", "val_loss"})
+MAY_BE_NON_FINITE = ("loss", "val_loss")
 ABOVE_ZERO = frozenset({"loss", "val_loss"})
 NOT_BELOW_ZERO = frozenset({"lr", "tokens", "grad_norm", "grad_norm_l1", "compute_flops", "wall_time_s"})
 MAX_STEP = 2**53

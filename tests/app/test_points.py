@@ -8,12 +8,12 @@ import httpx
 import numpy as np
 import pytest
 
+from isoloss.observations.point_columns import KNOWN_COLUMNS, MAY_BE_NON_FINITE
 from store import points, runs
-from store.columns import KNOWN, MAY_BE_NON_FINITE
 from tests.app.conftest import Api, fields, problem
 
 NON_FINITE = ["NaN", "Infinity", "-Infinity"]
-ELSEWHERE = [*(name for name in KNOWN if name not in MAY_BE_NON_FINITE), "mine"]
+ELSEWHERE = [*(name for name in KNOWN_COLUMNS if name not in MAY_BE_NON_FINITE), "mine"]
 
 
 def _read(client: httpx.Client, run: str, **params: Any) -> dict[str, Any]:
