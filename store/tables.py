@@ -37,6 +37,19 @@ JOB_STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 ADVICE_KINDS = ("recommendation", "pareto")
 ALARM_KINDS = ("left_band", "diverged", "silent", "resumed")
 DELIVERY_STATUSES = ("queued", "succeeded", "failed")
+SWEEP_STATUSES = ("running", "paused", "finished", "cancelled")
+TRIAL_STATUSES = (
+    "queued",
+    "running",
+    "held",
+    "paused",
+    "finished",
+    "diverged",
+    "pruned",
+    "unfinished",
+    "cancelled",
+    "failed",
+)
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -390,3 +403,88 @@ class IdempotencyKey(Created, Base):
     request_hash: Mapped[bytes]
     status: Mapped[int | None]
     answer: Mapped[bytes | None]
+
+
+class Sweep(Changed, Base):
+    """Small models to be trained over a space. `asked` is what was asked for beside name, strategy and device.
+
+    `device_seconds` and `deadline` are the budget, None where it has no end. `reason` says in words why the sweep
+    stands as it does. `learned` is what its curves told a `halving` sweep of how runs end.
+    """
+
+    __tablename__ = "sweep"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name"),
+        CheckConstraint(_one_of("status", SWEEP_STATUSES), name="status"),
+        Index(None, "project_id", "updated_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    name: Mapped[str]
+    status: Mapped[str] = mapped_column(server_default="running")
+    strategy: Mapped[str]
+    device: Mapped[str]
+    asked: Mapped[dict[str, Any]]
+    device_seconds: Mapped[float | None]
+    deadline: Mapped[dt.datetime | None]
+    reason: Mapped[str | None]
+    learned: Mapped[dict[str, Any] | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Trial(Changed, Base):
+    """One model of a sweep. Its points are those of the ordinary run `run_id`, declared when it first begins.
+
+    `config` is all that it is trained from. It is trained until `stop_at`, the `rung`-th of the sweep's rungs or
+    the end, unless it is a `pilot`, which passes all rungs. `attempts` counts the starts, and tells a worker that
+    was taken for dead that another trains it now; `deaths` those that ended in a dead process since the last
+    checkpoint. `checkpoint` names the file that it goes on from, `checkpoint_step` where that stands.
+    `repeated_steps` were trained again after a death, `device_seconds` are its own. `forecast` is what a
+    `halving` sweep last expected of it.
+    """
+
+    __tablename__ = "trial"
+    __table_args__ = (
+        UniqueConstraint("sweep_id", "number"),
+        CheckConstraint(_one_of("status", TRIAL_STATUSES), name="status"),
+        Index(None, "project_id", "updated_at"),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    sweep_id: Mapped[uuid.UUID] = mapped_column(_references("sweep", "CASCADE"))
+    project_id: Mapped[int] = mapped_column(_references("project", "CASCADE"))
+    number: Mapped[int]
+    run_id: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(server_default="queued")
+    pilot: Mapped[bool] = mapped_column(server_default=text("false"))
+    rung: Mapped[int] = mapped_column(server_default=text("0"))
+    stop_at: Mapped[int]
+    total_steps: Mapped[int]
+    step: Mapped[int] = mapped_column(server_default=text("0"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))
+    deaths: Mapped[int] = mapped_column(server_default=text("0"))
+    repeated_steps: Mapped[int] = mapped_column(server_default=text("0"))
+    device_seconds: Mapped[float] = mapped_column(server_default=text("0"))
+    device: Mapped[str | None]
+    worker: Mapped[str | None]
+    notes: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    message: Mapped[str | None]
+    forecast: Mapped[dict[str, Any] | None]
+    checkpoint: Mapped[str | None]
+    checkpoint_step: Mapped[int | None]
+    queue_id: Mapped[int | None]
+    started_at: Mapped[dt.datetime | None]
+    finished_at: Mapped[dt.datetime | None]
+
+
+class Trainer(Base):
+    """A worker process that trains on a kind of device, and when it last said so."""
+
+    __tablename__ = "trainer"
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid7)
+    device: Mapped[str]
+    name: Mapped[str]
+    seen_at: Mapped[dt.datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -7,18 +7,16 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from app.auth import Access, Reading, Unopened, Writing
+from app.auth import Reading, Unopened, Writing
 from app.bodies import StrictRoute, raw_body
 from app.metrics import METRICS
-from app.points.columns import points_of, zero_rates
+from app.points.columns import points_of
 from app.points.encoding import as_csv, as_json
 from app.points.schemas import BATCH_BODY, CSV_TOO, AcceptedDocument, PointsDocument, Rewind, RewoundDocument
 from app.schemas import problems
-from isoloss.errors import InvalidInput
 from isoloss.observations.point_columns import MAX_STEP
-from isoloss.schedules import schedule_from_spec
 from store import following, points, runs
-from store.columns import Points
+from store.intake import accept
 from store.thinning import MIN_POINTS, Scale, Thinned, thin
 
 router = APIRouter(prefix="/v1/projects/{project}/runs/{run_id}", tags=["points"], route_class=StrictRoute)
@@ -48,11 +46,7 @@ def append_points(
     """
     with door.open("write") as access:  # in this one thread: the dependency's way costs two more
         sent = points_of(body)
-        run = points.hold(access.session, access.project_id, run_id)
-        _check_zero_rates(access, run_id, sent)
-        done = points.append(access.session, run, sent, on_conflict == "replace")
-        if run.status != "running" and done.accepted:
-            following.runs_changed(access.session, access.project_id)
+        done = accept(access.session, access.project_id, run_id, sent, on_conflict == "replace")
     METRICS.points_accepted.add(done.accepted)
     METRICS.points_duplicate.add(done.duplicates)
     answer = AcceptedDocument(accepted=done.accepted, duplicates=done.duplicates, last_step=done.last_step)
@@ -112,14 +106,3 @@ def _names(columns: str | None) -> list[str] | None:
     if columns is None:
         return None
     return [name for name in columns.split(",") if name and name != "step"]
-
-
-def _check_zero_rates(access: Access, run_id: str, sent: Points) -> None:
-    steps = zero_rates(sent)
-    if not len(steps):
-        return
-    declared = runs.get(access.session, access.project_id, run_id).schedule
-    schedule = None if declared is None else schedule_from_spec(declared)
-    if schedule is None or steps[-1] > schedule.total_steps or schedule.lr(steps).any():
-        reason = f"must be above 0: step {int(steps[0])} has 0.0, and no declared schedule is 0 there"
-        raise InvalidInput(field="lr", reason=reason)

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Response
 
-from app.auth import Access, Reading, Writing
+from app.auth import Reading, Writing
 from app.bodies import StrictRoute
 from app.runs.schemas import RunDocument, RunIn
 from app.schemas import MAX_NAME, NAME_PATTERN, PageOf, page_query, problems
-from store import following, queue, runs
+from store import following, runs
+from store.intake import declare
 from store.pages import Asked
-from store.tables import Run
 
 router = APIRouter(prefix="/v1/projects/{project}/runs", tags=["runs"], route_class=StrictRoute)
 
@@ -40,12 +40,9 @@ def put_run(run_id: RunId, body: RunIn, access: Writing, response: Response) -> 
     not finite the run is `diverged`, whether it is said to be `running` or `finished`. 409 for a schedule that
     ends before a step that another run branches off at.
     """
-    run, is_new = runs.put(access.session, access.project_id, run_id, body.specification())
+    run, is_new = declare(access.session, access.project_id, run_id, body.specification())
     if is_new:
         response.status_code = 201
-    _compact_when_ended(access, run)
-    if run.status != "running":
-        following.runs_changed(access.session, access.project_id)
     return RunDocument.of(run, runs.parent_name(access.session, run))
 
 
@@ -73,10 +70,3 @@ def delete_run(run_id: str, access: Writing) -> None:
     """Delete a run with its points; 409 while other runs branch off it. This cannot be undone."""
     runs.delete(access.session, access.project_id, run_id)
     following.runs_changed(access.session, access.project_id)
-
-
-def _compact_when_ended(access: Access, run: Run) -> None:
-    if run.status != "running" and run.last_step is not None:
-        queue.defer(
-            access.session, "compact", {}, queue=queue.UPKEEP, queueing_lock="compact", lock="compact"
-        )
