@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,10 +18,17 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8740
 
 
+class Device(StrEnum):
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 def register(app: typer.Typer) -> None:
     """Adds the service's commands to the `isoloss` command."""
     app.command()(up)
     app.command()(demo)
+    app.command()(worker)
 
 
 def up(
@@ -105,6 +113,51 @@ def demo(
         typer.echo("Stopped.", err=as_json)
     except IsolossError as error:
         typer.echo(json.dumps({"error": str(error)}) if as_json else f"Error: {error}", err=not as_json)
+        raise typer.Exit(1) from error
+
+
+def worker(
+    device: Annotated[
+        Device, typer.Option(help="What it trains on; auto is cuda where there is one, else cpu.")
+    ] = Device.AUTO,
+    processes: Annotated[
+        int | None,
+        typer.Option(help="How many train at once.", min=1, max=256, show_default="one a core, or a device"),
+    ] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ISOLOSS_DATA_DIR", help="Where the logs live.", show_default="~/.local/share/isoloss"
+        ),
+    ] = None,
+    database_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ISOLOSS_DATABASE_URL",
+            help="The service's PostgreSQL. Give an address with a password by the environment.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Train the trials of sweeps on this machine, until Ctrl-C: each goes back to the queue with a checkpoint.
+
+    ISOLOSS_CHECKPOINT_DIR, which machines share by a network folder, keeps the checkpoints; ISOLOSS_PROXY_DATA
+    holds the data sets.
+    """
+    from app.trainers import Wanted, training
+    from app.up import StopAsked
+    from isoloss.client.settings import data_dir as default_data_dir
+    from isoloss.errors import IsolossError
+
+    folder = (data_dir or default_data_dir()).expanduser().absolute()
+    try:
+        with training(Wanted(folder, device.value, processes, database_url)) as trainers:
+            typer.echo(f"{trainers.in_words}; logs are in {folder / 'logs'}. Ctrl-C stops it.")
+            trainers.keep_up()
+    except StopAsked:
+        typer.echo("Stopped.")
+    except IsolossError as error:
+        typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from error
 
 

@@ -26,6 +26,7 @@ from app.projects.routes import router as projects
 from app.runs.routes import router as runs
 from app.schemas import ProblemDocument
 from app.settings import Settings
+from app.sweeps.routes import router as sweeps
 from app.webhooks.routes import router as webhooks
 from isoloss import __version__
 from store.engine import create_engine, create_sessions
@@ -46,6 +47,7 @@ ROUTERS = (
     pareto,
     forecast_of_run,
     forecasts,
+    sweeps,
     jobs,
     keys,
     events,

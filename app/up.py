@@ -172,7 +172,7 @@ def serving(wanted: Wanted) -> Iterator[Service]:
 
     Call it in the main thread. SIGINT and SIGTERM raise StopAsked there, once.
     """
-    with _signals_raise(), ExitStack() as stack:
+    with signals_raise(), ExitStack() as stack:
         stack.enter_context(_logged(_log_dir(wanted.data_dir) / "up.log"))
         yield Service(wanted, stack)
 
@@ -218,7 +218,7 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def signals_raise() -> Iterator[None]:
     asked = False
 
     def ask(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001

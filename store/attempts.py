@@ -85,21 +85,28 @@ def begin(
     device: str,
     said: Mapping[str, Any],
     notes: Sequence[str] = (),
-) -> None:
-    """The training stands at `step`: declare its run as `said`, or take back what that has after this step."""
+) -> bool:
+    """The training stands at `step`: declare its run as `said`, or take back what that has after this step.
+
+    False, and nothing changed, where the run lacks points before it: the training must begin earlier.
+    """
     sweep, trial = _ours(session, trial_id, attempt)
     if trial.started_at is None:
-        trial.started_at = sa.func.clock_timestamp()
         trials.declare(session, sweep, trial, said)
+    held = points.hold(session, trial.project_id, trial.run_id)
+    if (held.last_step or 0) < step:
+        return False
+    if trial.started_at is None:
+        trial.started_at = sa.func.clock_timestamp()
     else:
         trials.say(session, trial, "running")
-    held = points.hold(session, trial.project_id, trial.run_id)
-    if held.last_step is not None and held.last_step > step:
+    if (held.last_step or 0) > step:
         points.rewind(session, held, step)
     trial.repeated_steps += max(0, trial.step - step)
     trial.step, trial.device = step, device
     _note(trial, notes)
     session.flush()
+    return True
 
 
 def report(
@@ -154,7 +161,8 @@ def leave(
 ) -> None:
     """End the trial, or have it wait, as `status` says."""
     sweep, trial = _ours(session, trial_id, attempt)
-    _settled(session, sweep, trial, status, message)
+    waits = status in ("paused", "cancelled", "unfinished")
+    _settled(session, sweep, trial, status, sweep.reason if message is None and waits else message)
 
 
 def _again(session: Session, sweep: Sweep, trial: Trial) -> None:

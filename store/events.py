@@ -10,14 +10,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased
 
 from store.forecasts import TASK as FORECASTING
-from store.tables import Alarm, Fit, Forecast, Job, Run
+from store.sweeps import JUDGING
+from store.tables import Alarm, Fit, Forecast, Job, Run, Sweep, Trial
 
 FORECAST_FACTS = ("target", "step", "last_step", "value", "lower", "upper", "level", "left_band")
 
 
 @dataclass(frozen=True)
 class Change:
-    """A run, fit, job or forecast as it is now, or an alarm that was given; `at` is when it last changed."""
+    """A run, fit, job, forecast, sweep or trial as it is now, or an alarm; `at` is its last change."""
 
     kind: str
     name: str
@@ -38,6 +39,8 @@ def since(session: Session, project_id: int, moment: dt.datetime) -> list[Change
         *_jobs(session, project_id, moment),
         *_forecasts(session, project_id, moment),
         *_alarms(session, project_id, moment),
+        *_sweeps(session, project_id, moment),
+        *_trials(session, project_id, moment),
     ]
     return sorted(changes, key=lambda change: change.at)
 
@@ -59,7 +62,9 @@ def _jobs(session: Session, project_id: int, moment: dt.datetime) -> list[Change
         sa.select(Job.id, Job.updated_at, Job.status, Job.progress, Job.message, Job.kind, *of_fit)
         .outerjoin_from(Job, Fit, sa.or_(Fit.job_id == Job.id, Fit.refit_job_id == Job.id))
         .outerjoin(first, first.id == Fit.job_id)
-        .where(Job.project_id == project_id, Job.updated_at >= moment, Job.kind != FORECASTING)
+        .where(
+            Job.project_id == project_id, Job.updated_at >= moment, Job.kind.not_in((FORECASTING, JUDGING))
+        )
     )
     found: dict[str, Change] = {}  # a job may have made several fits
     fits: dict[str, Change] = {}
@@ -102,4 +107,24 @@ def _alarms(session: Session, project_id: int, moment: dt.datetime) -> list[Chan
             {"id": str(key), "run_id": name, "kind": kind, "step": step, "message": text},
         )
         for key, at, name, kind, step, text in session.execute(given)
+    ]
+
+
+def _sweeps(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    facts = (Sweep.id, Sweep.updated_at, Sweep.name, Sweep.status, Sweep.reason)
+    changed = sa.select(*facts).where(Sweep.project_id == project_id, Sweep.updated_at >= moment)
+    return [
+        Change("sweep", str(key), at, {"id": str(key), "name": name, "status": status, "reason": reason})
+        for key, at, name, status, reason in session.execute(changed)
+    ]
+
+
+def _trials(session: Session, project_id: int, moment: dt.datetime) -> list[Change]:
+    facts = (Trial.sweep_id, Trial.number, Trial.run_id, Trial.status, Trial.step, Trial.total_steps)
+    changed = sa.select(Trial.id, Trial.updated_at, *facts, Trial.message)
+    found = session.execute(changed.where(Trial.project_id == project_id, Trial.updated_at >= moment))
+    names = ("number", "run_id", "status", "step", "total_steps", "message")
+    return [
+        Change("trial", str(key), at, {"sweep_id": str(sweep_id), **dict(zip(names, told, strict=True))})
+        for key, at, sweep_id, *told in found
     ]

@@ -125,6 +125,15 @@ def run_of(session: Session, trial: Trial) -> Run | None:
         return None
 
 
+def runs_of(session: Session, trials: Sequence[Trial]) -> dict[str, Run]:
+    """The runs of trials of one sweep, by name, as far as they are there."""
+    if not trials:
+        return {}
+    names = [trial.run_id for trial in trials]
+    chosen = sa.select(Run).where(Run.project_id == trials[0].project_id, Run.run_id.in_(names))
+    return {run.run_id: run for run in session.scalars(chosen)}
+
+
 def outcome(session: Session, run: Run) -> dict[str, float]:
     """The final losses that the points tell: the mean loss of the last steps, and the last validation loss."""
     last = run.last_step or 0

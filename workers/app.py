@@ -11,12 +11,27 @@ from procrastinate import exceptions
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 
+from store import sweeps
 from store.engine import conninfo
 from store.queue import DELIVERIES, UPKEEP, WORK
 from store.tables import ADVICE_KINDS
+from store.trials import DEVICES, queue_of
+from store.trials import TASK as TRIAL
 from store.watch import Watching
-from workers import advice, compact, deliveries, fits, forecasts, forget, recover, refits, watch
-from workers.work import RunAgain
+from workers import (
+    advice,
+    compact,
+    deliveries,
+    fits,
+    forecasts,
+    forget,
+    judging,
+    recover,
+    refits,
+    trials,
+    watch,
+)
+from workers.work import RunAgain, RunAgainAfterOutage
 
 T = TypeVar("T")
 HELD = (
@@ -77,9 +92,14 @@ class Manager(JobManager):
         return bool(row["held"])
 
 
-def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None) -> procrastinate.App:
-    """The queue on `database_url`, with every task; `on_failure` is called when the database fails it."""
-    pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 6, "timeout": 10.0}
+def create_app(
+    database_url: str, on_failure: Callable[[], None] = lambda: None, *, periodic: bool = True
+) -> procrastinate.App:
+    """The queue on `database_url`, with every task; `on_failure` is called when the database fails it.
+
+    `periodic` False leaves housekeeping to other workers.
+    """
+    pool = {"conninfo": conninfo(database_url), "min_size": 1, "max_size": 8, "timeout": 10.0}
     app = procrastinate.App(connector=Connector(on_failure, **pool))
     app.job_manager = Manager(app.connector)
     app.task(name="fit", queue=WORK, retry=RunAgain(), pass_context=True)(fits.run)
@@ -87,6 +107,10 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
     for kind in ADVICE_KINDS:
         app.task(name=kind, queue=WORK, retry=RunAgain(), pass_context=True)(advice.run)
     app.task(name="forecast", queue=WORK, retry=RunAgain(), pass_context=True)(forecasts.run)
+    app.task(name=sweeps.JUDGING, queue=WORK, retry=RunAgain(), pass_context=True)(judging.run)
+    app.task(name=TRIAL, queue=queue_of(DEVICES[0]), retry=RunAgainAfterOutage(), pass_context=True)(
+        trials.run
+    )
     app.task(name="deliver", queue=DELIVERIES, retry=RunAgain(), pass_context=True)(deliveries.run)
     compacting = app.task(
         name="compact", queue=UPKEEP, pass_context=True, lock="compact", queueing_lock="compact"
@@ -96,6 +120,8 @@ def create_app(database_url: str, on_failure: Callable[[], None] = lambda: None)
     )
     forgetting = app.task(name="forget", queue=UPKEEP, pass_context=True, queueing_lock="forget")(forget.run)
     watching = app.task(name="watch", queue=UPKEEP, pass_context=True, queueing_lock="watch")(watch.run)
+    if not periodic:
+        return app
     app.periodic(cron="* * * * *")(compacting)
     app.periodic(cron=watch.cron(Watching.from_environment(os.environ)))(watching)
     app.periodic(cron="17 * * * *")(forgetting)

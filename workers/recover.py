@@ -8,6 +8,7 @@ from procrastinate import JobContext
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job, Status
 
+from store import sweeps
 from store.queue import UPKEEP, fail_lost
 from workers.work import Tools, in_transaction
 
@@ -29,6 +30,8 @@ async def run(context: JobContext, timestamp: int) -> None:  # noqa: ARG001
             log.info("job %s could not be recovered: %s", job.call_string, error.__cause__ or error)
     if n_lost := await in_transaction(Tools.of(context), fail_lost):
         log.error("%d jobs were lost by the queue and have failed", n_lost)
+    if n_lost := await in_transaction(Tools.of(context), sweeps.tend):
+        log.error("%d trials were lost by the queue and are on it again", n_lost)
     await context.app.job_manager.prune_stalled_workers(2 * STALLED_AFTER_S)
 
 

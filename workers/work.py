@@ -12,7 +12,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
@@ -25,6 +25,9 @@ from isoloss.errors import IsolossError
 from store import jobs
 from workers.child import unexpected
 from workers.isolation import Isolation, Stopped
+
+if TYPE_CHECKING:
+    from workers.trials import Trainer
 
 MAX_ATTEMPTS = 3
 WORN_OUT = (
@@ -65,6 +68,7 @@ class Tools:
 
     sessions: sessionmaker[Session]
     isolation: Isolation
+    trainer: Trainer | None = None
 
     @classmethod
     def of(cls, context: JobContext) -> Tools:
@@ -73,8 +77,8 @@ class Tools:
         return tools
 
 
-class RunAgain(BaseRetryStrategy):
-    """A job that its worker had to let go of goes back to the queue; every other error has been recorded."""
+class RunAgainAfterOutage(BaseRetryStrategy):
+    """What the database interrupted goes back to the queue; of all else its own row tells what becomes of it."""
 
     def get_retry_decision(
         self,
@@ -82,11 +86,23 @@ class RunAgain(BaseRetryStrategy):
         exception: BaseException,
         job: Job,  # noqa: ARG002
     ) -> RetryDecision | None:
-        if isinstance(exception, asyncio.CancelledError):  # the worker was told to stop
-            return RetryDecision(retry_in={"seconds": 0})
         if isinstance(exception, (*OUTAGE, ConnectorException)):
             return RetryDecision(retry_in={"seconds": 3})
         return None
+
+
+class RunAgain(RunAgainAfterOutage):
+    """A job that its worker had to let go of goes back to the queue; every other error has been recorded."""
+
+    def get_retry_decision(
+        self,
+        *,
+        exception: BaseException,
+        job: Job,
+    ) -> RetryDecision | None:
+        if isinstance(exception, asyncio.CancelledError):  # the worker was told to stop
+            return RetryDecision(retry_in={"seconds": 0})
+        return super().get_retry_decision(exception=exception, job=job)
 
 
 async def carry_out(work: Work, context: JobContext, job_id: uuid.UUID) -> None:

@@ -39,7 +39,9 @@ Seen = dict[tuple[str, str], dt.datetime]
             "description": "Server-sent events, each with a JSON object as its data: `run` (`run_id`, `status`, "
             "`last_step`), `fit`, `job`; `forecast` (`run_id`, `target`, `step`, `last_step`, `value`, `lower`, "
             "`upper`, `level`, `left_band`) when a run has a new one; `alarm` (`id`, `run_id`, `kind`, `step`, "
-            "`message`) once for each: `left_band`, `diverged`, `silent`, and `resumed` after a silence.",
+            "`message`) once for each: `left_band`, `diverged`, `silent`, and `resumed` after a silence; `sweep` "
+            "(`id`, `name`, `status`, `reason`) and `trial` (`sweep_id`, `number`, `run_id`, `status`, `step`, "
+            "`total_steps`, `message`).",
             "content": {
                 "text/event-stream": {
                     "schema": {"type": "string"},
@@ -51,7 +53,7 @@ Seen = dict[tuple[str, str], dt.datetime]
     },
 )
 def watch(request: Request, access: Reading) -> StreamingResponse:
-    """Watch the project: an event for every run, fit, job and forecast that changes from now on, and for alarms."""
+    """Watch the project: an event for all that changes from now on, and for alarms."""
     started = events.now(access.session)
     stream = _events(request.app.state.sessions, access.project_id, started)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})

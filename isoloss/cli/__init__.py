@@ -20,6 +20,7 @@ from isoloss.cli import (
     projects,
     runs,
     service,
+    sweeps,
     sync,
     webhooks,
 )
@@ -56,6 +57,7 @@ def build() -> typer.Typer:
     advice.register(app)
     compare.register(app)
     forecasts.register(app)
+    app.add_typer(sweeps.app)
     for noun in (webhooks, jobs, keys):
         app.add_typer(noun.app)
     sync.register(app)

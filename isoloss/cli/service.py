@@ -10,6 +10,7 @@ GROUP = "isoloss.commands"
 SERVICE_COMMANDS = {
     "up": "Start the service on this machine.",
     "demo": "Start the service, fit real curves and predict schedules that it has not seen.",
+    "worker": "Train the trials of sweeps on this machine.",
     "backup": "Back up the service's database.",
     "restore": "Restore a backup.",
 }

@@ -329,6 +329,77 @@ class Forecast(TypedDict):
     trail: NotRequired[list[ForecastOf]]
 
 
+class ExpectedLoss(TypedDict):
+    """The final loss that is expected of a trial that has come to `step`."""
+
+    value: float
+    lower: float | None
+    upper: float | None
+    step: int
+
+
+class Trial(TypedDict):
+    """A model of a sweep; `point` are its settings along the axes, `message` says why it stands as it does."""
+
+    number: int
+    run_id: str
+    status: str
+    point: dict[str, Any]
+    pilot: bool
+    step: int
+    total_steps: int
+    stop_at: int
+    forecast: ExpectedLoss | None
+    final_loss: float | None
+    final_val_loss: float | None
+    device: str | None
+    worker: str | None
+    attempts: int
+    repeated_steps: int
+    device_seconds: float
+    notes: list[str]
+    message: str | None
+    started_at: str | None
+    finished_at: str | None
+
+
+class TrainingWork(TypedDict):
+    """Training, counted."""
+
+    trials: int
+    steps: int
+    tokens: int
+    device_seconds: float | None
+    repeated_steps: NotRequired[int]
+
+
+class Sweep(TypedDict):
+    """Small models trained over a space; `trials` is there where one sweep was asked for."""
+
+    id: str
+    name: str
+    status: Literal["running", "paused", "finished", "cancelled"]
+    reason: str | None
+    hint: str | None
+    strategy: str
+    device: str
+    space: dict[str, Any]
+    data: str
+    measure: list[str]
+    budget: dict[str, Any]
+    seed: int
+    halving: dict[str, Any] | None
+    counts: dict[str, int]
+    planned: TrainingWork
+    done: TrainingWork
+    saved: TrainingWork
+    left_undone: TrainingWork
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+    trials: NotRequired[list[Trial]]
+
+
 class Delivery(TypedDict):
     """One event on its way to a webhook; `answered` is the status that the last attempt got."""
 

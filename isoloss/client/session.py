@@ -20,6 +20,7 @@ from isoloss.client.projects import Projects
 from isoloss.client.retries import RetryPolicy
 from isoloss.client.runs import Runs
 from isoloss.client.settings import find_settings
+from isoloss.client.sweeps import Sweeps
 from isoloss.client.transport import Transport
 from isoloss.client.webhooks import Webhooks
 from isoloss.errors import InvalidInput
@@ -72,6 +73,7 @@ class Client:
         self.recommendations = Recommendations(self._transport)
         self.pareto = Fronts(self._transport)
         self.forecasts = Forecasts(self._transport)
+        self.sweeps = Sweeps(self._transport)
         self.webhooks = Webhooks(self._transport)
         self.jobs = Jobs(self._transport)
         self.laws = Laws(self._transport)

@@ -236,7 +236,8 @@ def _tokens(values: Point, ratio: Any) -> int:
     if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 < ratio < math.inf:
         reason = f"{str(ratio)[:40]!r} is no number above 0: there would be no tokens"
         raise InvalidInput(field=TOKENS_PER_PARAM, reason=reason)
-    return max(1, round(ratio * shape.n_params().non_embedding / batch)) * batch
+    n_batches: int = max(1, round(float(ratio) * shape.n_params().non_embedding / batch))
+    return n_batches * shape.batch_tokens
 
 
 def _axis(name: str, value: Any) -> Axis:

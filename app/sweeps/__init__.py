@@ -1,0 +1,1 @@
+"""Sweeps: small models trained over a space of settings."""

@@ -1,0 +1,231 @@
+"""Which trials of a sweep go on at a rung, and which are pruned: a decision on what is expected of each.
+
+A trial that comes to a rung, a share of its own steps, waits there until it is known whether it goes on. It is
+pruned only where enough others will surely end better, intervals apart; so a decision does not hang on the order in
+which trials come, and no later trial can undo it. Where nobody would train otherwise the best that waits goes on.
+No torch here, and no input or output.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from isoloss.errors import InvalidInput
+
+ETA = 3
+FEWEST_PILOTS = 4
+"""Trials that run to their end whatever becomes of them: from fewer nobody knows how far off a forecast is."""
+
+SHORTEST_SHARE = 0.1
+MOST_RUNGS = 4
+
+ON_THE_WAY = ("queued", "running")
+RIVALS = ("queued", "running", "held", "finished")
+"""Trials that may end better than another: not those that have ended otherwise, or are paused for good or not."""
+
+
+@dataclass(frozen=True)
+class Rungs:
+    """The shares of a trial's steps at which it is judged; at each one of `eta` is kept."""
+
+    shares: tuple[float, ...]
+    eta: int = ETA
+
+    @classmethod
+    def of(cls, eta: int = ETA, shares: Sequence[float] | None = None) -> Rungs:
+        """Return the rungs that are asked for: of powers of `eta` where no shares are given.
+
+        Raises InvalidInput for shares that do not increase within 0 and 1.
+        """
+        if isinstance(eta, bool) or not isinstance(eta, int) or not 2 <= eta <= 10:
+            raise InvalidInput(field="halving.eta", reason=f"{eta!r} is no whole number from 2 to 10")
+        if shares is None:
+            powers = [float(eta) ** -k for k in range(MOST_RUNGS, 0, -1)]
+            return cls(tuple(share for share in powers if share >= SHORTEST_SHARE), eta)
+        numbers = list(shares)
+        right = numbers and all(isinstance(one, int | float) and 0 < one < 1 for one in numbers)
+        if not right or any(late <= early for early, late in pairwise(numbers)):
+            reason = "must be shares of a trial, each above 0 and below 1, in increasing order"
+            raise InvalidInput(field="halving.rungs", reason=reason)
+        if len(numbers) > MOST_RUNGS:
+            raise InvalidInput(field="halving.rungs", reason=f"a trial has at most {MOST_RUNGS} rungs")
+        return cls(tuple(float(one) for one in numbers), eta)
+
+    def stop_at(self, rung: int, total_steps: int) -> int:
+        """Return the step of a rung, 0 the first; behind the last one the end."""
+        if rung >= len(self.shares):
+            return total_steps
+        return min(total_steps, max(1, math.ceil(self.shares[rung] * total_steps)))
+
+    def kept(self, n_trials: int, rung: int) -> int:
+        """Return how many trials go on from a rung where all is known."""
+        return max(1, math.ceil(n_trials / float(self.eta) ** (rung + 1)))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The final loss that is expected of a trial at `step`, with its interval, in nats."""
+
+    value: float
+    lower: float
+    upper: float
+    step: int
+
+    @classmethod
+    def known(cls, value: float, step: int) -> Expected:
+        """Return what is known of a trial that has ended."""
+        return cls(value, value, value, step)
+
+    def as_document(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Expected:
+        """Return what `as_document` described."""
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A trial as a decision sees it: its `status`, the rungs that it has passed, and what is expected of it.
+
+    `seconds_to_go` is the time that the rest of it will take, None where it has not begun.
+    """
+
+    number: int
+    status: str
+    rung: int
+    expected: Expected | None
+    seconds_to_go: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a trial at a rung: it is pruned, for the reason, or goes on."""
+
+    prune: bool
+    reason: str | None = None
+
+
+GO_ON = Decision(False)
+
+
+def decide(
+    standings: Sequence[Standing], rungs: Rungs, *, free: int = 0, seconds_left: float | None = None
+) -> dict[int, Decision]:
+    """Return what becomes of the trials that wait at rungs, by number; of those that are to wait on, nothing.
+
+    `free` is how many workers would do nothing otherwise, `seconds_left` what is left of the budget.
+    """
+    n_trials = sum(one.status != "failed" for one in standings)
+    decisions: dict[int, Decision] = {}
+    waiting: list[Standing] = []
+    overlapping: list[Standing] = []
+    for trial in standings:
+        if trial.status != "held":
+            continue
+        rivals = [one for one in standings if one.number != trial.number and one.status in RIVALS]
+        kept = rungs.kept(n_trials, trial.rung)
+        if _surely_beaten(trial, rivals) >= kept:
+            decisions[trial.number] = Decision(True, _why_pruned(trial, rivals, kept))
+        elif _surely_among(trial, rivals, kept):
+            decisions[trial.number] = GO_ON
+        elif any(one.status in ON_THE_WAY and one.rung <= trial.rung for one in rivals):
+            waiting.append(trial)
+        else:
+            overlapping.append(trial)
+    decisions |= _within_budget(overlapping, standings, decisions, seconds_left)
+    for trial in sorted(waiting, key=_best_first)[:free]:
+        decisions[trial.number] = GO_ON
+    return decisions
+
+
+def pilots_of(points: Sequence[Mapping[str, Any]], count: int = FEWEST_PILOTS) -> list[int]:
+    """Return the places of points that lie far apart in their space, the one nearest to its middle first.
+
+    Numbers count by their rank among those of their axis, everything else by whether it is the same.
+    """
+    if not points:
+        return []
+    places = _ranks(points)
+    chosen = [int(np.argmin(np.abs(places - 0.5).sum(axis=1)))]
+    while len(chosen) < min(count, len(points)):
+        apart = np.abs(places[:, None] - places[chosen][None]).sum(axis=2).min(axis=1)
+        chosen.append(int(np.argmax(apart)))
+    return chosen
+
+
+def _ranks(points: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    columns = []
+    for name in sorted({name for point in points for name in point}):
+        values = [point.get(name) for point in points]
+        known = sorted({value for value in values if isinstance(value, int | float)})
+        if len(known) > 1 and len({repr(value) for value in values}) == len(known):
+            columns.append([known.index(value) / (len(known) - 1) for value in values])  # type: ignore[arg-type]
+            continue
+        names = sorted({repr(value) for value in values})
+        columns += [[float(repr(value) == one) / 2 for value in values] for one in names if len(names) > 1]
+    return np.array(columns or [[0.5] * len(points)]).T
+
+
+def _surely_beaten(trial: Standing, rivals: Sequence[Standing]) -> int:
+    """How many others will end better whatever happens within their intervals."""
+    mine = trial.expected
+    if mine is None:
+        return 0
+    return sum(one.expected is not None and one.expected.upper < mine.lower for one in rivals)
+
+
+def _surely_among(trial: Standing, rivals: Sequence[Standing], kept: int) -> bool:
+    """Whether a trial is among the best `kept` however those do of which nothing is known."""
+    mine = trial.expected
+    if mine is None:
+        return False
+    return sum(one.expected is None or one.expected.value < mine.value for one in rivals) < kept
+
+
+def _within_budget(
+    overlapping: Sequence[Standing],
+    standings: Sequence[Standing],
+    decisions: Mapping[int, Decision],
+    seconds_left: float | None,
+) -> dict[int, Decision]:
+    """Have the trials go on whose intervals overlap, and of these not the worst where the budget does not reach."""
+    found = {one.number: GO_ON for one in overlapping}
+    if seconds_left is None:
+        return found
+    pruned = {number for number, decision in decisions.items() if decision.prune}
+    going = [one for one in standings if one.status in (*ON_THE_WAY, "held") and one.number not in pruned]
+    needed = sum(one.seconds_to_go or 0.0 for one in going)
+    for trial in sorted(overlapping, key=_best_first, reverse=True)[: max(0, len(going) - 1)]:
+        if needed <= seconds_left or trial.expected is None:
+            break
+        needed -= trial.seconds_to_go or 0.0
+        reason = (
+            f"{_in_words(trial)}; the budget does not reach for all that go on, and it is the worst of them"
+        )
+        found[trial.number] = Decision(True, reason)
+    return found
+
+
+def _best_first(trial: Standing) -> tuple[float, int]:
+    return (math.inf if trial.expected is None else trial.expected.value, trial.number)
+
+
+def _why_pruned(trial: Standing, rivals: Sequence[Standing], kept: int) -> str:
+    n_better = _surely_beaten(trial, rivals)
+    others = "another" if n_better == 1 else f"{n_better} others"
+    return f"{_in_words(trial)}; {others} will surely end better, and {kept} are kept"
+
+
+def _in_words(trial: Standing) -> str:
+    told = trial.expected
+    assert told is not None
+    return f"it was expected to end at {told.value:.4f} ({told.lower:.4f} to {told.upper:.4f})"
