@@ -151,7 +151,8 @@ def forecasts(session: Session, trials: Sequence[Trial]) -> dict[str, Forecast]:
         return {}
     of_runs = sa.select(Run.run_id, Forecast).join(Forecast, Forecast.run == Run.id)
     chosen = of_runs.where(Run.project_id == trials[0].project_id, Run.run_id.in_(names))
-    return dict(session.execute(chosen.where(Forecast.document.is_not(None))).tuples().all())
+    found = session.execute(chosen.where(Forecast.document.is_not(None)))
+    return {name: forecast for name, forecast in found}  # noqa: C416  (rows are not pairs)
 
 
 def checkpoints_over(session: Session, files: Mapping[uuid.UUID, Sequence[tuple[int, str]]]) -> list[str]:

@@ -31,6 +31,8 @@ from workers.recover import HEARTBEAT_S, STALLED_AFTER_S
 from workers.trials import GRACEFUL_S, Places, Trainer, limits
 from workers.work import OUTAGE, Tools, in_transaction
 
+PRELOADED = ["isoloss.fitting"]
+
 log = logging.getLogger("workers")
 
 
@@ -65,7 +67,7 @@ async def work(database_url: str, device: str | None = None, trials_alone: bool 
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     engine = create_engine(database_url, pool_size=4, max_overflow=4, application_name="isoloss worker")
-    isolation = Isolation(Limits.from_environment(), preload=["isoloss.fitting"])
+    isolation = Isolation(Limits.from_environment(), preload=PRELOADED)
     trainer = None if device is None else _trainer(device, stop)
     tools = Tools(create_sessions(engine), isolation, trainer)
     try:

@@ -82,9 +82,10 @@ def compute(
     progress(0.0, "what the finished trials tell")
     try:
         known = FinalLosses.from_document(learned) if learned is not None else None
-        if known is None or known.numbers != tuple(sorted(finished)):
-            known = FinalLosses.learn(finished, rungs.shares)
-        expected = {number: known.expect(curve) for number, curve in going.items()}
+        if known is None or not known.knows(finished, going):
+            known = FinalLosses.learn(finished, going, rungs.shares, progress=progress)
+        told = {number: known.expect(curve) for number, curve in going.items()}
+        expected = {number: one for number, one in told.items() if one is not None}
     except Exception as error:
         return Found(sweep_id, {}, None, _in_words(error))
     return Found(sweep_id, expected, known.as_document(), None)

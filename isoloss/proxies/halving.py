@@ -1,9 +1,9 @@
 """Which trials of a sweep go on at a rung, and which are pruned: a decision on what is expected of each.
 
 A trial that comes to a rung, a share of its own steps, waits there until it is known whether it goes on. It is
-pruned only where enough others will surely end better, intervals apart; so a decision does not hang on the order in
-which trials come, and no later trial can undo it. Where nobody would train otherwise the best that waits goes on.
-No torch here, and no input or output.
+pruned only where as many others as are kept are expected to end below all of its interval: however those do that
+are still to come, it would not be kept. So a decision hardly hangs on the order in which trials come. Where nobody
+would train otherwise, the best that waits goes on. No torch here, and no input or output.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def decide(
             continue
         rivals = [one for one in standings if one.number != trial.number and one.status in RIVALS]
         kept = rungs.kept(n_trials, trial.rung)
-        if _surely_beaten(trial, rivals) >= kept:
+        if _surely_worse_than(trial, rivals) >= kept:
             decisions[trial.number] = Decision(True, _why_pruned(trial, rivals, kept))
         elif _surely_among(trial, rivals, kept):
             decisions[trial.number] = GO_ON
@@ -175,12 +175,12 @@ def _ranks(points: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.f
     return np.array(columns or [[0.5] * len(points)]).T
 
 
-def _surely_beaten(trial: Standing, rivals: Sequence[Standing]) -> int:
-    """How many others will end better whatever happens within their intervals."""
+def _surely_worse_than(trial: Standing, rivals: Sequence[Standing]) -> int:
+    """How many others are expected to end below all of the trial's interval."""
     mine = trial.expected
     if mine is None:
         return 0
-    return sum(one.expected is not None and one.expected.upper < mine.lower for one in rivals)
+    return sum(one.expected is not None and one.expected.value < mine.lower for one in rivals)
 
 
 def _surely_among(trial: Standing, rivals: Sequence[Standing], kept: int) -> bool:
@@ -220,9 +220,9 @@ def _best_first(trial: Standing) -> tuple[float, int]:
 
 
 def _why_pruned(trial: Standing, rivals: Sequence[Standing], kept: int) -> str:
-    n_better = _surely_beaten(trial, rivals)
-    others = "another" if n_better == 1 else f"{n_better} others"
-    return f"{_in_words(trial)}; {others} will surely end better, and {kept} are kept"
+    n_better = _surely_worse_than(trial, rivals)
+    others = "1 other is" if n_better == 1 else f"{n_better} others are"
+    return f"{_in_words(trial)}; {others} expected to end below that, and {kept} are kept"
 
 
 def _in_words(trial: Standing) -> str:

@@ -194,7 +194,7 @@ def _points(axes: Space, strategy: str, n_trials: int | None, seed: int) -> list
     drawn = strategy == "random" or (strategy == "halving" and axes.n_points is None)
     if drawn:
         if n_trials is None:
-            reason = f"is missing: a {strategy} sweep of ranges needs to know how many trials to draw"
+            reason = f"is missing: a {strategy} sweep of such a space needs to know how many trials to draw"
             raise InvalidInput(field="budget.trials", reason=reason)
         return axes.random(n_trials, seed)
     points = axes.grid()
