@@ -17,7 +17,6 @@ from app.sweeps.schemas import (
     QueuedSweepDocument,
     SweepDocument,
     SweepWithTrialsDocument,
-    point_of,
 )
 from app.sweeps.views import brief, whole
 from isoloss.errors import InvalidInput
@@ -138,7 +137,7 @@ def _planned(body: NewSweep, asked: dict[str, Any]) -> list[Planned]:
     if body.strategy != "halving":
         return [Planned(one, total, total) for one, total in zip(documents, steps, strict=True)]
     rungs = Rungs.of(asked["halving"]["eta"], asked["halving"]["rungs"])
-    pilots = set(pilots_of([point_of(asked["space"], one) for one in documents]))
+    pilots = set(pilots_of(len(documents), body.seed))
     return [
         Planned(one, total, total if at in pilots else rungs.stop_at(0, total), at in pilots)
         for at, (one, total) in enumerate(zip(documents, steps, strict=True))

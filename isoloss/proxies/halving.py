@@ -147,32 +147,14 @@ def decide(
     return decisions
 
 
-def pilots_of(points: Sequence[Mapping[str, Any]], count: int = FEWEST_PILOTS) -> list[int]:
-    """Return the places of points that lie far apart in their space, the one nearest to its middle first.
+def pilots_of(n_trials: int, seed: int, count: int = FEWEST_PILOTS) -> list[int]:
+    """Return the places of the pilots, drawn by lot.
 
-    Numbers count by their rank among those of their axis, everything else by whether it is the same.
+    What is learned from how far off their forecasts were holds for the others because nothing but chance sets them
+    apart: pilots at the ends of a space err less, and alike (measured; decision 22).
     """
-    if not points:
-        return []
-    places = _ranks(points)
-    chosen = [int(np.argmin(np.abs(places - 0.5).sum(axis=1)))]
-    while len(chosen) < min(count, len(points)):
-        apart = np.abs(places[:, None] - places[chosen][None]).sum(axis=2).min(axis=1)
-        chosen.append(int(np.argmax(apart)))
-    return chosen
-
-
-def _ranks(points: Sequence[Mapping[str, Any]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    columns = []
-    for name in sorted({name for point in points for name in point}):
-        values = [point.get(name) for point in points]
-        known = sorted({value for value in values if isinstance(value, int | float)})
-        if len(known) > 1 and len({repr(value) for value in values}) == len(known):
-            columns.append([known.index(value) / (len(known) - 1) for value in values])  # type: ignore[arg-type]
-            continue
-        names = sorted({repr(value) for value in values})
-        columns += [[float(repr(value) == one) / 2 for value in values] for one in names if len(names) > 1]
-    return np.array(columns or [[0.5] * len(points)]).T
+    drawn = np.random.default_rng(seed).permutation(n_trials)[:count]
+    return sorted(int(place) for place in drawn)
 
 
 def _surely_worse_than(trial: Standing, rivals: Sequence[Standing]) -> int:

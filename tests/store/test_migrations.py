@@ -2,12 +2,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import uuid
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from store import advice, alarms, fits, forecasts, jobs, keys, migrate, projects, queue, runs, watch, webhooks
+from store import (
+    advice,
+    alarms,
+    fits,
+    forecasts,
+    jobs,
+    keys,
+    migrate,
+    projects,
+    queue,
+    runs,
+    sweeps,
+    trainers,
+    watch,
+    webhooks,
+)
 from store.engine import create_engine, create_sessions
 from store.tables import Base, Fit, Point, PointChunk, Project, Run
 
@@ -31,6 +47,10 @@ def _fill(url: str) -> None:
         forecasts.keep(session, project.id, "kind", "data", {}, None)
         forecasts.save(session, forecasts.Said(parent.id, 1, None, "too few runs"))
         watch.look(session, watch.Watching())
+        budget = sweeps.Budget(device_seconds=60.0)
+        planned = [sweeps.Planned({"batch_tokens": 256}, 10, 10)]
+        sweeps.create(session, project.id, "sweep", "grid", "cpu", {"space": {}}, planned, budget)
+        trainers.seen(session, uuid.uuid4(), "cpu", "host:1")
         chunk = {"name": "loss", "first_step": 2, "last_step": 3, "n_points": 2, "data": b"x"}
         session.add(PointChunk(run=parent.id, **chunk))
     engine.dispose()
