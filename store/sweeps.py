@@ -236,7 +236,9 @@ def _tend_one(session: Session, sweep_id: uuid.UUID) -> int:
         if trial.status == "running":  # its worker stumbled over something that nobody expected
             trial.deaths += 1
         trials.enqueue(session, sweep, trial)
-    if sweep.strategy == "halving" and count_by_status(session, sweep_id).get("held"):
+    counts = count_by_status(session, sweep_id)
+    stuck = counts.get("held") and not (counts.get("queued") or counts.get("running"))
+    if stuck or (counts.get("held") and free_workers(session, sweep)):
         judge_soon(session, sweep)
     session.flush()
     return len(lost)

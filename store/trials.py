@@ -14,7 +14,7 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from isoloss.errors import NotFound
+from isoloss.errors import Conflict, NotFound
 from store import intake, points, queue, runs
 from store.columns import Points
 from store.runs import Specification
@@ -105,7 +105,9 @@ def say(session: Session, trial: Trial, status: str, *, quietly: bool = False) -
 
 
 def declare(session: Session, sweep: Sweep, trial: Trial, said: Mapping[str, Any]) -> None:
-    """Declare the trial's run, of `config` and `schedule`."""
+    """Declare the trial's run, of `config` and `schedule`. Raises Conflict where its name is taken."""
+    if run_of(session, trial) is not None:
+        raise Conflict(reason=f"there is a run {trial.run_id!r} already that is not of this sweep")
     specification = Specification(
         name=f"{sweep.name} {trial.number}",
         status="running",

@@ -29,6 +29,9 @@ LEVEL = 0.9
 MOST_REPLAYED = 8
 """Ended trials that are replayed at each rung, a fit each."""
 
+MOST_CUTS = 60
+"""Trials on the way that a fit rests on."""
+
 WHOLE_POINTS, CUT_POINTS = 80, 40
 """Means of neighbours that stand for a curve in a fit."""
 
@@ -76,7 +79,7 @@ class FinalLosses:
                 f"a forecast of final losses needs {FEWEST_PILOTS} trials that have ended, not {len(ended)}"
             )
             raise UnusableData(reason=reason)
-        cuts = [_means(curve, CUT_POINTS) for curve in going.values() if curve.n_points]
+        cuts = [_means(curve, CUT_POINTS) for curve in _some(list(going.values())) if curve.n_points]
         failed: Exception | None = None
         for law in LAWS_TRIED:
             try:
@@ -155,6 +158,12 @@ def _replayed(
                 f"{law}: trials that have ended, forecast from {share:.0%} of them",
             )
     return whole, tuple(errors)
+
+
+def _some(curves: Sequence[Curve]) -> list[Curve]:
+    """So many of them as a fit needs, spread over all."""
+    places = np.unique(np.linspace(0, len(curves) - 1, min(len(curves), MOST_CUTS)).astype(int))
+    return [curves[place] for place in places.tolist()] if curves else []
 
 
 def _spread(off: FloatArray) -> tuple[float, float]:

@@ -333,3 +333,13 @@ def test_points_of_trials_pass_the_same_checks_as_all(session: Session, project:
         attempts.report(session, begun.trial_id, begun.attempt, 3, columns, 1.0)
     run = runs.get(session, project.id, "s-000")
     assert len(points.read(session, run)) == 2
+
+
+def test_a_run_that_somebody_made_meanwhile_is_not_written_over(session: Session, project: Project) -> None:
+    """A trial whose run's name was taken after the sweep was asked for does not touch that run."""
+    sweep = create(session, project, 1)
+    runs.put(session, project.id, "s-000", Specification("mine", config={"n_params": 7}))
+    begun = start(session, sweep)
+    with pytest.raises(Conflict, match="not of this sweep"):
+        begin(session, begun)
+    assert runs.get(session, project.id, "s-000").config == {"n_params": 7}

@@ -98,7 +98,8 @@ def test_the_worst_are_pruned_at_rungs_by_what_is_expected_of_them(session: Sess
     assert found[4].status == "finished"  # the best
     for number in (1, 7):
         trial = found[number]
-        assert (trial.status, trial.step) == ("pruned", 100)
+        assert trial.status == "pruned"
+        assert trial.step in (34, 100)  # the first rung or the second
         assert "was expected to end at" in str(trial.message)
         assert trial.forecast is not None
         final = np.mean(curve(PEAKS[number], number)[-3:])

@@ -75,16 +75,15 @@ def start_worker(database_url: str, texts: Path, tmp_path: Path) -> Iterator[Sta
     """Starts workers of trials, and leaves none."""
     started: list[psutil.Popen] = []
 
-    def start(**more: str) -> psutil.Popen:
+    def start(*flags: str) -> psutil.Popen:
         env = {
             **os.environ,
             "ISOLOSS_DATABASE_URL": database_url,
             "ISOLOSS_CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
             "ISOLOSS_CHECKPOINT_EVERY_S": "0.5",
             "ISOLOSS_PROXY_DATA": str(texts),
-            **more,
         }
-        command = [sys.executable, "-m", "tests.workers.trial_worker"]
+        command = [sys.executable, "-m", "tests.workers.trial_worker", *flags]
         started.append(psutil.Popen(command, cwd=ROOT, env=env))
         return started[-1]
 
@@ -111,7 +110,7 @@ def ask(engine: Engine, *configs: ProxyConfig, **more: Any) -> Sweep:
             project.id,
             more.get("name", "s"),
             "grid",
-            "cpu",
+            more.get("device", "cpu"),
             asked,
             planned,
             more.get("budget", Budget()),
@@ -267,3 +266,19 @@ def test_a_trial_without_its_checkpoint_or_its_data_says_so_and_loses_nothing(
     assert any("begun again from its beginning: there is no" in note for note in trial.notes)
     assert trial.repeated_steps > 20
     assert_equal(run_of(engine, trial)[1], undisturbed)
+
+
+def test_a_trial_on_cuda_is_resumed_like_one_on_a_cpu(engine: Engine, start_worker: Start) -> None:
+    """Where there is a CUDA device: killed and resumed, its run has neither a hole nor a point twice."""
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    sweep = ask(engine, config(), device="cuda")
+    first = start_worker("--device", "cuda")
+    wait_until(engine, sweep, lambda trial: (trial.checkpoint_step or 0) > 0, 300)
+    trainer_of(first).kill()
+    trial = wait_until(engine, sweep, lambda trial: trial.status == "finished", 300)
+    assert trial.device is not None
+    assert "cpu" not in trial.device
+    np.testing.assert_array_equal(run_of(engine, trial)[1].step, np.arange(1, trial.total_steps + 1))
