@@ -118,11 +118,8 @@ def write(session: Session, job_id: uuid.UUID, found: Found) -> dict[str, Any]: 
 def _decided(session: Session, sweep: Sweep) -> dict[str, Any]:
     everyone = trials.of_sweep(session, sweep.id)
     standings = [_standing(session, trial) for trial in everyone]
-    left_s = None
-    if sweep.device_seconds is not None:
-        left_s = max(0.0, sweep.device_seconds - sweeps.seconds_spent(session, sweep.id))
     rungs = _rungs(sweep)
-    decisions = decide(standings, rungs, free=sweeps.free_workers(session, sweep), seconds_left=left_s)
+    decisions = decide(standings, rungs, free=sweeps.free_workers(session, sweep))
     held = {trial.number: trial for trial in trials.locked(session, sweep.id, "held")}
     for number, decision in decisions.items():
         trial = held.get(number)
@@ -147,13 +144,11 @@ def _standing(session: Session, trial: Trial) -> Standing:
         run = trials.run_of(session, trial)
         final = None if run is None else run.summary.get("final_loss")
         expected = None if final is None else Expected.known(float(final), trial.total_steps)
-    each_s = trial.device_seconds / trial.step if trial.step else None
     return Standing(
         number=trial.number,
         status=trial.status,
         rung=trial.rung,
         expected=expected,
-        seconds_to_go=None if each_s is None else each_s * (trial.total_steps - trial.step),
     )
 
 

@@ -26,7 +26,7 @@ LAWS_TRIED = ("effective_lr", "lr_annealing")
 """The first carries over peak learning rates, in which trials mostly differ; it needs a weight decay of each."""
 
 LEVEL = 0.9
-MOST_REPLAYED = 8
+MOST_REPLAYED = 12
 """Ended trials that are replayed at each rung, a fit each."""
 
 MOST_CUTS = 60

@@ -1,9 +1,9 @@
 """Which trials of a sweep go on at a rung, and which are pruned: a decision on what is expected of each.
 
-A trial that comes to a rung, a share of its own steps, waits there until it is known whether it goes on. It is
-pruned only where as many others as are kept are expected to end below all of its interval: however those do that
-are still to come, it would not be kept. So a decision hardly hangs on the order in which trials come. Where nobody
-would train otherwise, the best that waits goes on. No torch here, and no input or output.
+A trial that comes to a rung, a share of its own steps, waits there. It is pruned once as many others as are kept
+are expected to end below all of its interval: however those do that are still to come, it would not be kept. Those
+that wait go on when a worker would have nothing to train otherwise, the best first: their ends make the intervals
+of the others narrower before these cost anything. No torch here, and no input or output.
 """
 
 from __future__ import annotations
@@ -94,16 +94,12 @@ class Expected:
 
 @dataclass(frozen=True)
 class Standing:
-    """A trial as a decision sees it: its `status`, the rungs that it has passed, and what is expected of it.
-
-    `seconds_to_go` is the time that the rest of it will take, None where it has not begun.
-    """
+    """A trial as a decision sees it: its `status`, the rungs that it has passed, and what is expected of it."""
 
     number: int
     status: str
     rung: int
     expected: Expected | None
-    seconds_to_go: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,32 +113,23 @@ class Decision:
 GO_ON = Decision(False)
 
 
-def decide(
-    standings: Sequence[Standing], rungs: Rungs, *, free: int = 0, seconds_left: float | None = None
-) -> dict[int, Decision]:
+def decide(standings: Sequence[Standing], rungs: Rungs, *, free: int = 0) -> dict[int, Decision]:
     """Return what becomes of the trials that wait at rungs, by number; of those that are to wait on, nothing.
 
-    `free` is how many workers would do nothing otherwise, `seconds_left` what is left of the budget.
+    `free` is how many workers have nothing to train: so many go on, the best first, and one where nobody trains.
     """
     n_trials = sum(one.status != "failed" for one in standings)
     decisions: dict[int, Decision] = {}
-    waiting: list[Standing] = []
-    overlapping: list[Standing] = []
-    for trial in standings:
-        if trial.status != "held":
-            continue
+    left: list[Standing] = []
+    for trial in (one for one in standings if one.status == "held"):
         rivals = [one for one in standings if one.number != trial.number and one.status in RIVALS]
         kept = rungs.kept(n_trials, trial.rung)
         if _surely_worse_than(trial, rivals) >= kept:
             decisions[trial.number] = Decision(True, _why_pruned(trial, rivals, kept))
-        elif _surely_among(trial, rivals, kept):
-            decisions[trial.number] = GO_ON
-        elif any(one.status in ON_THE_WAY and one.rung <= trial.rung for one in rivals):
-            waiting.append(trial)
         else:
-            overlapping.append(trial)
-    decisions |= _within_budget(overlapping, standings, decisions, seconds_left)
-    for trial in sorted(waiting, key=_best_first)[:free]:
+            left.append(trial)
+    nobody = not any(one.status in ON_THE_WAY for one in standings)
+    for trial in sorted(left, key=_best_first)[: max(free, int(nobody))]:
         decisions[trial.number] = GO_ON
     return decisions
 
@@ -163,38 +150,6 @@ def _surely_worse_than(trial: Standing, rivals: Sequence[Standing]) -> int:
     if mine is None:
         return 0
     return sum(one.expected is not None and one.expected.value < mine.lower for one in rivals)
-
-
-def _surely_among(trial: Standing, rivals: Sequence[Standing], kept: int) -> bool:
-    """Whether a trial is among the best `kept` however those do of which nothing is known."""
-    mine = trial.expected
-    if mine is None:
-        return False
-    return sum(one.expected is None or one.expected.value < mine.value for one in rivals) < kept
-
-
-def _within_budget(
-    overlapping: Sequence[Standing],
-    standings: Sequence[Standing],
-    decisions: Mapping[int, Decision],
-    seconds_left: float | None,
-) -> dict[int, Decision]:
-    """Have the trials go on whose intervals overlap, and of these not the worst where the budget does not reach."""
-    found = {one.number: GO_ON for one in overlapping}
-    if seconds_left is None:
-        return found
-    pruned = {number for number, decision in decisions.items() if decision.prune}
-    going = [one for one in standings if one.status in (*ON_THE_WAY, "held") and one.number not in pruned]
-    needed = sum(one.seconds_to_go or 0.0 for one in going)
-    for trial in sorted(overlapping, key=_best_first, reverse=True)[: max(0, len(going) - 1)]:
-        if needed <= seconds_left or trial.expected is None:
-            break
-        needed -= trial.seconds_to_go or 0.0
-        reason = (
-            f"{_in_words(trial)}; the budget does not reach for all that go on, and it is the worst of them"
-        )
-        found[trial.number] = Decision(True, reason)
-    return found
 
 
 def _best_first(trial: Standing) -> tuple[float, int]:
