@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray, IntArray
+from isoloss.distributions import normal_quantile
 from isoloss.fitting.intervals import students_factor
 
 STOPS = np.array([0.0, *np.arange(0.1, 0.951, 0.05), 0.975, 1.0])
@@ -228,7 +228,7 @@ def _width(scores: FloatArray, traces: Traces, level: float) -> float:
 
 
 def _normal(level: float) -> float:
-    return float(stats.norm.ppf((1 + level) / 2))
+    return float(normal_quantile((1 + level) / 2))
 
 
 def _quantile(values: FloatArray, weights: FloatArray, share: float) -> float:
