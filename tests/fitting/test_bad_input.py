@@ -18,7 +18,7 @@ from isoloss.schedules import Schedule, schedule_from_spec
 
 REFUSALS = (InvalidInput, UnusableData, FitFailed)
 LONGEST_S = 20.0
-"""What no small problem may take, on a slow machine with other work."""
+"""Seconds of a slow processor that no small problem may take; other work beside it does not count."""
 
 CURVE_LAWS = sorted(name for name, law in LAWS.items() if isinstance(law, CurveLaw))
 TABLE_LAWS = sorted(name for name, law in LAWS.items() if isinstance(law, TableLaw) and law.predicts_outcomes)
@@ -74,13 +74,13 @@ def names_of(observations: list[Curve] | RunTable) -> list[str]:
 
 def outcome(name: str, observations: list[Curve] | RunTable, **options: Any) -> Fit | IsolossError:
     """Fit, check what every outcome promises, and return the fit or the refusal."""
-    begin = time.monotonic()
+    begin = time.process_time()
     try:
         found = fit(name, observations, **{"bootstrap": 5, **options})
     except REFUSALS as refusal:
         return _said(refusal)
     finally:
-        assert time.monotonic() - begin < LONGEST_S
+        assert time.process_time() - begin < LONGEST_S
     document = json.loads(json.dumps(found.as_document(), allow_nan=False))
     assert Fit.from_document(document).public() == found.public()
     assert found.verdict == "sound" or found.reasons
