@@ -197,10 +197,14 @@ def _texts(names: Sequence[str], points: Mapping[str, Any], null: str, odd: str)
 def _cells(column: Any, length: int, null: str, odd: str) -> list[str]:
     if column is None:
         return [null] * length
-    data = np.asarray(np.ma.getdata(column), dtype=np.float64)
-    cells = list(map(repr, data.tolist()))
+    there = np.flatnonzero(~np.ma.getmaskarray(column))
+    data = np.asarray(np.ma.getdata(column), dtype=np.float64)[there]
+    told = list(map(repr, data.tolist()))
     for at in np.flatnonzero(~np.isfinite(data)).tolist():
-        cells[at] = odd.format(NAMES[cells[at]])
-    for at in np.flatnonzero(np.ma.getmaskarray(column)).tolist():
-        cells[at] = null
+        told[at] = odd.format(NAMES[told[at]])
+    if there.size == length:
+        return told
+    cells = [null] * length
+    for at, text in zip(there.tolist(), told, strict=True):
+        cells[at] = text
     return cells

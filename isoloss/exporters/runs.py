@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,9 @@ from isoloss.importers.exported_files import MANIFEST, POINTS_FOLDER, RUNS_FILE,
 from isoloss.importers.paths import checked_path
 from isoloss.importers.specifications import specification_of
 from isoloss.version import __version__
+
+AHEAD = 3
+"""Runs whose points are asked for before they are written."""
 
 Advance = Callable[[float, str], None]
 
@@ -153,49 +159,59 @@ class Exporting:
     def _entries(
         self, folder: Path, runs: Sequence[Run], names: Mapping[str, str]
     ) -> Iterator[dict[str, Any]]:
-        for done, run in enumerate(runs):
-            name = f"{POINTS_FOLDER}/{names[run['run_id']]}"
-            self._tell(done, len(runs), run)
+        for points in self._opened(runs):
+            name = f"{POINTS_FOLDER}/{names[points.run['run_id']]}"
+            kept = self._kept(points.names)
             try:
-                yield entry_of(run, name if self._write_own(folder / name, run) else None)
+                if kept:
+                    with FILES[self.format](folder / name, kept) as file:
+                        self._write_points(file, points)
+                self._count(points.run, bool(kept))
+                yield entry_of(points.run, name if kept else None)
             except NotFound:
-                self._gone(run)
+                (folder / name).unlink()
+                self._gone(points.run)
 
-    def _write_own(self, path: Path, run: Run) -> bool:
-        points = OwnPoints(self.service, self.project, run)
-        there = points.open() and bool(self._kept(points.names))
-        if there:
-            with FILES[self.format](path, self._kept(points.names)) as file:
-                self._write_points(file, points)
-        self._count(run, there)
-        return there
+    def _opened(self, runs: Sequence[Run]) -> Iterator[OwnPoints]:
+        """The points of runs, in their order; the next few are asked for while one is written."""
+        waiting: deque[tuple[OwnPoints, Future[bool]]] = deque()
+        coming = iter([] if self.wanted == () else runs)
+        with ThreadPoolExecutor(AHEAD) as pool:
+            for done, run in enumerate(runs):
+                for one in islice(coming, AHEAD - len(waiting)):
+                    points = OwnPoints(self.service, self.project, one)
+                    waiting.append((points, pool.submit(points.open)))
+                self._tell(done, len(runs), run)
+                if not waiting:
+                    yield OwnPoints(self.service, self.project, run)
+                    continue
+                points, opened = waiting.popleft()
+                try:
+                    opened.result()
+                    yield points
+                except NotFound:
+                    self._gone(run)
 
     def write_one_file(self, path: Path, runs: Sequence[Run]) -> None:
         """Write the points of all runs to one file, those of a run together."""
         with ExitStack() as stack:
             file = stack.enter_context(FILES[self.format](path, self._all_names(runs), many=True))
-            for done, run in enumerate(runs):
-                self._tell(done, len(runs), run)
-                try:
-                    points = OwnPoints(self.service, self.project, run)
-                    there = points.open()
-                    if there:
-                        self._write_points(file, points)
-                    self._count(run, there)
-                except NotFound:
-                    self._gone(run)
+            for points in self._opened(runs):
+                self._write_points(file, points)
+                self._count(points.run, bool(points.names))
 
     def _all_names(self, runs: Iterable[Run]) -> tuple[str, ...]:
         """The columns that any of the runs has, as a first look at each says."""
-        names: set[str] = set()
-        for run in runs:
-            if run.get("last_step") is not None:
-                try:
-                    found = self.service.points.read(self.project, run["run_id"], from_step=0, to_step=0)
-                except NotFound:
-                    continue
-                names |= found.keys() - {"step"}
-        return self._kept(names)
+        with ThreadPoolExecutor(AHEAD) as pool:
+            found = pool.map(self._names_of, (run for run in runs if run.get("last_step") is not None))
+            return self._kept({name for names in found for name in names})
+
+    def _names_of(self, run: Run) -> set[str]:
+        try:
+            found = self.service.points.read(self.project, run["run_id"], from_step=0, to_step=0)
+        except NotFound:
+            return set()
+        return found.keys() - {"step"}
 
     def _kept(self, names: Iterable[str]) -> tuple[str, ...]:
         return in_order(name for name in names if self.wanted is None or name in self.wanted)

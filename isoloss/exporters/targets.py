@@ -120,6 +120,7 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = error.strerror or str(error)
+        # Libraries that write a file themselves put words of their own around the system's.
+        reason = os.strerror(error.errno) if error.errno else str(error)
         told = f"cannot be written ({reason}{'; nothing was left behind' if full else ''})"
         raise InvalidInput(field=str(path), reason=told) from error
