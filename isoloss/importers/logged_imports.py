@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -23,6 +23,9 @@ from isoloss.notes import counted
 
 MOST_TAKEN_OUT = 20
 """Fields of one specification that the service may refuse before the run is given up."""
+
+ENOUGH_ALIKE = 5
+"""Different values that two columns share at the same steps, from which on they are taken for one metric."""
 
 State = Literal["new", "changed", "unchanged"]
 Advance = Callable[[float, str], None]
@@ -191,7 +194,7 @@ class _Import:
         state: State = "new" if known is None else "changed"
         if is_there(plan.document, known) and not news.rows.any():
             state = "unchanged"
-        accepted, notes = int(news.rows.sum()), plan.notes
+        accepted, notes = int(news.rows.sum()), (*plan.notes, *under_other_names(plan.points, there))
         if not self.dry_run and state != "unchanged":
             notes = (*self._send(plan, known, news), *notes)
         self.n_points += plan.points.step.size
@@ -372,6 +375,23 @@ def compare(points: LoggedPoints, there: Mapping[str, MaskedColumn] | None) -> N
     if first is None:
         return News(rows)
     return News(rows, first[1], first[0], n_different, _has_beyond(steps, points.step, first[0]))
+
+
+def under_other_names(points: LoggedPoints, there: Mapping[str, MaskedColumn] | None) -> Iterator[str]:
+    """Say which metrics the service has under another name too, as after an import with another map."""
+    if there is None or not len(there["step"]):
+        return
+    steps = np.asarray(np.ma.getdata(there["step"]), dtype=np.int64)
+    at = np.minimum(np.searchsorted(steps, points.step), steps.size - 1)
+    met = steps[at] == points.step
+    for name, column in points.columns.items():
+        mine = np.ma.getdata(column)
+        for other in there.keys() - {"step", *points.columns}:
+            known, values = _known_values(there[other], at, met)
+            both = known & ~np.ma.getmaskarray(column)
+            if np.unique(mine[both]).size >= ENOUGH_ALIKE and np.array_equal(mine[both], values[both]):
+                took = f"{name} is there as {other} too, as another map named it"
+                yield f"{took}: `isoloss import undo` takes one back"
 
 
 def _known_values(column: MaskedColumn | None, at: IntArray, met: BoolArray) -> tuple[BoolArray, Any]:

@@ -95,6 +95,18 @@ def test_a_name_of_the_map_that_no_run_has_is_told(invoke, tmp_path):
     assert report["notes"] == ["the map names 'nothing', which no run has"]
 
 
+def test_a_metric_that_is_there_under_another_name_too_is_told(invoke, tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"step": row["step"], "nll": row["loss"]} for row in curve()])
+    imported(invoke, "jsonl", path, "--map", "nll=val_loss")
+    [run] = imported(invoke, "jsonl", path, "--map", "nll=loss")["runs"]
+    assert (
+        "loss is there as val_loss too, as another map named it: `isoloss import undo` takes one back"
+        in run["notes"]
+    )
+    [run] = imported(invoke, "jsonl", path, "--map", "nll=loss")["runs"]
+    assert run["state"] == "unchanged"
+
+
 def test_other_values_at_the_same_steps_are_refused_until_they_are_to_replace(
     invoke, client, project, tmp_path
 ):

@@ -56,6 +56,10 @@ class Readings:
         early = self.compute <= compute
         return replace(self, compute=self.compute[early], reward=self.reward[early])
 
+    def without(self, row: int) -> Readings:
+        """Return all readings but one of those above no compute."""
+        return replace(self, compute=np.delete(self.compute, row), reward=np.delete(self.reward, row))
+
     def thinned(self) -> Readings:
         """Return means of neighbours where there are very many."""
         if self.compute.size <= MOST_READINGS:
