@@ -11,6 +11,7 @@ import numpy as np
 from isoloss.arrays import BoolArray, IntArray
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.curves import RunsRoom, create_project
+from isoloss.importers.exported_runs import ExportedRun, plan_exported
 from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.logged_fields import FieldNames
 from isoloss.importers.logged_plans import PlannedImport, Wishes, plan_logged, run_id_for
@@ -101,7 +102,7 @@ class LoggedReport:
 def import_logged(
     service: Service,
     project: str,
-    source: Iterable[LoggedRun | Unreadable],
+    source: Iterable[LoggedRun | ExportedRun | Unreadable],
     wishes: Wishes | None = None,
     *,
     on_conflict: Literal["error", "replace"] = "error",
@@ -143,7 +144,7 @@ class _Import:
     n_points: int = 0
     _places: dict[str, str] = field(default_factory=dict)
 
-    def take(self, run: LoggedRun | Unreadable) -> None:
+    def take(self, run: LoggedRun | ExportedRun | Unreadable) -> None:
         if isinstance(run, Unreadable):
             self.skipped.append(SkippedLog(run.place, run.reason))
             return
@@ -175,15 +176,15 @@ class _Import:
         ]
         return [f"the map names {', '.join(map(repr, unused))}, which no run has"] if unused else []
 
-    def _one(self, run: LoggedRun) -> None:
-        run_id = run_id_for(run)
+    def _one(self, run: LoggedRun | ExportedRun) -> None:
+        run_id = run.run_id if isinstance(run, ExportedRun) else run_id_for(run)
         if run_id in self._places:
             raise InvalidInput(
                 field=run.place, reason=f"run {run_id!r} comes from {self._places[run_id]} already"
             )
         self._places[run_id] = run.place
         known = self._known(run_id)
-        plan = plan_logged(run, self.wishes, known)
+        plan = _planned(run, self.wishes, known)
         self.names = self.names.with_more(plan.names)
         there = self._there(plan, known)
         news = compare(plan.points, there)
@@ -222,7 +223,7 @@ class _Import:
     ) -> Mapping[str, MaskedColumn] | None:
         """The points that the run has, from the first on that the source has; None where it has none."""
         last = None if known is None else known.get("last_step")
-        if last is None or last < plan.points.step[0]:
+        if last is None or not plan.points.step.size or last < plan.points.step[0]:
             return None
         return self.service.points.read(self.project, plan.run_id, from_step=int(plan.points.step[0]))
 
@@ -246,6 +247,9 @@ class _Import:
                 on_conflict=self.on_conflict,
                 on_progress=lambda sent, total: self._tell(plan.run_id, sent, total),
             )
+            if points.has_diverged() and plan.document.get("status") not in (None, "diverged"):
+                # A point that is not finite makes a run diverged, whatever was said of it before.
+                _put(self.service, self.project, plan)
         return notes
 
     def _make_project(self) -> bool:
@@ -267,6 +271,12 @@ class _Import:
         if self.on_progress is not None:
             done = counted(len(self.runs) + 1, "run")
             self.on_progress(sent / total, f"{done}, {self.n_points + sent:,} points: {run_id}")
+
+
+def _planned(run: LoggedRun | ExportedRun, wishes: Wishes, known: Mapping[str, Any] | None) -> PlannedImport:
+    if isinstance(run, ExportedRun):
+        return plan_exported(run, wishes, known)
+    return plan_logged(run, wishes, known)
 
 
 def _entry(
