@@ -103,7 +103,8 @@ def width_rule(
     """Return the learning rate and weight decay of the widest tuned run, carried to a width; nothing without one.
 
     Learning rate as 1 / width, that of hidden matrices under either parametrisation, and weight decay as its root:
-    at equal data and batch alone. At other data or batches it contradicts the timescale law, and is refused (laws.md 6).
+    at equal data and batch alone. At other data or batches it contradicts the timescale law, and is refused
+    (laws.md 6).
     """
     if width is None:
         return {}
