@@ -24,8 +24,8 @@ from isoloss.proxies.model import Transformer
 from isoloss.proxies.training import Training
 
 STEADY = (-0.4, 0.25)
-"""By which powers of the width changes may go. A wrong rule lets them grow by a power of 1/2 or 1. Downwards there is
-more room: what the first weights make of the logits fades as width^-1/2 under muP, beside what is learnt."""
+"""By which powers of the width changes may go. A wrong rule lets them grow by a power of 1/2 or 1. Downwards there
+is more room: what the first weights make of the logits fades as width^-1/2 under muP, beside what is learnt."""
 
 PROBE_SEQUENCES = 4
 LOGITS = "logits"
@@ -86,7 +86,8 @@ class CoordinateCheck:
             pick(self.layers, key=lambda layer: layer.power.value).power.value for pick in (min, max)
         )
         return (
-            f"passes: {where} changes go as powers {least:.2f} to {most:.2f} of the width, and {STEADY[0]} to {STEADY[1]} are allowed. "
+            f"passes: {where} changes go as powers {least:.2f} to {most:.2f} of the width; "
+            f"{STEADY[0]} to {STEADY[1]} count as steady. "
             "This is no proof that a learning rate carries over: compare its optimum at two widths"
         )
 
