@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sysconfig
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from isoloss.errors import InvalidInput
+from isoloss.notes import counted, first_line
 from isoloss.proxies.configuration import ProxyConfig
 from isoloss.proxies.shapes import BYTES
 
@@ -149,6 +151,14 @@ def load_data(name: str | Path) -> TokenData:
     vocabulary stands in `NAME.json` beside it ({"vocab_size": ...}), else it is that of the largest token. Raises
     InvalidInput for what is missing, is no text, or is too small.
     """
+    try:
+        return _loaded(name)
+    except OSError as error:
+        reason = f"{Path(name).name} cannot be read: {first_line(error, 200)}"
+        raise InvalidInput(field="data", reason=reason) from error
+
+
+def _loaded(name: str | Path) -> TokenData:
     if name == STANDARD_LIBRARY:
         return _standard_library()
     path = Path(name)
@@ -171,41 +181,47 @@ load = load_data
 
 @lru_cache(maxsize=1)
 def _standard_library() -> TokenData:
+    """The sources of the standard library that this Python came with, in the order of their paths."""
     root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    chosen = [path for path in paths if _is_library_text(path)]
+    chosen = [
+        path for path in _files_below(root, SKIPPED_FOLDERS) if _is_library_text(path.relative_to(root))
+    ]
     if not chosen:
         reason = f"the standard library in {root} has no source text: name a text tree instead"
         raise InvalidInput(field="data", reason=reason)
-    return TokenData(STANDARD_LIBRARY, _joined([(root / path).read_bytes() for path in chosen]), BYTES)
+    return TokenData(STANDARD_LIBRARY, _joined([path.read_bytes() for path in chosen]), BYTES)
 
 
 def _is_library_text(path: Path) -> bool:
-    """Whether a path below the standard library is text of the language, and not of this machine or a test."""
-    machine_specific = path.parts[0].startswith(("config-", "_sysconfigdata"))
-    return not machine_specific and SKIPPED_FOLDERS.isdisjoint(path.parts)
+    """Whether a path below the standard library is its language's text, and not of this machine."""
+    return path.suffix == ".py" and not path.parts[0].startswith(("config-", "_sysconfigdata"))
 
 
 def _text_tree(root: Path) -> TokenData:
     """The files below a folder in the order of their paths; what is no UTF-8 text is skipped and counted."""
-    paths = sorted(
-        path for path in root.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(root))
-    )
-    size = sum(path.stat().st_size for path in paths)
-    if size > MOST_TEXT_BYTES:
-        reason = f"{root.name} has {size:,} bytes of text; more than {MOST_TEXT_BYTES:,} belong in a .bin"
+    sizes = {path: path.stat().st_size for path in _files_below(root, frozenset())}
+    if sum(sizes.values()) > MOST_TEXT_BYTES:
+        reason = (
+            f"{root.name} has {sum(sizes.values()):,} bytes; more than {MOST_TEXT_BYTES:,} belong in a .bin"
+        )
         raise InvalidInput(field="data", reason=reason)
-    texts = [text for path in paths if (text := path.read_bytes()) and is_text(text)]
-    n_skipped = sum(path.stat().st_size > 0 for path in paths) - len(texts)
+    filled = [path.read_bytes() for path, size in sizes.items() if size]
+    texts = [content for content in filled if is_text(content)]
+    n_skipped = len(filled) - len(texts)
     if not texts:
-        found = f"{n_skipped} files, none of them" if n_skipped else "no files with"
+        found = f"{counted(n_skipped, 'file')} and none of it is" if n_skipped else "no file with"
         raise InvalidInput(field="data", reason=f"{root.name} has {found} UTF-8 text")
-    notes = (f"{n_skipped} files that are no UTF-8 text were skipped",) if n_skipped else ()
-    return TokenData(root.name, _joined(texts), BYTES, notes)
+    skipped = f"{counted(n_skipped, 'file')} of {root.name} skipped: no UTF-8 text"
+    return TokenData(root.name, _joined(texts), BYTES, (skipped,) if n_skipped else ())
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_below(root: Path, skipped: frozenset[str]) -> list[Path]:
+    """The files below a folder in the order of their paths, without hidden ones and without skipped folders."""
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name not in skipped and not name.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
 
 
 def is_text(content: bytes) -> bool:

@@ -21,6 +21,9 @@ TOKENS, TEXT = "input_ids", "text"
 
 TRAIN = "train"
 
+MOST_VOCABULARY = 2**24
+"""Far more than any tokenizer has: a larger number is no token."""
+
 
 def read_saved_dataset(path: Path) -> TokenData:
     """Return the tokens of a data set, or of the split `train` of a dictionary of them.
@@ -38,9 +41,10 @@ def read_saved_dataset(path: Path) -> TokenData:
             raise InvalidInput(field="data", reason=reason)
         return TokenData(path.name, np.frombuffer(text, dtype=np.uint8), BYTES)
     tokens = column.flat()
-    if not tokens.size or tokens.min() < 0:
-        raise InvalidInput(field="data", reason=f"{path.name}: {TOKENS} must hold tokens, none below 0")
-    return TokenData(path.name, tokens, int(tokens.max()) + 1)
+    if not tokens.size or tokens.min() < 0 or tokens.max() > MOST_VOCABULARY:
+        reason = f"{path.name}: {TOKENS} must hold tokens from 0 to {MOST_VOCABULARY}, none missing"
+        raise InvalidInput(field="data", reason=reason)
+    return TokenData(path.name, tokens.astype(np.int32), int(tokens.max()) + 1)
 
 
 class _Column:
@@ -54,8 +58,11 @@ class _Column:
         return [value for chunk in self.chunks for value in chunk.to_pylist()]
 
     def flat(self) -> np.ndarray[Any, Any]:
-        parts = [chunk.flatten().to_numpy(zero_copy_only=False) for chunk in self.chunks if len(chunk)]
-        return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, dtype=np.int32)
+        """Lists, one behind the other; nothing where a token is missing."""
+        parts = [chunk.flatten() for chunk in self.chunks]
+        if any(part.null_count for part in parts):
+            return np.zeros(0, dtype=np.int32)
+        return np.concatenate([np.zeros(0, dtype=np.int32), *(part.to_numpy() for part in parts)])
 
 
 def _split_of(path: Path) -> Path:

@@ -22,9 +22,6 @@ from isoloss.proxies.measurements import Moment, measured
 from isoloss.proxies.model import Transformer
 from isoloss.proxies.updates import Updates
 
-EVALUATED_TOKENS = 16_384
-"""Validation tokens that are computed at once."""
-
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says on a CPU, where it has no exception for it."""
 
@@ -42,13 +39,15 @@ class Training:
         self.config, self.data = config, data
         self.device = usable_device(device)
         data.check(config)
-        with _own_random(None):
-            self.model = Transformer(config, data.vocab_size).to(self.device)
-            self._updates = Updates(config, self.model)
-            torch.manual_seed(config.seed)
-            self._random = torch.get_rng_state()
+        self.model = Transformer(config, data.vocab_size).to(self.device)
+        self._updates = Updates(config, self.model)
+        self._random = torch.Generator().manual_seed(config.seed).get_state()
+        self._device_random: Tensor | None = None
+        if self.device.type == "cuda":
+            self._device_random = torch.Generator(self.device).manual_seed(config.seed).get_state()
         self._loss_of = _compiled(self.model, self.device, compile_with)
-        self._schedule_lrs = config.lr_schedule()
+        self._schedule = config.lr_schedule()
+        self._hidden_factor = config.lr_factor("hidden")
         self._micro_sequences = (config.micro_batch_tokens or config.batch_tokens) // config.sequence_length
         self._logbook = Logbook(config)
         self._evaluated_at = config.steps_at(config.eval_every)
@@ -138,38 +137,46 @@ class Training:
             "model": self.model.state_dict(),
             "optimizer": self._updates.optimizer.state_dict(),
             "random": self._random,
+            "device_random": self._device_random,
         }
 
     def _restore(self, state: Mapping[str, Any], name: str) -> None:
-        if state["config"] != self.config.document():
+        if state.get("config") != self.config.document():
             raise UnusableData(reason=f"{name} is a checkpoint of another configuration")
-        if state["data"] != self.data.fingerprint:
-            raise UnusableData(
-                reason=f"{name} is a checkpoint of a training on other data than {self.data.name}"
-            )
-        self.model.load_state_dict(state["model"])
-        self._updates.optimizer.load_state_dict(state["optimizer"])
-        self._logbook.restore(state["logbook"])
-        self._random = state["random"]
-        self._micro_sequences = state["micro_sequences"]
-        self.step, self.notes = state["step"], list(state["notes"])
+        if state.get("data") != self.data.fingerprint:
+            reason = f"{name} is a checkpoint of a training on other data than {self.data.name}"
+            raise UnusableData(reason=reason)
+        try:
+            self.model.load_state_dict(state["model"])
+            self._updates.optimizer.load_state_dict(state["optimizer"])
+            self._logbook.restore(state["logbook"])
+            self._random, self._device_random = state["random"], state["device_random"]
+            self._micro_sequences = state["micro_sequences"]
+            self.step, self.notes = state["step"], list(state["notes"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UnusableData(reason=f"{name} is a checkpoint of another version") from error
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         """One thread on a CPU, random numbers of this training's own; the caller's are left as they were."""
-        with _own_random(self._random), _one_thread(self.device):
-            self.model.train()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), _one_thread(self.device):
+            torch.set_rng_state(self._random)
+            if self._device_random is not None:
+                torch.cuda.set_rng_state(self._device_random, self.device)
             yield
             self._random = torch.get_rng_state()
+            if self._device_random is not None:
+                self._device_random = torch.cuda.get_rng_state(self.device)
 
     def _train_step(self, step: int) -> None:
         windows = self._on_device(self.data.batch(self.config, step))
+        lr = float(self._schedule.lr([step])[0])
         loss = self._gradient(windows)
         if step in self._measured_at:
-            self._measure(step, windows)
-        lr = float(self._schedule_lrs.lr([step])[0])
+            self._measure(step, windows, lr * self._hidden_factor)
         norm = self._updates.apply(lr)
-        self._logbook.note(step, loss=loss, lr=lr * self.config.lr_factor("hidden"), grad_norm=norm)
+        self._logbook.note(step, loss=loss, lr=lr * self._hidden_factor, grad_norm=norm)
         self.step = step
         if step in self._evaluated_at and not self._logbook.is_diverged:
             self._logbook.note(step, val_loss=self.validation_loss())
@@ -211,9 +218,9 @@ class Training:
             loss: Tensor = self._loss_of(windows)
         return loss
 
-    def _measure(self, step: int, windows: Tensor) -> None:
-        generator = torch.Generator().manual_seed(hash((self.config.seed, step)) % 2**63)
-        lr = float(self._schedule_lrs.lr([step])[0]) * self.config.lr_factor("hidden")
+    def _measure(self, step: int, windows: Tensor, lr: float) -> None:
+        seed = int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
         moment = Moment(
             self.config, step, self.model, windows, self._micro_sequences, lr=lr, generator=generator
         )
@@ -224,8 +231,7 @@ class Training:
     def validation_loss(self) -> float:
         """Return the mean loss over the validation windows, in nats per token."""
         windows = self.data.validation(self.config)
-        at_once = max(1, EVALUATED_TOKENS // self.config.sequence_length)
-        parts = [self._on_device(windows[k : k + at_once]) for k in range(0, len(windows), at_once)]
+        parts = torch.split(self._on_device(windows), self._micro_sequences)
         total = math.fsum(float(self._forward(part)) for part in parts)
         return total / float(windows.shape[0] * (windows.shape[1] - 1))
 
@@ -264,18 +270,6 @@ def _compiled(model: Transformer, device: torch.device, backend: str | None) -> 
     if backend is None and device.type == "cpu":
         return model.summed_loss
     return torch.compile(model.summed_loss, backend=backend or "inductor")
-
-
-@contextmanager
-def _own_random(state: Tensor | None) -> Iterator[None]:
-    """Random numbers of torch from a state; the caller's are put back."""
-    before = torch.get_rng_state()
-    if state is not None:
-        torch.set_rng_state(state)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
 
 
 @contextmanager
