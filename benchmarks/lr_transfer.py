@@ -121,12 +121,18 @@ def rows(found: Mapping[str, LrTransfer]) -> list[dict[str, object]]:
             "best peak LR": f"{valley.best.value:.4f}",
             "90 % over seeds": f"{valley.best.lower:.4f} to {valley.best.upper:.4f}",
             "loss there": f"{valley.loss:.3f}",
-            "loss at the best LR of width 32": f"{valley.loss_at(transfer.valleys[0].log_lr.value):.3f}",
+            "loss at the LR next to width 32's best": _loss(valley.loss_at(transfer.valleys[0].best.value)),
             "learning rates tried": f"{valley.lrs[0]:.4f} to {valley.lrs[-1]:.4f}",
         }
         for kind, transfer in found.items()
         for valley in transfer.valleys
     ]
+
+
+def _loss(value: float | None) -> str:
+    if value is None:
+        return "not tried"
+    return f"{value:.3f}" if math.isfinite(value) else "diverges"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The coordinate check: do activations of wider models move as far as those of narrow ones?
+"""The coordinate check: do the updates of wider models change as much as those of narrow ones?
 
 Passing says that sizes are right at the start of training; that a learning rate transfers is another question,
 which `lr_optima` asks (laws.md 6).
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput
@@ -23,17 +24,20 @@ from isoloss.proxies.data import TokenData
 from isoloss.proxies.model import Transformer
 from isoloss.proxies.training import Training
 
-STEADY = (-0.4, 0.25)
-"""By which powers of the width changes may go. A wrong rule lets them grow by a power of 1/2 or 1. Downwards there
-is more room: what the first weights make of the logits fades as width^-1/2 under muP, beside what is learnt."""
+STEADY = 0.25
+"""By which power of the width changes may go: half of 1/2, the least by which a wrong rule lets them go."""
+
+FADES = 0.75
+"""The same for logits downwards: what their first weights make of moved activations goes as width^-1/2 under muP,
+and outweighs what is learnt as long as that is little."""
 
 PROBE_SEQUENCES = 4
-LOGITS = "logits"
+LOGITS, HEAD = "logits", "head"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """How far one layer's activations moved: `change` (seeds, widths) root mean squares, `power` of the width."""
+    """What a layer's update did to activations: `change` (seeds, widths), and by which `power` of the width."""
 
     name: str
     change: FloatArray
@@ -42,16 +46,17 @@ class Layer:
     @property
     def verdict(self) -> str:
         """steady, grows, shrinks, or undecided where the interval says neither."""
-        if self.power.lies_within(*STEADY):
+        limits = (-FADES if self.name == LOGITS else -STEADY, STEADY)
+        if self.power.lies_within(*limits):
             return "steady"
-        if self.power.lies_beyond(*STEADY):
+        if self.power.lies_beyond(*limits):
             return "grows" if self.power.value > 0 else "shrinks"
         return "undecided"
 
 
 @dataclass(frozen=True)
 class CoordinateCheck:
-    """Changes of activations after `steps` steps, for every layer, over `widths` and seeds."""
+    """What updates did to activations after `steps` steps, for every layer, over `widths` and seeds."""
 
     parametrization: str
     steps: int
@@ -87,7 +92,7 @@ class CoordinateCheck:
         )
         return (
             f"passes: {where} changes go as powers {least:.2f} to {most:.2f} of the width; "
-            f"{STEADY[0]} to {STEADY[1]} count as steady. "
+            f"up to {STEADY} either way counts as steady. "
             "This is no proof that a learning rate carries over: compare its optimum at two widths"
         )
 
@@ -111,13 +116,15 @@ def coordinate_check(
     data: TokenData,
     widths: Sequence[int] = (32, 64, 128, 256),
     seeds: Sequence[int] = (0, 1, 2, 3),
-    steps: int = 8,
+    steps: int = 5,
     device: str = "cpu",
 ) -> CoordinateCheck:
     """Train models of several widths for a few steps, at the configuration's peak learning rate throughout.
 
-    A change is the root mean square, over some validation text, of how far activations of a layer lie from those
-    before the first step. Raises InvalidInput for fewer than two widths or seeds, and for a step count of nothing.
+    The change of a layer is what its own update adds to its output, (W - W before the first step) times its present
+    input, as a root mean square over some validation text; so the update of a layer is not hidden behind what
+    earlier layers pass on. That of the logits is the whole one. Raises InvalidInput for fewer than two widths or
+    seeds, and for a step count of nothing.
     """
     return checked_coordinates(config, widths, seeds, steps, lambda one: _changes(one, data, device))
 
@@ -134,45 +141,60 @@ def checked_coordinates(
         raise InvalidInput(field="steps", reason="must be a whole number, at least 1")
     still = {"kind": "constant"}
     plain = replace(config, n_tokens=steps * config.batch_tokens, schedule=still, measure=(), eval_every=1.0)
-    found = [[changes(replace(plain, width=width, seed=seed)) for width in widths] for seed in seeds]
+    configs = [[replace(plain, width=width, seed=seed) for width in widths] for seed in seeds]
+    if not configs or not configs[0]:
+        raise InvalidInput(field="widths", reason="there must be a width and a seed to train")
+    found = [[changes(one) for one in row] for row in configs]
     of = np.array(widths, dtype=np.float64)
     layers = []
-    for name in found[0][0] if found and found[0] else ():
+    for name in found[0][0]:
         change = np.array([[one[name] for one in row] for row in found])
         layers.append(Layer(name, change, power_of_width(of, change)))
-    if not layers:
-        raise InvalidInput(field="widths", reason="there must be a width and a seed to train")
     return CoordinateCheck(config.parametrization, steps, tuple(widths), tuple(seeds), tuple(layers))
 
 
 def _changes(config: ProxyConfig, data: TokenData, device: str) -> dict[str, float]:
     training = Training.start(config, data, device)
+    model = training.model
     probe = torch.from_numpy(data.validation(config)[:PROBE_SEQUENCES, :-1]).to(training.device)
-    before = _activations(training.model, probe)
+    first = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    with torch.no_grad():
+        before = model(probe)
     training.advance()
-    after = _activations(training.model, probe)
-    return {name: _root_mean_square(after[name] - before[name]) for name in before}
+    taken: dict[str, Tensor] = {}
+    with torch.no_grad():
+        with _inputs(model, taken):
+            found = {LOGITS: _root_mean_square(model(probe) - before)}
+        for name, given in taken.items():
+            owner = "embedding" if name == HEAD and model.head is None else name
+            change = model.get_parameter(f"{owner}.weight") - first[f"{owner}.weight"]
+            found[name] = _root_mean_square(_put_out(change, given))
+    return found
 
 
-def _activations(model: Transformer, tokens: Tensor) -> dict[str, Tensor]:
-    """Return what each layer puts out for tokens [sequences, time], before nonlinearities, and the logits."""
-    seen: dict[str, Tensor] = {}
-    with torch.no_grad(), _watched(model, seen):
-        seen[LOGITS] = model(tokens)
-    return seen
+def _put_out(weight: Tensor, given: Tensor) -> Tensor:
+    """Return what a matrix makes of features, or an embedding of tokens."""
+    is_features = given.is_floating_point()
+    return functional.linear(given, weight) if is_features else functional.embedding(given, weight)
 
 
 @contextmanager
-def _watched(model: Transformer, seen: dict[str, Tensor]) -> Iterator[None]:
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda module, given, put_out: seen.__setitem__(name, put_out)  # noqa: ARG005
+def _inputs(model: Transformer, taken: dict[str, Tensor]) -> Iterator[None]:
+    """Keep what each matrix of the model is given, by the matrix's name."""
 
-    layers = {
-        name: module
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda module, given: taken.__setitem__(name, given[0])  # noqa: ARG005
+
+    def keep_for_head(module: nn.Module, given: Any, put_out: Tensor) -> None:  # noqa: ARG001
+        taken[HEAD] = put_out * model.output_multiplier
+
+    layers = [
+        (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Embedding) and name != "head"
-    }
-    hooks = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
+        if isinstance(module, nn.Linear | nn.Embedding)
+    ]
+    hooks = [module.register_forward_pre_hook(keep(name)) for name, module in layers if name != HEAD]
+    hooks.append(model.output_norm.register_forward_hook(keep_for_head))
     try:
         yield
     finally:

@@ -53,28 +53,31 @@ class Valley:
         )
         return Spread(at, low, high)
 
-    def loss_at(self, log_lr: float) -> float:
-        """Return the mean loss at a learning rate, between grid points by straight lines in log(lr)."""
-        mean = self.losses.mean(axis=0)
-        known = np.isfinite(mean)
+    def loss_at(self, lr: float) -> float | None:
+        """Return the mean loss at the rate that was tried nearest to this one, None where none is near.
+
+        Infinite where a seed diverged. Near is half of the way to the next one of the grid.
+        """
         logs = np.log(self.lrs)
-        if not logs[known][0] - 1e-9 <= log_lr <= logs[known][-1] + 1e-9:
-            return math.inf
-        return float(np.interp(log_lr, logs[known], mean[known]))
+        far = np.abs(logs - math.log(lr))
+        if far.min() > np.diff(logs).max() / 2 + 1e-9:
+            return None
+        return float(self.losses.mean(axis=0)[np.argmin(far)])
 
 
 @dataclass(frozen=True)
 class LrTransfer:
     """Valleys of several widths under one parametrisation, and by which `power` of the width their bottoms go.
 
-    `regret` is what the best rate of the first width costs at the last one in nats per token, beyond the last
-    one's own best; `seed_noise` the standard deviation over seeds of a loss near the bottom.
+    `regret` is what the rate next to the first width's best one costs at the last width, in nats per token beyond
+    the least mean loss there, None where it was not tried; `seed_noise` is the standard deviation over seeds of the
+    losses at the best rate tried.
     """
 
     parametrization: str
     valleys: tuple[Valley, ...]
     power: Spread
-    regret: float
+    regret: float | None
     seed_noise: float
 
     @property
@@ -93,10 +96,10 @@ class LrTransfer:
             f"from width {first.width} to {last.width} the best learning rate goes from {first.best.value:.2g} to "
             f"{last.best.value:.2g}, {moved:.2g} times as large: as the width to the power {self.power.words()}"
         )
-        cost = (
-            "diverges there" if math.isinf(self.regret) else f"costs {max(0.0, self.regret):.4f} nats there"
-        )
-        cost += f", where seeds differ by {self.seed_noise:.4f}"
+        cost = "was not tried there" if self.regret is None else f"costs {self.regret:.3f} nats there"
+        if self.regret == math.inf:
+            cost = "diverges there"
+        cost += f" (seeds differ by {self.seed_noise:.3f})"
         said = {True: "transfers", False: "does not transfer", None: "undecided, take more seeds"}[self.stays]
         return f"{said}: {found}; the narrow model's best {cost}"
 
@@ -148,10 +151,13 @@ def lr_transfer_by(
         raise InvalidInput(field="widths", reason=f"must be at least {FEWEST_WIDTHS} different ones")
     if len(set(seeds)) < FEWEST_SEEDS or len(set(seeds)) < len(seeds):
         raise InvalidInput(field="seeds", reason=f"must be at least {FEWEST_SEEDS} different ones")
+    configs = [replace(config, width=width) for width in sorted(widths)]
+    for seed in seeds:
+        replace(config, seed=seed)
     valleys: list[Valley] = []
-    for width in sorted(widths):
-        centre = config.peak_lr if not valleys else _nearest(valleys[-1].best.value, config.peak_lr, factor)
-        valleys.append(_swept(replace(config, width=width), train, seeds, centre, factor))
+    for one in configs:
+        near = [_nearest(done.best.value, config.peak_lr, factor) for done in (valleys[-1:] + valleys[:1])]
+        valleys.append(swept(one, train, seeds, near or [config.peak_lr], factor))
     return transfer_of(config.parametrization, valleys)
 
 
@@ -167,8 +173,8 @@ def transfer_of(parametrization: str, valleys: Sequence[Valley]) -> LrTransfer:
         return float(np.array(bottoms) @ across / (across @ across))
 
     first, last = valleys[0], valleys[-1]
-    own = min(last.loss_at(last.log_lr.value), float(last.losses.mean(axis=0).min()))
-    regret = last.loss_at(first.log_lr.value) - own
+    carried = last.loss_at(first.best.value)
+    regret = None if carried is None else carried - float(last.losses.mean(axis=0).min())
     noise = float(np.mean([_seed_noise(one) for one in valleys]))
     return LrTransfer(parametrization, tuple(valleys), over_seeds(power, seeds), regret, noise)
 
@@ -224,20 +230,29 @@ def missing_side(losses: FloatArray) -> str | None:
     return None if has_side else "upper"
 
 
-def _swept(config: ProxyConfig, train: Train, seeds: Sequence[int], centre: float, factor: float) -> Valley:
-    """Train one width, with rates added at either end until the best one is inside."""
+def swept(
+    config: ProxyConfig, train: Train, seeds: Sequence[int], near: Sequence[float], factor: float
+) -> Valley:
+    """Train one width around the first of some rates, with more at either end until the best one is inside.
+
+    The grid also reaches the other rates, so that what they cost is measured.
+    """
     losses: dict[float, list[float]] = {}
 
     def add(lrs: Iterable[float]) -> None:
         for lr in lrs:
             losses[lr] = [train(replace(config, peak_lr=lr, seed=seed)) for seed in seeds]
 
-    add(centre * factor**power for power in (-2, -1, 0, 1))
+    add(near[0] * factor**power for power in (-2, -1, 0, 1))
     while (side := missing_side(_table(losses))) is not None:
         if len(losses) >= MOST_RATES:
             reason = f"no learning rate between {min(losses):.2g} and {max(losses):.2g} is the best one"
             raise InvalidInput(field="peak_lr", reason=f"of width {config.width}: {reason}")
         add([min(losses) / factor if side == "lower" else max(losses) * factor])
+    while max(losses) * math.sqrt(factor) < max(near):
+        add([max(losses) * factor])
+    while min(losses) / math.sqrt(factor) > min(near):
+        add([min(losses) / factor])
     return valley_of(config.width, losses)
 
 

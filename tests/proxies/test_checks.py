@@ -16,14 +16,14 @@ from isoloss.proxies.data import TokenData
 from isoloss.proxies.parametrization import ADAM_POWERS, WidthPowers
 from tests.proxies.chain_tokens import chain_tokens
 
-WIDTHS, SEEDS, STEPS = (16, 32, 64, 128), (0, 1, 2), 6
+WIDTHS, SEEDS, STEPS = (16, 32, 64, 128), (0, 1, 2), 3
 TINY = ProxyConfig(
     width=16,
     depth=1,
     head_width=8,
     base_width=16,
     sequence_length=16,
-    peak_lr=0.01,
+    peak_lr=0.003,
     batch_tokens=128,
     n_tokens=1280,
     val_tokens=64,
@@ -46,42 +46,46 @@ def test_mup_passes_and_standard_parametrisation_fails(tokens: TokenData) -> Non
         checked(replace(TINY, parametrization=kind), tokens) for kind in ("mup", "standard")
     )
     assert under_mup.passes is True
-    assert under_mup.words.startswith("passes: after 6 steps over widths 16 to 128")
+    assert under_mup.words.startswith("passes: after 3 steps over widths 16 to 128")
     assert "no proof" in under_mup.words
     assert standard.passes is False
     assert standard.words.startswith("fails")
     growing = {row["layer"] for row in standard.rows() if row["verdict"] == "grows"}
     assert {"logits", "blocks.0.attention_in", "blocks.0.mlp_out"} <= growing
-    narrow = [dict(one.rows()[0]["change"])[16] for one in (under_mup, standard)]
+    narrow = [one.rows()[0]["change"][16] for one in (under_mup, standard)]
     assert narrow[0] == narrow[1]  # at the base width both are the same
 
 
 @pytest.mark.parametrize(
-    ("powers", "layer"),
+    ("powers", "layer", "verdict"),
     [
-        ({"hidden": 0.0}, "blocks.0.attention_in"),  # hidden rates are not scaled
-        ({"hidden": -0.5}, "blocks.0.mlp_out"),  # ... by the root of the width alone
-        ({"embedding": 1.0}, "embedding"),  # the embedding's rates grow, as under SGD
-        ({"hidden": -2.0}, "blocks.0.attention_in"),  # hidden matrices stop learning
+        ({"hidden": 0.0}, "blocks.0.attention_in", "grows"),  # hidden rates are not scaled
+        ({"hidden": -0.5}, "blocks.0.mlp_out", "grows"),  # ... by the root of the width alone
+        ({"embedding": 1.0}, "embedding", "grows"),  # those of the embedding are, as under SGD
+        ({"hidden": -2.0}, "blocks.0.attention_in", "shrinks"),  # hidden matrices stop learning
     ],
 )
 def test_a_broken_rule_is_caught(
-    powers: Mapping[str, float], layer: str, tokens: TokenData, monkeypatch: pytest.MonkeyPatch
+    powers: Mapping[str, float],
+    layer: str,
+    verdict: str,
+    tokens: TokenData,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = WidthPowers(lr=MappingProxyType({**ADAM_POWERS.lr, **powers}), decay=ADAM_POWERS.decay)
     row = replace(optimizers.OPTIMIZERS["adamw"], mup=broken)
     monkeypatch.setitem(optimizers.OPTIMIZERS, "adamw", row)
     found = checked(TINY, tokens)
     assert found.passes is False
-    assert {one.name: one.verdict for one in found.layers}[layer] in ("grows", "shrinks")
-    assert layer in found.words or len({one.verdict for one in found.layers} - {"steady"}) > 0
+    assert found.words.startswith("fails")
+    assert {one.name: one.verdict for one in found.layers}[layer] == verdict
 
 
 @pytest.mark.parametrize("name", ["sgd", "lion", "muon"])
-def test_other_optimisers_with_a_rule_pass_too(name: str, tokens: TokenData) -> None:
+def test_the_rules_of_other_optimisers_do_not_fail(name: str, tokens: TokenData) -> None:
     peak_lr = {"sgd": 0.05, "lion": 0.003, "muon": 0.01}[name]
-    found = checked(replace(TINY, optimizer=name, peak_lr=peak_lr), tokens)
-    assert found.passes is True, found.rows()
+    found = checked(replace(TINY, optimizer=name, peak_lr=peak_lr, clip_norm=None), tokens)
+    assert {layer.verdict for layer in found.layers} <= {"steady", "undecided"}
 
 
 def test_the_verdict_follows_from_what_is_measured_of_each_seed() -> None:
@@ -98,7 +102,7 @@ def test_the_verdict_follows_from_what_is_measured_of_each_seed() -> None:
     assert verdict(0.0, 0.01).passes is True
     assert verdict(0.5, 0.01).passes is False
     assert verdict(-0.8, 0.01).passes is False
-    unsure = verdict(0.25, 0.3)
+    unsure = verdict(0.2, 0.1)
     assert unsure.passes is None
     assert "take more seeds" in unsure.words
 

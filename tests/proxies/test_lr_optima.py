@@ -27,7 +27,7 @@ CONFIG = ProxyConfig(
     sequence_length=16,
     peak_lr=0.01,
     batch_tokens=128,
-    n_tokens=128 * 40,
+    n_tokens=128 * 20,
     val_tokens=512,
     weight_decay=0.0,
 )
@@ -62,7 +62,7 @@ def test_the_best_rate_is_found_however_far_it_lies_from_the_first_guess(power: 
 
 def test_what_seeds_have_in_common_does_not_widen_the_interval() -> None:
     found = found_by(0.0, noise=1e-4)
-    assert found.seed_noise > 0.03
+    assert found.seed_noise > 0.01
     assert found.power.upper - found.power.lower < 0.02
 
 
@@ -73,10 +73,8 @@ def test_the_verdict_is_in_words() -> None:
     moves = found_by(-1.0, 1e-3)
     assert moves.stays is False
     assert moves.words.startswith("does not transfer")
-    assert moves.regret == pytest.approx(0.05 * math.log(8) ** 2, rel=0.1)
-    assert found_by(-2.0).words.endswith(
-        "the narrow model's best diverges there, where seeds differ by 0.0937"
-    ) or ("diverges there" in found_by(-2.0).words)
+    assert moves.regret == pytest.approx(0.05 * math.log(8) ** 2, rel=0.05)
+    assert "the narrow model's best diverges there" in found_by(-2.0).words
     assert "undecided, take more seeds" in found_by(0.0, 0.15).words
 
 
@@ -97,7 +95,7 @@ def test_a_parabola_gives_its_bottom_and_one_without_a_bottom_the_best_point() -
     diverging = np.where(lrs > 2, np.inf, exact)
     assert bottom(lrs, diverging[None]) == pytest.approx((0.4, 1.0))
     concave = np.array([[1.0, 0.98, 0.9, 0.98, 1.0]])
-    assert bottom(2.0 ** np.arange(5), np.array([[1.0, 0.9, np.inf]]))[0] == pytest.approx(math.log(2))
+    assert bottom(2.0 ** np.arange(3), np.array([[1.0, 0.9, np.inf]]))[0] == pytest.approx(math.log(2))
     assert bottom(2.0 ** np.arange(5), concave)[0] == pytest.approx(math.log(4))
 
 
