@@ -9,7 +9,7 @@ from benchmarks.results import printed_by, write
 
 NAMES = (
     "accuracy", "coverage", "fit_speed", "forecasts", "growth", "ingest", "noise_and_batch", "optima", "peak_lr",
-    "recorder", "rl", "settings", "stages",
+    "proxies", "recorder", "rl", "settings", "stages",
 )  # fmt: skip
 
 

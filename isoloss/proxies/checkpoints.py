@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 import tempfile
@@ -33,6 +34,8 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # by writers that were killed
+        left.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 

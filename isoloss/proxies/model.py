@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,40 +33,65 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm causal attention, then a SwiGLU MLP (Shazeer 2020, arXiv 2002.05202)."""
+    """Pre-norm causal attention, then a SwiGLU MLP (Shazeer 2020, arXiv 2002.05202).
+
+    Each matrix stands alone: on a CPU the parts of a joint one would be copied more often than they are computed.
+    """
 
     def __init__(self, config: ProxyConfig) -> None:
         super().__init__()
         width, inner = config.width, mlp_width(config.width)
         self.head_width, self.scale = config.head_width, config.attention_scale
         self.attention_norm = Norm(width, config.norm_gain)
-        self.attention_in = nn.Linear(width, 3 * width, bias=False)
-        self.attention_out = nn.Linear(width, width, bias=False)
+        self.query, self.key, self.value, self.attention_out = (
+            nn.Linear(width, width, bias=False) for _ in range(4)
+        )
         self.mlp_norm = Norm(width, config.norm_gain)
-        self.mlp_in = nn.Linear(width, 2 * inner, bias=False)
+        self.gate, self.up = (nn.Linear(width, inner, bias=False) for _ in range(2))
         self.mlp_out = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Stream [sequences, time, width] in, the same out."""
         x = x + self.attention_out(self.attend(self.attention_norm(x), cosine, sine))
-        gate, value = self.mlp_in(self.mlp_norm(x)).chunk(2, dim=-1)
-        written: Tensor = self.mlp_out(functional.silu(gate) * value)
+        normed = self.mlp_norm(x)
+        written: Tensor = self.mlp_out(functional.silu(self.gate(normed)) * self.up(normed))
         return x + written
 
     def attend(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
         """Causal self-attention of all heads, before the output matrix."""
-        heads = self.attention_in(x).unflatten(-1, (3, -1, self.head_width)).transpose(1, 3)
-        query, key, value = heads.unbind(2)  # [sequences, heads, time, head_width]
+        query, key, value = (
+            matrix(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+            for matrix in (self.query, self.key, self.value)
+        )  # [sequences, heads, time, head_width]
         mixed = functional.scaled_dot_product_attention(
             rotate(query, cosine, sine), rotate(key, cosine, sine), value, is_causal=True, scale=self.scale
         )
         return mixed.transpose(1, 2).flatten(2)
 
 
+class Rotation(torch.autograd.Function):
+    """A rotation, whose gradient is rotated back: nothing of x is kept, and it is differentiable again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        turned = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        first, second = x.chunk(2, dim=-1)
+        into_first, into_second = turned.chunk(2, dim=-1)
+        torch.mul(first, cosine, out=into_first).addcmul_(second, sine, value=-1)
+        torch.mul(second, cosine, out=into_second).addcmul_(first, sine)
+        return turned
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return rotate(gradients[0], cosine, -sine), None, None
+
+
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn pairs of features of x [..., time, head_width] by the angles of their positions."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    turned: Tensor = Rotation.apply(x, cosine.to(x.dtype), sine.to(x.dtype))  # type: ignore[no-untyped-call]
+    return turned
 
 
 def rotation(n_positions: int, head_width: int) -> tuple[Tensor, Tensor]:

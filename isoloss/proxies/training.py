@@ -39,7 +39,8 @@ class Training:
         self.config, self.data = config, data
         self.device = usable_device(device)
         data.check(config)
-        self.model = Transformer(config, data.vocab_size).to(self.device)
+        with torch.random.fork_rng([]):  # layers draw weights of their own before they get those of the seed
+            self.model = Transformer(config, data.vocab_size).to(self.device)
         self._updates = Updates(config, self.model)
         self._random = torch.Generator().manual_seed(config.seed).get_state()
         self._device_random: Tensor | None = None

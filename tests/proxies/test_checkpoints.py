@@ -78,6 +78,8 @@ def test_a_process_killed_while_it_saves_leaves_a_whole_checkpoint(path: Path) -
         os.kill(process.pid or 0, signal.SIGKILL)
         process.join()
         assert Training.resume(small_config(), small_data(), "cpu", path).step == 5
+    training.save(path)
+    assert list(path.parent.iterdir()) == [path], "the parts that were left are gone"
 
 
 def test_a_resumed_training_knows_what_it_was(path: Path) -> None:

@@ -51,7 +51,7 @@ def test_mup_passes_and_standard_parametrisation_fails(tokens: TokenData) -> Non
     assert standard.passes is False
     assert standard.words.startswith("fails")
     growing = {row["layer"] for row in standard.rows() if row["verdict"] == "grows"}
-    assert {"logits", "blocks.0.attention_in", "blocks.0.mlp_out"} <= growing
+    assert {"logits", "blocks.0.query", "blocks.0.mlp_out"} <= growing
     narrow = [one.rows()[0]["change"][16] for one in (under_mup, standard)]
     assert narrow[0] == narrow[1]  # at the base width both are the same
 
@@ -59,10 +59,10 @@ def test_mup_passes_and_standard_parametrisation_fails(tokens: TokenData) -> Non
 @pytest.mark.parametrize(
     ("powers", "layer", "verdict"),
     [
-        ({"hidden": 0.0}, "blocks.0.attention_in", "grows"),  # hidden rates are not scaled
+        ({"hidden": 0.0}, "blocks.0.query", "grows"),  # hidden rates are not scaled
         ({"hidden": -0.5}, "blocks.0.mlp_out", "grows"),  # ... by the root of the width alone
         ({"embedding": 1.0}, "embedding", "grows"),  # those of the embedding are, as under SGD
-        ({"hidden": -2.0}, "blocks.0.attention_in", "shrinks"),  # hidden matrices stop learning
+        ({"hidden": -2.0}, "blocks.0.query", "shrinks"),  # hidden matrices stop learning
     ],
 )
 def test_a_broken_rule_is_caught(

@@ -102,7 +102,7 @@ def test_singular_values_are_those_of_every_matrix(moment: Moment) -> None:
         if weight.ndim == 2
     }
     assert found == pytest.approx(expected, rel=1e-5)
-    assert "singular_value/blocks.0.attention_in" in found
+    assert "singular_value/blocks.0.query" in found
 
 
 def test_many_matrices_share_columns_so_that_a_run_may_have_them() -> None:
@@ -113,14 +113,17 @@ def test_many_matrices_share_columns_so_that_a_run_may_have_them() -> None:
         f"singular_value/{name}"
         for name in (
             "embedding",
-            "blocks.attention_in",
+            "blocks.query",
+            "blocks.key",
+            "blocks.value",
             "blocks.attention_out",
-            "blocks.mlp_in",
+            "blocks.gate",
+            "blocks.up",
             "blocks.mlp_out",
         )
     }
-    largest = max(float(torch.linalg.svdvals(block.mlp_in.weight.detach())[0]) for block in model.blocks)
-    assert found["singular_value/blocks.mlp_in"] == pytest.approx(largest)
+    largest = max(float(torch.linalg.svdvals(block.gate.weight.detach())[0]) for block in model.blocks)
+    assert found["singular_value/blocks.gate"] == pytest.approx(largest)
 
 
 def test_the_top_eigenvalue_is_that_of_the_whole_hessian_at_every_batch(moment: Moment) -> None:

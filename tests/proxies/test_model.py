@@ -48,9 +48,7 @@ def test_attention_is_softmax_of_scaled_products_of_rotated_heads() -> None:
     block = Block(config)
     x = torch.randn(2, 5, 64)
     cosine, sine = rotation(5, 16)
-    query, key, value = (
-        block.attention_in(x)[..., 64 * part : 64 * part + 64].reshape(2, 5, 4, 16) for part in range(3)
-    )
+    query, key, value = (matrix(x).reshape(2, 5, 4, 16) for matrix in (block.query, block.key, block.value))
     found = torch.zeros(2, 5, 4, 16)
     for batch in range(2):
         for head in range(4):
@@ -81,14 +79,20 @@ def test_rotated_products_hang_on_the_distance_alone() -> None:
     torch.testing.assert_close(torch.stack(at), at[0].expand(3), rtol=1e-4, atol=1e-4)
 
 
+def test_a_rotation_is_differentiated_once_and_twice() -> None:
+    cosine, sine = (part.double() for part in rotation(5, 4))
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: rotate(given, cosine, sine).square(), x)
+    assert torch.autograd.gradgradcheck(lambda given: rotate(given, cosine, sine).square(), x)
+
+
 def test_the_mlp_is_a_gated_one() -> None:
     block = Block(small_config())
     with torch.no_grad():
         block.attention_out.weight.zero_()
     x = torch.randn(2, 5, 32)
     normed = x / (x.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps).sqrt()
-    gate, value = block.mlp_in.weight.split(mlp_width(32))
-    hidden = torch.nn.functional.silu(normed @ gate.T) * (normed @ value.T)
+    hidden = torch.nn.functional.silu(normed @ block.gate.weight.T) * (normed @ block.up.weight.T)
     torch.testing.assert_close(block(x, *rotation(5, 16)), x + hidden @ block.mlp_out.weight.T)
 
 
@@ -101,7 +105,7 @@ def test_the_logits_are_multiplied_under_mup(windows: Tensor) -> None:
 
 
 def test_a_model_begins_near_guessing(windows: Tensor) -> None:
-    loss = Transformer(small_config(), 256).summed_loss(windows) / (3 * 32)
+    loss = Transformer(small_config(), 256).summed_loss(windows).detach() / (3 * 32)
     assert float(loss) == pytest.approx(math.log(256) + 0.5, abs=0.3)  # logits of variance 1
 
 
