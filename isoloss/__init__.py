@@ -19,6 +19,7 @@ _ROOMS = {
     "Comparison": "isoloss.fitting",
     "Curve": "isoloss.observations",
     "Fit": "isoloss.fitting",
+    "FitData": "isoloss.importers",
     "IsolossError": "isoloss.errors",
     "LAWS": "isoloss.laws",
     "LoggedRun": "isoloss.readings",
@@ -26,12 +27,18 @@ _ROOMS = {
     "Recorder": "isoloss.client",
     "RunTable": "isoloss.observations",
     "Schedule": "isoloss.schedules",
+    "Selection": "isoloss.exporters",
     "compare": "isoloss.fitting",
+    "export_fit": "isoloss.exporters",
+    "export_notebook": "isoloss.exporters",
+    "export_points": "isoloss.exporters",
+    "export_runs": "isoloss.exporters",
     "fit": "isoloss.fitting",
     "init": "isoloss.client",
     "iso_flop_profile": "isoloss.advice",
     "pareto": "isoloss.advice",
     "read_curves": "isoloss.importers",
+    "read_fit_data": "isoloss.importers",
     "read_points": "isoloss.importers",
     "read_runs": "isoloss.importers",
     "recommend": "isoloss.advice",
@@ -47,19 +54,26 @@ __all__ = [
     "Comparison",
     "Curve",
     "Fit",
+    "FitData",
     "IsolossError",
     "LoggedRun",
     "Prediction",
     "Recorder",
     "RunTable",
     "Schedule",
+    "Selection",
     "__version__",
     "compare",
+    "export_fit",
+    "export_notebook",
+    "export_points",
+    "export_runs",
     "fit",
     "init",
     "iso_flop_profile",
     "pareto",
     "read_curves",
+    "read_fit_data",
     "read_points",
     "read_runs",
     "recommend",
@@ -72,9 +86,10 @@ if TYPE_CHECKING:
     from isoloss.advice import iso_flop_profile, pareto, recommend
     from isoloss.client import ApiError, Client, Recorder, init
     from isoloss.errors import IsolossError
+    from isoloss.exporters import Selection, export_fit, export_notebook, export_points, export_runs
     from isoloss.fitting import Comparison, Fit, Prediction, compare, fit
     from isoloss.hooks import watch
-    from isoloss.importers import read_curves, read_points, read_runs
+    from isoloss.importers import FitData, read_curves, read_fit_data, read_points, read_runs
     from isoloss.laws import LAWS
     from isoloss.observations import Curve, RunTable
     from isoloss.readings import LoggedRun, table_of_readings

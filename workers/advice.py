@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import UnusableData
 from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import LeftOut
 from store import advice, fits, runs
 from store.curves import load_curves
 from store.readings import load_readings, readable
@@ -41,14 +43,17 @@ def read(session: Session, job_id: uuid.UUID) -> dict[str, Any]:
     """What was asked, and the chosen runs as they are now."""
     asked = advice.of_job(session, job_id)
     options = asked.asked["options"]
-    table, _ = load_table(session, asked.project_id, asked.select, options)
+    table, unread = load_table(session, asked.project_id, asked.select, options)
     found = {"kind": asked.kind, "asked": asked.asked, "runs": table}
     if asked.kind != "recommendation":
-        return found | {"curves": [], "noise": None}
-    return found | {"curves": _curves(session, asked, options), "noise": _noise(session, asked, options)}
+        return found | {"curves": [], "noise": None, "unread": {"runs": unread}}
+    curves, no_curves = _curves(session, asked, options)
+    noise, no_noise = _noise(session, asked, options)
+    lost = {"runs": unread, "curves": no_curves, "noise": no_noise}
+    return found | {"curves": curves, "noise": noise, "unread": lost}
 
 
-def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> list[Curve]:
+def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> tuple[list[Curve], LeftOut]:
     """The curves of the largest size and of one batch that were logged at several peak learning rates."""
     target = options.get("target") or "loss"
     groups: dict[tuple[float, float], dict[str, float]] = {}
@@ -59,18 +64,30 @@ def _curves(session: Session, asked: Advice, options: Mapping[str, Any]) -> list
             groups.setdefault((size, batch), {})[run.run_id] = peak
     several = [key for key, peaks in groups.items() if len({f"{peak:.4g}" for peak in peaks.values()}) > 1]
     if not several:
-        return []
-    names = sorted(groups[max(several)])[:MOST_CURVES]
-    return load_curves(session, asked.project_id, {"run_ids": names}, options)[0]
+        return [], []
+    names = in_turn(groups[max(several)])
+    curves, unread = load_curves(session, asked.project_id, {"run_ids": names[:MOST_CURVES]}, options)
+    why = f"{MOST_CURVES} curves are read, evenly of all peak learning rates"
+    return curves, [*unread, *({"run_id": name, "reason": why} for name in names[MOST_CURVES:])]
 
 
-def _noise(session: Session, asked: Advice, options: Mapping[str, Any]) -> RunTable | None:
+def in_turn(peaks: Mapping[str, float]) -> list[str]:
+    """Run ids in an order of which every beginning has about as many of each peak learning rate."""
+    seen: Counter[float] = Counter()
+    turns: list[tuple[int, float, str]] = []
+    for name in sorted(peaks):
+        turns.append((seen[peaks[name]], peaks[name], name))
+        seen[peaks[name]] += 1
+    return [name for _, _, name in sorted(turns)]
+
+
+def _noise(session: Session, asked: Advice, options: Mapping[str, Any]) -> tuple[RunTable | None, LeftOut]:
     """The readings of gradient noise that the runs logged; None where they logged none."""
     try:
         readable(session, "noise_scale", runs.chosen(session, asked.project_id, asked.select), options)
     except UnusableData:
-        return None
-    return load_readings(session, asked.project_id, "noise_scale", asked.select, options)[0]
+        return None, []
+    return load_readings(session, asked.project_id, "noise_scale", asked.select, options)
 
 
 def compute(
@@ -79,6 +96,7 @@ def compute(
     runs: RunTable,
     curves: Sequence[Curve],
     noise: RunTable | None,
+    unread: Mapping[str, LeftOut],
     progress: Callable[[float, str], None],
 ) -> Found:
     """The public document, in which a basis names its law, and the fits."""
@@ -89,7 +107,7 @@ def compute(
     question = {name: value for name, value in asked.items() if name != "options"}
     beside = {"curves": curves, "noise": noise} if kind == "recommendation" else {}
     give: Callable[..., Any] = recommend if kind == "recommendation" else pareto
-    found = give(runs, **question, **beside, **asked["options"], progress=progress)
+    found = give(runs, **question, **beside, **asked["options"], unread=unread, progress=progress)
     rests = []
     for law, fit in found.fits.items():
         fitted = fitted_to(law, runs)

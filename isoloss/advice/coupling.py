@@ -69,7 +69,7 @@ def coupling(
     made at several weight decays. Why not, in words, where the sweeps show the timescale alone.
     """
     parts = [found.get(name) for name in ("batch_tokens", "peak_lr", "timescale")]
-    decay = _decay_of(fits.get("optimal_lr"))
+    decay = decay_held(fits.get("optimal_lr"))
     if decay is None or any(one is None or one.prior is not None for one in parts):
         return None
     batch, rate, tau = (one for one in parts if one is not None)
@@ -98,7 +98,7 @@ def coupling(
     return Coupling(decay, axes, shift[0], shift[1:], valley(rest, axes))
 
 
-def _decay_of(fit: Fit | None) -> float | None:
+def decay_held(fit: Fit | None) -> float | None:
     """Return the weight decay at which all sweeps of a fit were made, None where it is not one above 0."""
     if fit is None or fit.verdict == "unidentified":
         return None

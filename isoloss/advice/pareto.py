@@ -16,6 +16,7 @@ from isoloss.errors import InvalidInput, Unidentified
 from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.observations import RunTable
+from isoloss.observations.tables import LeftOut
 
 LAWS_NEEDED = ("chinchilla", "critical_batch")
 """The fits that a front rests on."""
@@ -97,6 +98,7 @@ def pareto(
     *,
     target_loss: float,
     constraints: Mapping[str, Any] | None = None,
+    unread: Mapping[str, LeftOut] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ParetoFront:
@@ -104,7 +106,8 @@ def pareto(
 
     At every size N the loss law gives the least data D_min for the target, and the critical batch what other
     batches take: S = S_min (1 + B_crit/B) steps, D = D_min (1 + B/B_crit) tokens, 6 N D operations (laws.md 3).
-    Hours follow from `flops_per_second`, whatever the size and batch. Raises Unidentified where the runs do not
+    Hours follow from `flops_per_second`, whatever the size and batch. `unread` names the "runs" that the caller
+    could not read, for the `left_out` of the fits. Raises Unidentified where the runs do not
     determine the loss law or the critical batch, InvalidInput for a target that no run can reach, and for a speed
     in tokens, which belongs to one size.
     """
@@ -112,8 +115,9 @@ def pareto(
     asked = FitOptions.from_mapping(options)
     if not isinstance(runs, RunTable):
         raise InvalidInput(field="runs", reason="must be a table of finished runs (isoloss.read_runs)")
+    given = {**options, "left_out": (unread or {}).get("runs", [])}
     loss, critical = (
-        _determined(fit(law, fitted_to(law, runs), progress=part(progress, number, 2, law), **options))
+        _determined(fit(law, fitted_to(law, runs), progress=part(progress, number, 2, law), **given))
         for number, law in enumerate(LAWS_NEEDED)
     )
     sizes = _sizes(loss)

@@ -17,6 +17,7 @@ from isoloss.fitting import Fit, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.laws.steps_to_target import b_crit
 from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import LeftOut
 
 USUAL_SCHEDULE = "linear"
 """The schedule of which the best peak is told where the runs have none in common: it decays to 0."""
@@ -152,16 +153,18 @@ def of_critical_batch(
     noise: RunTable | None,
     target: Mapping[str, float],
     options: Mapping[str, Any],
+    unread: Mapping[str, LeftOut],
     progress: Progress | None,
 ) -> Found:
     """Return the critical batch by steps to a target loss, and by the noise of gradients, where there are some."""
     readings: list[Reading] = []
     fits: dict[str, Fit] = {}
-    for law, table in (("steps_to_target", runs), ("noise_scale", noise)):
+    sources = (("steps_to_target", runs, unread["runs"]), ("noise_scale", noise, unread["noise"]))
+    for law, table, left_out in sources:
         if table is None or (law == "steps_to_target" and not np.isfinite(runs.column(law)).any()):
             continue
         try:
-            fits[law] = found = fit(law, table, progress=progress, **options)
+            fits[law] = found = fit(law, table, left_out=left_out, progress=progress, **options)
             readings += _critical(found, target)
         except (UnusableData, FitFailed, InvalidInput, Unidentified) as error:
             readings.append(_refused(law, {}, str(error.fields.get("reason", error)), "tokens"))

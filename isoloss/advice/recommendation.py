@@ -11,6 +11,7 @@ import numpy as np
 from isoloss.advice.agreement import check_reach, check_resamples, keep_to_batch, unlike_decays
 from isoloss.advice.chain import PARTS_OF_DECAY, add_weight_decay, chain, valley_of
 from isoloss.advice.constraints import Constraints, positive
+from isoloss.advice.coupling import decay_held
 from isoloss.advice.priors import disagreement
 from isoloss.advice.progress import part
 from isoloss.advice.published import PUBLISHED, chosen_priors
@@ -24,6 +25,7 @@ from isoloss.fitting import Fit, FitOptions, fit
 from isoloss.fitting.estimate import Progress
 from isoloss.fitting.staged.chains import group_rows
 from isoloss.observations import Curve, RunTable
+from isoloss.observations.tables import LeftOut
 from isoloss.schedules import schedule_from_spec
 
 LAWS_ASKED = ("optimal_lr", "optimal_batch", "timescale", "critical_batch", "chinchilla")
@@ -104,6 +106,7 @@ def recommend(
     priors: Sequence[str] = (),
     curves: Sequence[Curve] = (),
     noise: RunTable | None = None,
+    unread: Mapping[str, LeftOut] | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Recommendation:
@@ -114,8 +117,9 @@ def recommend(
     the timescale, and the weight decay lambda = B / (eta tau D) that follows, eta the peak or the mean learning
     rate as the timescale is (laws.md 3). `curves` of several peak learning rates and readings of gradient `noise`
     give other readings, shown beside. `priors` names published laws (`isoloss.advice.PUBLISHED`) that enter where
-    the runs say little. Raises InvalidInput for what contradicts itself, UnusableData where no run can be used at
-    all.
+    the runs say little. `unread` names those of the "runs", "curves" and "noise" that the caller could not read,
+    for the `left_out` of their fits. Raises InvalidInput for what contradicts itself, UnusableData where no run
+    can be used at all.
     """
     size, data = positive(n_params, "n_params"), positive(n_tokens, "n_tokens")
     limits, asked = Constraints.of(constraints), FitOptions.from_mapping(options)
@@ -125,7 +129,8 @@ def recommend(
     check_resamples(asked)
     check_reach(runs, size, data)
     n_parts = len(LAWS_ASKED) + sum((bool(curves), noise is not None))
-    fits, reasons = _fits(runs, options, progress, n_parts)
+    lost = {name: (unread or {}).get(name, []) for name in ("runs", "curves", "noise")}
+    fits, reasons = _fits(runs, {**options, "left_out": lost["runs"]}, progress, n_parts)
     target = {"n_params": size, "n_tokens": data}
     shares = runs.column("mean_lr_share")
     share = None if np.isnan(shares).all() else float(np.nanmedian(shares))
@@ -136,9 +141,10 @@ def recommend(
     add_weight_decay(quantities, data, share, reasons)
     shape = shape_of(runs, size, limits)
     told = part(progress, len(LAWS_ASKED), n_parts, "effective_lr")
-    by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), runs, options, told)
+    of_these = {**options, "left_out": lost["curves"]}
+    by_curves, of_peaks = of_curves(curves, target, fits.get("optimal_lr"), runs, of_these, told)
     told = part(progress, n_parts - 1, n_parts, "noise_scale")
-    by_steps, of_noise = of_critical_batch(runs, noise, target, options, told)
+    by_steps, of_noise = of_critical_batch(runs, noise, target, options, lost, told)
     if not {**fits, **of_peaks, **of_noise} and not named:
         raise UnusableData(reason="; ".join(f"{law}: {reasons[law]}" for law in LAWS_ASKED))
     readings = {
@@ -177,7 +183,21 @@ def _fits(
             found[law] = fit(law, fitted_to(law, runs), progress=told, **options)
         except (UnusableData, FitFailed, InvalidInput) as error:
             reasons[law] = str(error.fields.get("reason", error))
+    if {"optimal_batch", "timescale"} <= found.keys() and decay_held(found.get("optimal_lr")) is not None:
+        found["optimal_batch"] = _with_size(found["optimal_batch"], runs, options)
     return found, reasons
+
+
+def _with_size(batch: Fit, runs: RunTable, options: Mapping[str, Any]) -> Fit:
+    """Return the law of the best batch over size and data, as it is where all sweeps have one weight decay.
+
+    The timescale goes with the size, and at a fixed weight decay draws the best batch along, by too little for
+    left-out sites to show it. The law is as it was where size and data cannot be told apart.
+    """
+    if batch.law.convention != "data":
+        return batch
+    with_size = fit("optimal_batch", runs, **{**options, "convention": "size_and_data"})
+    return batch if with_size.verdict == "unidentified" or with_size.missing else with_size
 
 
 def fitted_to(law: str, runs: RunTable) -> RunTable:

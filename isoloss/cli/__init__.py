@@ -10,6 +10,7 @@ from isoloss import __version__
 from isoloss.cli import (
     advice,
     compare,
+    exports,
     fits,
     forecasts,
     imports,
@@ -50,7 +51,7 @@ def build() -> typer.Typer:
         name="isoloss", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
     )
     app.callback()(_root)
-    for noun in (projects, runs, imports, fits):
+    for noun in (projects, runs, imports, exports, fits):
         app.add_typer(noun.app)
     predictions.register(app)
     advice.register(app)

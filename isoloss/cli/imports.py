@@ -77,6 +77,16 @@ def parquet(files: Files, run_column: RunColumn = None, step_column: str | None 
     return read_parquet(files, run_column=run_column, step_column=step_column)
 
 
+@import_command(app, "export")
+def export(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `isoloss export runs` wrote.")],
+) -> Runs:
+    """Import what Isoloss exported: the same runs, schedules, branches and points, nothing guessed."""
+    from isoloss.importers import read_export
+
+    return read_export(folders)
+
+
 @command(app, "table")
 def table(
     session: Session,

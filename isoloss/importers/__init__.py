@@ -3,6 +3,9 @@
 from isoloss.importers.csv_files import CurveTable, read_columns, read_table
 from isoloss.importers.csv_runs import read_csv_runs
 from isoloss.importers.curves import ImportReport, import_curves
+from isoloss.importers.exported_files import read_export
+from isoloss.importers.exported_fits import FitData, read_fit_data
+from isoloss.importers.exported_runs import ExportedRun
 from isoloss.importers.journals import Journal, find_import, past_imports
 from isoloss.importers.json_lines import read_json_lines
 from isoloss.importers.library_curves import read_curves
@@ -23,7 +26,9 @@ from isoloss.importers.wandb_exports import read_wandb
 
 __all__ = [
     "CurveTable",
+    "ExportedRun",
     "FieldNames",
+    "FitData",
     "ImportReport",
     "Journal",
     "LoggedReport",
@@ -42,6 +47,8 @@ __all__ = [
     "read_columns",
     "read_csv_runs",
     "read_curves",
+    "read_export",
+    "read_fit_data",
     "read_json_lines",
     "read_map",
     "read_mlflow",

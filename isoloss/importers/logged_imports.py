@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 from isoloss.arrays import BoolArray, IntArray
 from isoloss.errors import Conflict, InvalidInput, NotFound
 from isoloss.importers.curves import RunsRoom, create_project
+from isoloss.importers.exported_runs import ExportedRun, plan_exported
 from isoloss.importers.journals import Journal, RunEntry
 from isoloss.importers.logged_fields import FieldNames
 from isoloss.importers.logged_plans import PlannedImport, Wishes, plan_logged, run_id_for
@@ -22,6 +23,9 @@ from isoloss.notes import counted
 
 MOST_TAKEN_OUT = 20
 """Fields of one specification that the service may refuse before the run is given up."""
+
+ENOUGH_ALIKE = 5
+"""Different values that two columns share at the same steps, from which on they are taken for one metric."""
 
 State = Literal["new", "changed", "unchanged"]
 Advance = Callable[[float, str], None]
@@ -98,7 +102,7 @@ class LoggedReport:
 def import_logged(
     service: Service,
     project: str,
-    source: Iterable[LoggedRun | Unreadable],
+    source: Iterable[LoggedRun | ExportedRun | Unreadable],
     wishes: Wishes | None = None,
     *,
     on_conflict: Literal["error", "replace"] = "error",
@@ -140,7 +144,7 @@ class _Import:
     n_points: int = 0
     _places: dict[str, str] = field(default_factory=dict)
 
-    def take(self, run: LoggedRun | Unreadable) -> None:
+    def take(self, run: LoggedRun | ExportedRun | Unreadable) -> None:
         if isinstance(run, Unreadable):
             self.skipped.append(SkippedLog(run.place, run.reason))
             return
@@ -172,15 +176,15 @@ class _Import:
         ]
         return [f"the map names {', '.join(map(repr, unused))}, which no run has"] if unused else []
 
-    def _one(self, run: LoggedRun) -> None:
-        run_id = run_id_for(run)
+    def _one(self, run: LoggedRun | ExportedRun) -> None:
+        run_id = run.run_id if isinstance(run, ExportedRun) else run_id_for(run)
         if run_id in self._places:
             raise InvalidInput(
                 field=run.place, reason=f"run {run_id!r} comes from {self._places[run_id]} already"
             )
         self._places[run_id] = run.place
         known = self._known(run_id)
-        plan = plan_logged(run, self.wishes, known)
+        plan = _planned(run, self.wishes, known)
         self.names = self.names.with_more(plan.names)
         there = self._there(plan, known)
         news = compare(plan.points, there)
@@ -190,7 +194,7 @@ class _Import:
         state: State = "new" if known is None else "changed"
         if is_there(plan.document, known) and not news.rows.any():
             state = "unchanged"
-        accepted, notes = int(news.rows.sum()), plan.notes
+        accepted, notes = int(news.rows.sum()), (*plan.notes, *under_other_names(plan.points, there))
         if not self.dry_run and state != "unchanged":
             notes = (*self._send(plan, known, news), *notes)
         self.n_points += plan.points.step.size
@@ -219,7 +223,7 @@ class _Import:
     ) -> Mapping[str, MaskedColumn] | None:
         """The points that the run has, from the first on that the source has; None where it has none."""
         last = None if known is None else known.get("last_step")
-        if last is None or last < plan.points.step[0]:
+        if last is None or not plan.points.step.size or last < plan.points.step[0]:
             return None
         return self.service.points.read(self.project, plan.run_id, from_step=int(plan.points.step[0]))
 
@@ -243,6 +247,9 @@ class _Import:
                 on_conflict=self.on_conflict,
                 on_progress=lambda sent, total: self._tell(plan.run_id, sent, total),
             )
+            if points.has_diverged() and plan.document.get("status") not in (None, "diverged"):
+                # A point that is not finite makes a run diverged, whatever was said of it before.
+                _put(self.service, self.project, plan)
         return notes
 
     def _make_project(self) -> bool:
@@ -264,6 +271,12 @@ class _Import:
         if self.on_progress is not None:
             done = counted(len(self.runs) + 1, "run")
             self.on_progress(sent / total, f"{done}, {self.n_points + sent:,} points: {run_id}")
+
+
+def _planned(run: LoggedRun | ExportedRun, wishes: Wishes, known: Mapping[str, Any] | None) -> PlannedImport:
+    if isinstance(run, ExportedRun):
+        return plan_exported(run, wishes, known)
+    return plan_logged(run, wishes, known)
 
 
 def _entry(
@@ -362,6 +375,23 @@ def compare(points: LoggedPoints, there: Mapping[str, MaskedColumn] | None) -> N
     if first is None:
         return News(rows)
     return News(rows, first[1], first[0], n_different, _has_beyond(steps, points.step, first[0]))
+
+
+def under_other_names(points: LoggedPoints, there: Mapping[str, MaskedColumn] | None) -> Iterator[str]:
+    """Say which metrics the service has under another name too, as after an import with another map."""
+    if there is None or not len(there["step"]):
+        return
+    steps = np.asarray(np.ma.getdata(there["step"]), dtype=np.int64)
+    at = np.minimum(np.searchsorted(steps, points.step), steps.size - 1)
+    met = steps[at] == points.step
+    for name, column in points.columns.items():
+        mine = np.ma.getdata(column)
+        for other in there.keys() - {"step", *points.columns}:
+            known, values = _known_values(there[other], at, met)
+            both = known & ~np.ma.getmaskarray(column)
+            if np.unique(mine[both]).size >= ENOUGH_ALIKE and np.array_equal(mine[both], values[both]):
+                took = f"{name} is there as {other} too, as another map named it"
+                yield f"{took}: `isoloss import undo` takes one back"
 
 
 def _known_values(column: MaskedColumn | None, at: IntArray, met: BoolArray) -> tuple[BoolArray, Any]:

@@ -133,11 +133,13 @@ def _parent_of(plan: ImportPlan) -> str | None:
 
 
 def read_runs_file(path: str | Path) -> dict[Path, dict[str, Any]]:
-    """The entries of a runs file by the CSV file of each; raises InvalidInput."""
+    """The entries of a runs file by the file of each, without runs that have none; raises InvalidInput."""
     path = checked_path(path, "runs_file")
     entries = _read_list(path)
     runs: dict[Path, dict[str, Any]] = {}
     for index, entry in enumerate(entries):
+        if isinstance(entry, dict) and entry.get("file", "") is None:
+            continue  # as an export says it of a run without points
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
             raise InvalidInput(
                 field=f"{path}, entry {index + 1}", reason="an entry is an object with a `file`"

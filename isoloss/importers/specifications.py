@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,4 +39,11 @@ def same(said: Any, known: Any) -> bool:
         return len(said) == len(known) and all(same(*pair) for pair in zip(said, known, strict=True))
     if isinstance(said, float) and isinstance(known, int) and not isinstance(known, bool):
         return said == float(known)
-    return bool(said == known)
+    return bool(_written(said) == _written(known))
+
+
+def _written(value: Any) -> Any:
+    """The value as JSON writes it: floats that are none by their names."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -366,6 +366,32 @@ def test_curves_of_several_peaks_are_read_beside_the_sweeps(
     assert sorted(stored["select"]["run_ids"]) == [f"curve-{number}" for number in range(8)]
 
 
+def test_what_could_not_be_read_is_named_in_the_fits_of_a_recommendation(
+    api: Api, client: httpx.Client, swept: str
+) -> None:
+    """A run without a size, which no law of sweeps can use, and a curve without a schedule."""
+    sizeless = {"name": "sizeless", "config": {"n_tokens": 1e9}, "summary": {"final_loss": 3.0}}
+    assert client.put(f"{swept}/runs/sizeless", json=sizeless).status_code == 201
+    for number, peak in enumerate(PEAKS):
+        put_curve(client, swept, f"curve-{number}", {"kind": "cosine", **LOGGED, "peak_lr": peak}, number)
+    config = {"n_params": 1e8, "batch_tokens": 1e5, "peak_lr": 1e-3, "n_params_kind": "non_embedding"}
+    assert client.put(f"{swept}/runs/bare", json={"name": "bare", "config": config}).status_code == 201
+    points = {"step": [100, 200], "loss": [3.0, 2.9]}
+    assert client.post(f"{swept}/runs/bare/points", json=points).status_code == 200
+
+    shown = given(api, client, swept, "recommendations", {**ASKED, **HORIZON})
+    (reading,) = shown["peak_lr"]["readings"]
+    by_law = {one["law"]: one["fit_id"] for one in [*reading["basis"], *shown["batch_tokens"]["basis"]]}
+    left_out = {law: client.get(f"{swept}/fits/{name}").json()["left_out"] for law, name in by_law.items()}
+    assert "bare" in [one["run_id"] for one in left_out["effective_lr"]]
+    assert "sizeless" in [one["run_id"] for one in left_out["optimal_batch"]]
+
+
+def test_the_curves_that_are_read_are_evenly_of_all_peaks() -> None:
+    peaks = {f"a{number}": 1e-3 for number in range(5)} | {"b0": 2e-3, "b1": 2e-3, "c0": 4e-3}
+    assert advice_work.in_turn(peaks) == ["a0", "b0", "c0", "a1", "b1", "a2", "a3", "a4"]
+
+
 PEAKS = (5e-4, 1e-3, 2e-3, 4e-3)
 LOGGED = {"total_steps": 8000, "warmup_steps": 300}
 HORIZON = {"n_tokens": 8e8}

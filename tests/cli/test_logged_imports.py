@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from isoloss.cli import build
-from isoloss.client import Client
-
-
-@pytest.fixture
-def client(live):
-    with Client(live.url, live.api_key) as client:
-        yield client
-
-
-@pytest.fixture
-def project():
-    return f"logged-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture
@@ -93,6 +80,18 @@ def test_a_saved_map_is_used_again_and_what_is_typed_goes_before_it(invoke, clie
 def test_a_name_of_the_map_that_no_run_has_is_told(invoke, tmp_path):
     report = imported(invoke, "jsonl", write(tmp_path / "a.jsonl", curve()), "--map", "nothing=val_loss")
     assert report["notes"] == ["the map names 'nothing', which no run has"]
+
+
+def test_a_metric_that_is_there_under_another_name_too_is_told(invoke, tmp_path):
+    path = write(tmp_path / "a.jsonl", [{"step": row["step"], "nll": row["loss"]} for row in curve()])
+    imported(invoke, "jsonl", path, "--map", "nll=val_loss")
+    [run] = imported(invoke, "jsonl", path, "--map", "nll=loss")["runs"]
+    assert (
+        "loss is there as val_loss too, as another map named it: `isoloss import undo` takes one back"
+        in run["notes"]
+    )
+    [run] = imported(invoke, "jsonl", path, "--map", "nll=loss")["runs"]
+    assert run["state"] == "unchanged"
 
 
 def test_other_values_at_the_same_steps_are_refused_until_they_are_to_replace(

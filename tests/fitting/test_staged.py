@@ -244,3 +244,15 @@ def test_the_published_critical_batches_are_reproduced() -> None:
     assert exponent.interval is not None
     np.testing.assert_allclose(exponent.interval, (0.42, 0.51), atol=0.03)  # a residual bootstrap's
     assert any("cannot be told apart" in reason for reason in found.reasons)
+
+
+def test_a_curve_whose_rise_rests_on_one_reading_is_weak_and_names_it() -> None:
+    """All other readings lie on the plateau; noise alone would say that the middle is known well."""
+    compute = np.array([0.0, 4, 16, 24, 32, 40, 48, 56, 64, 72])
+    reward = sigmoid(compute * 4.5) + np.where(compute == 4, -0.06, 0.002 * (-1.0) ** np.arange(10))
+    names = tuple(f"reading-{number:02}" for number in range(compute.size))
+    fit = isoloss.fit(
+        "rl_compute", RunTable(names, {"compute_flops": compute}, reward, "reward"), bootstrap=40
+    )
+    assert fit.verdict == "weak"
+    assert any("rests on one reading: without the reading at 4 it would be" in one for one in fit.reasons)

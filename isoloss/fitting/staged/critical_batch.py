@@ -87,12 +87,13 @@ def critical_batch(table: RunTable, logs: FloatArray) -> Found:
     )
     inside = np.array([_inside(group, laws[float(group.by["n_params"])]) for group in groups])
     sizes = np.array([float(group.by["n_params"]) for group in groups])
-    notes = [f"at {int(np.sum(~inside))} of {inside.size} targets B_crit lies beyond all batches: left out"]
+    names = [f"n_params={group.by['n_params']:g}, loss={group.by['target_loss']:.4f}" for group in groups]
+    beyond = "; ".join(name for name, one in zip(names, inside, strict=True) if not one)
+    notes = [f"B_crit lies beyond all batches, and is left out, at {beyond}"]
     if inside.sum() < 2 or np.ptp(np.log(data[0, inside])) < np.log(FARTHEST):
         return nothing(law, len(logs), "B_crit is inside of the batches at too few targets", left_out)
     power = power_of(data, critical, inside.astype(np.float64))
     theta = np.column_stack([np.exp(power[:, 0]), power[:, 1]])
-    names = [f"n_params={group.by['n_params']:g}, loss={group.by['target_loss']:.4f}" for group in groups]
     columns = {"n_tokens": data[0], "n_params": sizes}
     points = Points(names, columns, critical[0], [group.rows for group in groups]).only(
         np.flatnonzero(inside)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.options import FitOptions
@@ -47,6 +47,12 @@ VAGUE = 30.0
 
 FAR_OFF = 0.1
 """Error in reward of a curve's end, predicted from its first half, above which no prediction is trusted."""
+
+ONE_MOVES = 1.2
+"""Factor by which a single reading moves C_mid or B from which on it is said, and the curve weak."""
+
+MOST_LEFT_OUT = 60
+"""Of curves with more readings none moves much alone."""
 
 AT_BOUND = 1e-6
 UNLIKELY = 0.05
@@ -211,7 +217,8 @@ def _part(
             name, readings.reward.size + readings.start.size, "unidentified", [str(why), law.remedy], None
         )
     estimates = list(_estimates(law, found, drawn, ends, why, asked.level))
-    weak = [] if why else [*_weak(estimates, half), *([] if asked.bootstrap else ["no resamples were drawn"])]
+    weak = [] if why else [*_weak(estimates, half), *_resting_on_one(readings, found)]
+    weak += [] if why or asked.bootstrap else ["no resamples were drawn"]
     verdict: Verdict = "unidentified" if why else "weak" if weak else "sound"
     reasons = [f"A, C_mid and B: {why}", law.remedy] if why else weak
     told = law.predict(found.theta[None], readings.features)[0]
@@ -281,6 +288,20 @@ def _weak(estimates: Sequence[ParameterEstimate], half: End | None) -> Iterator[
         yield "the first half has too few readings to predict the end from: the error further on is not known"
     elif abs(half.predicted - half.observed) > FAR_OFF:
         yield f"from its first half, its end is predicted {abs(half.predicted - half.observed):.2g} off"
+
+
+def _resting_on_one(readings: Readings, found: Sigmoid) -> Iterator[str]:
+    """Say which single reading C_mid and B rest on: intervals know what noise does to it, and no other error."""
+    n = readings.compute.size
+    if not readings.n_fitted + 1 < n <= MOST_LEFT_OUT:
+        return
+    without = np.array([nearest(readings.without(row)).theta for row in range(n)])
+    for name, place in (("C_mid", C_MID), ("B", B)):
+        row = int(np.argmax(np.abs(np.log(without[:, place] / found.theta[place]))))
+        moved = float(without[row, place])
+        if abs(np.log(moved / found.theta[place])) > np.log(ONE_MOVES):
+            at = f"the reading at {readings.compute[row]:.3g}"
+            yield f"{name} rests on one reading: without {at} it would be {moved:.3g}"
 
 
 def _statement(found: Sigmoid) -> str:
@@ -378,6 +399,6 @@ def _spread(found: Sigmoid, half: End | None) -> Spread:
     if half is None:
         return Spread(None, 0, noise)
     error = abs(half.predicted - half.observed)
-    explained = float(stats.norm.ppf(1 - UNLIKELY / 2)) * half.spread
+    explained = float(normal_quantile(1 - UNLIKELY / 2)) * half.spread
     beyond = float(np.sqrt(max(0.0, error**2 - half.spread**2))) if error > explained else 0.0
     return Spread(beyond, 1, noise, error, explained, "the end of the curve from its first half")
