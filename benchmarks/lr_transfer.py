@@ -1,8 +1,8 @@
-"""Where the best learning rate lies over widths, under muP and under standard parametrisation.
+"""What transfers over widths under muP and under standard parametrisation: sizes of updates, and the best rate.
 
 `python -m benchmarks lr_transfer`: models of depth 2 on the text of the standard library, all widths on the same
 number of tokens, learning rates a factor of 2 apart, more at either end until the best one is inside. Every
-finished run is kept in a file outside of the checkout, and is not done again. Draws the valleys too.
+finished run is kept in a file outside of the checkout, and is not done again. Draws both.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.results import PLOTS
 from benchmarks.tables import print_table
-from isoloss.proxies import ProxyConfig, Training, load_data
+from isoloss.proxies import ProxyConfig, Training, coordinate_check, load_data
+from isoloss.proxies.checks import CoordinateCheck
 from isoloss.proxies.lr_optima import LrTransfer, Valley, lr_transfer_by
 
 WIDTHS = (32, 64, 128, 256)
@@ -79,6 +80,31 @@ def transfers(runs: KeptRuns, widths: Sequence[int]) -> dict[str, LrTransfer]:
     }
 
 
+def coordinates() -> dict[str, CoordinateCheck]:
+    """Return the coordinate check of each parametrisation, at a rate that both train at."""
+    data, config = load_data(BASE.data), replace(BASE, peak_lr=2**-8)
+    return {
+        kind: coordinate_check(replace(config, parametrization=kind), data, WIDTHS)
+        for kind in PARAMETRIZATIONS
+    }
+
+
+def figure_of_coordinates(found: Mapping[str, CoordinateCheck]) -> Figure:
+    """Draw what the update of each layer changes over widths, as a share of that at the first."""
+    drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
+    axes = drawn.subplots(1, 2, sharey=True)
+    for ax, (kind, check) in zip(axes, found.items(), strict=True):
+        for index, layer in enumerate(check.layers):
+            label = f"{layer.name} {layer.power.value:+.2f}"
+            for change in layer.change / layer.change[:, 0].mean():
+                ax.loglog(check.widths, change, color=f"C{index % 10}", alpha=0.5, label=label)
+                label = "_"
+        ax.set(title={"mup": "muP", "standard": "standard"}[kind], xlabel="width")
+        ax.legend(frameon=False, fontsize=6, title="power of the width", title_fontsize=7)
+    axes[0].set_ylabel("change by a layer's own update")
+    return drawn
+
+
 def figure(found: Mapping[str, LrTransfer]) -> Figure:
     """Draw losses over learning rates for every width, with each seed, and where the valleys have their bottoms."""
     drawn = Figure(figsize=(9.5, 3.9), layout="constrained")
@@ -129,6 +155,28 @@ def rows(found: Mapping[str, LrTransfer]) -> list[dict[str, object]]:
     ]
 
 
+def rows_of_coordinates(found: Mapping[str, CoordinateCheck]) -> list[dict[str, object]]:
+    """Return a row for each layer: the power under each parametrisation, with its interval and verdict."""
+    return [
+        {"layer": layer.name}
+        | {
+            kind: f"{other.power.words()}, {other.verdict}"
+            for kind, check in found.items()
+            for other in check.layers
+            if other.name == layer.name
+        }
+        for layer in found[PARAMETRIZATIONS[0]].layers
+    ]
+
+
+def save(drawn: Figure, name: str) -> None:
+    """Write a figure among the plots, and a link to it."""
+    PLOTS.mkdir(exist_ok=True)
+    with mpl.rc_context({"svg.hashsalt": "isoloss", "svg.fonttype": "none"}):
+        drawn.savefig(PLOTS / f"{name}.svg", metadata={"Date": None})
+    print(f"\n![{name}](plots/{name}.svg)")
+
+
 def _loss(value: float | None) -> str:
     if value is None:
         return "not tried"
@@ -137,6 +185,11 @@ def _loss(value: float | None) -> str:
 
 def main() -> None:
     """Train what is missing, narrow widths first; print where the optima lie and draw them."""
+    checked = coordinates()
+    print_table("Coordinate check: power of the width by which changes go", rows_of_coordinates(checked))
+    for kind, check in checked.items():
+        print(f"\n{kind}: {check.words}.")
+    save(figure_of_coordinates(checked), "coordinates")
     runs = KeptRuns(CACHE / "lr_transfer.jsonl")
     transfers(runs, WIDTHS[:-1])
     found = transfers(runs, WIDTHS)
@@ -144,10 +197,7 @@ def main() -> None:
     print_table(f"Best learning rate over widths: depth {BASE.depth}, {steps}, 3 seeds", rows(found))
     for kind, transfer in found.items():
         print(f"\n{kind}: {transfer.words}.")
-    PLOTS.mkdir(exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "isoloss", "svg.fonttype": "none"}):
-        figure(found).savefig(PLOTS / "lr_transfer.svg", metadata={"Date": None})
-    print("\n![loss over learning rates](plots/lr_transfer.svg)")
+    save(figure(found), "lr_transfer")
 
 
 if __name__ == "__main__":

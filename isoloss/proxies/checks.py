@@ -87,11 +87,10 @@ class CoordinateCheck:
         if self.passes is None:
             unsure = [layer.name for layer in self.layers if layer.verdict == "undecided"]
             return f"undecided: {where} the powers of {', '.join(unsure)} are too uncertain; take more seeds"
-        least, most = (
-            pick(self.layers, key=lambda layer: layer.power.value).power.value for pick in (min, max)
-        )
+        powers = [layer.power.value for layer in self.layers if layer.name != LOGITS]
+        least, most = min(powers, default=0.0), max(powers, default=0.0)
         return (
-            f"passes: {where} changes go as powers {least:.2f} to {most:.2f} of the width; "
+            f"passes: {where} what layers' updates change goes as powers {least:.2f} to {most:.2f} of the width; "
             f"up to {STEADY} either way counts as steady. "
             "This is no proof that a learning rate carries over: compare its optimum at two widths"
         )

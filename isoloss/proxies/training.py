@@ -226,7 +226,12 @@ class Training:
             self.config, step, self.model, windows, self._micro_sequences, lr=lr, generator=generator
         )
         for name in self.config.measure:
-            self._logbook.note(step, **measured(name, moment))
+            try:
+                self._logbook.note(step, **measured(name, moment))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.notes.append(f"step {step}: {name} is not measured: out of memory")
 
     @torch.no_grad()
     def validation_loss(self) -> float:

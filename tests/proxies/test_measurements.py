@@ -202,6 +202,21 @@ def test_what_is_not_finite_is_missing(moment: Moment) -> None:
         assert found[next(iter(found))] is None
 
 
+def test_a_training_goes_on_where_a_measurement_runs_out_of_memory(
+    tokens: TokenData, columns: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(moment: Moment) -> dict[str, float | None]:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setitem(MEASURES, "hessian", too_large)
+    training = Training.start(SMALL, tokens)
+    found = training.advance()
+    assert found == {name: values for name, values in columns.items() if not name.startswith("hessian")}
+    assert [note for note in training.notes if "hessian" in note] == [
+        f"step {step}: hessian is not measured: out of memory" for step in (5, 10)
+    ]
+
+
 def test_one_sequence_has_no_noise_that_could_be_told(moment: Moment) -> None:
     alone = replace(moment, windows=moment.windows[:1])
     assert measured("grad_noise_scale", alone) == {"grad_noise_scale": None}
