@@ -151,6 +151,8 @@ def load_data(name: str | Path) -> TokenData:
     vocabulary stands in `NAME.json` beside it ({"vocab_size": ...}), else it is that of the largest token. Raises
     InvalidInput for what is missing, is no text, or is too small.
     """
+    if not isinstance(name, str | Path):
+        raise InvalidInput(field="data", reason=f"{name!r} is neither a name nor a path")
     try:
         return _loaded(name)
     except OSError as error:

@@ -90,6 +90,11 @@ class Rotation(torch.autograd.Function):
 
 def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Turn pairs of features of x [..., time, head_width] by the angles of their positions."""
+    if (
+        torch.compiler.is_compiling()
+    ):  # which makes one kernel of it, and does not take views that are written to
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
     turned: Tensor = Rotation.apply(x, cosine.to(x.dtype), sine.to(x.dtype))  # type: ignore[no-untyped-call]
     return turned
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,8 +119,8 @@ def test_a_folder_without_text_is_refused(tmp_path: Path) -> None:
         load_data(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "", "/dev/null", "python"])
-def test_missing_data_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["nowhere", "", "/dev/null", "python", None, 3, b"bytes"])
+def test_missing_data_are_refused(name: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInput, match=r"data: "):
         load_data(name)
