@@ -157,16 +157,12 @@ def rows(found: Mapping[str, LrTransfer]) -> list[dict[str, object]]:
 
 def rows_of_coordinates(found: Mapping[str, CoordinateCheck]) -> list[dict[str, object]]:
     """Return a row for each layer: the power under each parametrisation, with its interval and verdict."""
-    return [
-        {"layer": layer.name}
-        | {
-            kind: f"{other.power.words()}, {other.verdict}"
-            for kind, check in found.items()
-            for other in check.layers
-            if other.name == layer.name
-        }
-        for layer in found[PARAMETRIZATIONS[0]].layers
-    ]
+    rows: dict[str, dict[str, object]] = {}
+    for kind, check in found.items():
+        for layer in check.layers:
+            row = rows.setdefault(layer.name, {"layer": layer.name})
+            row[kind] = f"{layer.power.words()}, {layer.verdict}"
+    return list(rows.values())
 
 
 def save(drawn: Figure, name: str) -> None:
