@@ -8,8 +8,8 @@ import sys
 from benchmarks.results import printed_by, write
 
 NAMES = (
-    "accuracy", "coverage", "fit_speed", "forecasts", "growth", "ingest", "noise_and_batch", "optima", "peak_lr",
-    "recorder", "rl", "settings", "stages",
+    "accuracy", "coverage", "fit_speed", "forecasts", "growth", "ingest", "lr_transfer", "noise_and_batch",
+    "optima", "peak_lr", "proxies", "recorder", "rl", "settings", "stages",
 )  # fmt: skip
 
 
