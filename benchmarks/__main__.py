@@ -8,8 +8,8 @@ import sys
 from benchmarks.results import printed_by, write
 
 NAMES = (
-    "accuracy", "coverage", "fit_speed", "forecasts", "growth", "ingest", "noise_and_batch", "optima", "peak_lr",
-    "proxies", "recorder", "rl", "settings", "stages", "sweeps",
+    "accuracy", "coverage", "fit_speed", "forecasts", "growth", "ingest", "lr_transfer", "noise_and_batch",
+    "optima", "peak_lr", "proxies", "recorder", "rl", "settings", "stages", "sweeps",
 )  # fmt: skip
 
 

@@ -102,8 +102,9 @@ def width_rule(
 ) -> dict[str, list[Reading]]:
     """Return the learning rate and weight decay of the widest tuned run, carried to a width; nothing without one.
 
-    Learning rate as 1 / width, as it is under muP, and weight decay as its root: at equal data and batch alone. At
-    other data or batches it contradicts the timescale law, and is refused (laws.md 6).
+    Learning rate as 1 / width, that of hidden matrices under either parametrisation, and weight decay as its root:
+    at equal data and batch alone. At other data or batches it contradicts the timescale law, and is refused
+    (laws.md 6).
     """
     if width is None:
         return {}
@@ -119,7 +120,6 @@ class Tuned:
     """A sweep of one width: what it is of, its own best setting, and the error of that in logarithms."""
 
     width: float
-    parametrization: str | None
     of: Mapping[str, float]
     value: float
     log_error: float
@@ -157,13 +157,12 @@ def _tuned(runs: RunTable, group: Mapping[str, Any]) -> Sequence[Tuned]:
     best = {one["name"]: one["value"] for one in own}
     batches = runs.column("batch_tokens")[rows]
     batch = by.get("batch_tokens", best.get("batch_tokens", float(np.median(batches))))
-    said = {value for value, kept in zip(runs.label("parametrization"), rows, strict=True) if kept}
     first = own[0]
     value, error = first["value"], first["std_error"] / first["value"]
     if first["name"] == "timescale":  # as the weight decay that gives it
         value = batch / (by["peak_lr"] * by.get("mean_decay_share", 1.0) * value * by["n_tokens"])
     of = {**{name: by[name] for name in ("n_params", "n_tokens")}, "batch_tokens": float(batch)}
-    return [Tuned(widths.pop(), said.pop() if len(said) == 1 else None, of, float(value), float(error))]
+    return [Tuned(widths.pop(), of, float(value), float(error))]
 
 
 def _near(values: Any, at: float) -> Any:
@@ -175,8 +174,7 @@ def _same(one: float, other: float) -> bool:
 
 
 def _carried(name: str, own: Tuned, width: float) -> Reading:
-    exponent = 0.0 if name == "peak_lr" and own.parametrization == "mup" else EXPONENTS[name]
-    log_value = float(np.log(own.value) + exponent * np.log(width / own.width))
+    log_value = float(np.log(own.value) + EXPONENTS[name] * np.log(width / own.width))
     # Its quantiles, in the place of resamples: the error of an optimum is Gaussian in the logarithm.
     spread = own.log_error * normal_quantile((np.arange(1000) + 0.5) / 1000)
     at = {**own.of, "width": width, "tuned_at_width": own.width}

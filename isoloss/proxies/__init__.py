@@ -13,15 +13,27 @@ _ROOMS = {
     "ProxyConfig": "isoloss.proxies.configuration",
     "TokenData": "isoloss.proxies.data",
     "Training": "isoloss.proxies.training",
+    "coordinate_check": "isoloss.proxies.checks",
     "load_data": "isoloss.proxies.data",
+    "lr_transfer": "isoloss.proxies.lr_optima",
     "train_run": "isoloss.proxies.runs",
 }
 
-__all__ = ["ProxyConfig", "TokenData", "Training", "load_data", "train_run"]
+__all__ = [
+    "ProxyConfig",
+    "TokenData",
+    "Training",
+    "coordinate_check",
+    "load_data",
+    "lr_transfer",
+    "train_run",
+]
 
 if TYPE_CHECKING:
+    from isoloss.proxies.checks import coordinate_check
     from isoloss.proxies.configuration import ProxyConfig
     from isoloss.proxies.data import TokenData, load_data
+    from isoloss.proxies.lr_optima import lr_transfer
     from isoloss.proxies.runs import train_run
     from isoloss.proxies.training import Training
 

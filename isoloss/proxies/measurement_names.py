@@ -7,7 +7,12 @@ from typing import Any
 from isoloss.errors import InvalidInput
 
 MEASUREMENTS: dict[str, str] = {
+    "grad_norm": "the norm of the gradient before clipping, which is logged at every step in any case",
     "grad_norm_l1": "the sum of the absolute values of the gradient, before clipping",
+    "grad_noise_scale": "the noise scale in tokens, and the norms at two batches from which the law reads it",
+    "norm_test": "the least eta at which the batch passes the norm test of AdAdaGrad",
+    "singular_values": "the largest singular value of each matrix",
+    "hessian": "the largest eigenvalue of the Hessian over batches of 1, 2, 4, ... parts of the batch",
 }
 """Each measurement, and what it is."""
 

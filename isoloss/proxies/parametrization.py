@@ -61,6 +61,23 @@ SGD_POWERS = WidthPowers(
 )
 """Optimisers whose update is proportional to the gradient."""
 
+ENTRYWISE_POWERS = WidthPowers(lr=ADAM_POWERS.lr, decay=None)
+"""Optimisers whose update of an entry follows from its gradients, whatever their size: rates are Adam's (Yang and
+Littwin 2023, 'Tensor Programs IVb', arXiv 2308.01814); of the decay nothing is derived."""
+
+MUON_POWERS = WidthPowers(
+    lr=MappingProxyType(
+        {
+            **ADAM_POWERS.lr,
+            # An update whose entries have the root mean square .2 is .2 sqrt(largest side) times an orthogonal
+            # matrix; arXiv 2310.17813, condition 1, wants its norm as sqrt(fan_out / fan_in), constant in width.
+            "hidden": -0.5,
+        }
+    ),
+    decay=None,
+)
+"""Orthogonal updates of Adam's size for hidden matrices, Adam for the rest."""
+
 INIT_POWERS: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "standard": {

@@ -18,7 +18,7 @@ from isoloss.proxies.checkpoints import read_checkpoint, write_checkpoint
 from isoloss.proxies.configuration import ProxyConfig
 from isoloss.proxies.data import TokenData
 from isoloss.proxies.logbook import Columns, Logbook
-from isoloss.proxies.measurements import MEASURES, Moment
+from isoloss.proxies.measurements import Moment, measured
 from isoloss.proxies.model import Transformer
 from isoloss.proxies.updates import Updates
 
@@ -226,7 +226,12 @@ class Training:
             self.config, step, self.model, windows, self._micro_sequences, lr=lr, generator=generator
         )
         for name in self.config.measure:
-            self._logbook.note(step, **MEASURES[name](moment))
+            try:
+                self._logbook.note(step, **measured(name, moment))
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.notes.append(f"step {step}: {name} is not measured: out of memory")
 
     @torch.no_grad()
     def validation_loss(self) -> float:

@@ -110,7 +110,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
         {"input_ids": arrow.array([[1, None]] * 30)},
         {"input_ids": arrow.array([], arrow.list_(arrow.int32()))},
     ],
-    ids=str,
+    ids=["no text", "no lists", "fractions", "numbers for text", "negative", "null", "empty"],
 )
 def test_columns_that_hold_no_text_and_no_tokens_are_refused(columns: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
