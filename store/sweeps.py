@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from isoloss.errors import Conflict, NotFound
 from isoloss.notes import counted
-from store import queue, trainers, trials
+from store import jobs, queue, trainers, trials
 from store.pages import Asked, Page
 from store.pages import page as page_of
 from store.tables import Job, Run, Sweep, Trial
@@ -282,8 +282,6 @@ def _why_over(session: Session, sweep: Sweep) -> str:
 
 def begin_judging(session: Session, sweep_id: uuid.UUID, queue_id: int) -> uuid.UUID | None:
     """The job of what the queue hands out, the same when it is handed out again; None where nothing is to judge."""
-    from store import jobs
-
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
     if sweep is None or sweep.status != "running":
         return None

@@ -181,7 +181,7 @@ class QueuedSweepDocument(Document):
     device: str = Field(description="What trains them.", examples=["cpu"])
 
 
-class ExpectedDocument(Document):
+class ExpectedLossDocument(Document):
     """The final loss that is expected of a trial."""
 
     value: Number = Field(description="The final loss, in nats.", examples=[2.913])
@@ -204,7 +204,7 @@ class TrialDocument(Document):
     step: Step = Field(description="The steps that it has done.", examples=[400])
     total_steps: Step = Field(description="The steps of all of it.", examples=[1200])
     stop_at: Step = Field(description="Where it stops next: at a rung, or at its end.", examples=[1200])
-    forecast: ExpectedDocument | None = Field(description="Its final loss as it is expected.")
+    forecast: ExpectedLossDocument | None = Field(description="Its final loss as it is expected.")
     final_loss: Number | None = Field(
         description="The mean loss of its last hundredth, once it has finished.", examples=[2.915]
     )
@@ -271,7 +271,7 @@ class SweepDocument(Document):
         description="How many trials stand how.", examples=[{"finished": 20, "running": 4}]
     )
     planned: WorkDocument = Field(description="All trials to their ends.")
-    done: DoneDocument = Field(description="What was trained.")
+    done: DoneDocument = Field(description="What was trained so far.")
     saved: WorkDocument = Field(description="What pruning has spared.")
     left_undone: WorkDocument = Field(
         description="What an end before its time, a failure or a divergence has left undone."

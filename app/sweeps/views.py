@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.sweeps.schemas import (
     DoneDocument,
-    ExpectedDocument,
+    ExpectedLossDocument,
     SweepDocument,
     SweepWithTrialsDocument,
     TrialDocument,
@@ -89,14 +89,14 @@ def _trial(sweep: Sweep, trial: Trial, run: Run | None, live: Forecast | None) -
     )
 
 
-def _forecast(trial: Trial, live: Forecast | None) -> ExpectedDocument | None:
+def _forecast(trial: Trial, live: Forecast | None) -> ExpectedLossDocument | None:
     """What the sweep expects of the trial, else what is forecast of its run as of any that trains."""
     told = trial.forecast
     if told is None and live is not None:
         told = live.document
     if told is None or told.get("value") is None:
         return None
-    return ExpectedDocument(**{name: told[name] for name in ("value", "lower", "upper", "step")})
+    return ExpectedLossDocument(**{name: told[name] for name in ("value", "lower", "upper", "step")})
 
 
 def _work(parts: Iterable[tuple[Trial, int]]) -> WorkDocument:
