@@ -302,5 +302,5 @@ def _stopping(error: IsolossError) -> Exception:
         return error
     said = str(error).rstrip(".")
     if isinstance(error, Unauthorized | Forbidden):
-        return Stopped(f"the key is not accepted: {said}")
+        return Stopped(f"the key of ISOLOSS_API_KEY, or of api_key=, is not accepted: {said}")
     return Stopped(f"the service refuses: {said}" if isinstance(error, ApiError) else said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import itertools
+import json
 import logging
 import math
 import os
@@ -270,7 +271,7 @@ def test_a_wrong_key_is_said_once_and_everything_waits_on_disk(client, project, 
     assert run.flush()
     log_steps(run, 501, 1000)
     assert len(said()) == 1
-    assert "the key is not accepted" in said()[0]
+    assert "is not accepted" in said()[0]
     run.finish()
     assert "not sent yet: 1,000 points" in said()[1]
     report = sync(client, tmp_path / "runs")
@@ -529,3 +530,21 @@ def test_init_refuses_what_makes_no_sense_by_its_name_and_on_every_rank(monkeypa
     with pytest.raises(InvalidInput) as refused:
         isoloss.init(**{"project": "pilot", **arguments})
     assert refused.value.fields["field"] == field
+
+
+def test_a_service_that_comes_back_at_another_address_is_found_there(
+    client, project, live, monkeypatch, tmp_path, said
+):
+    monkeypatch.delenv("ISOLOSS_URL")
+    monkeypatch.delenv("ISOLOSS_API_KEY")
+    monkeypatch.setenv("ISOLOSS_DATA_DIR", str(tmp_path))
+    credentials = tmp_path / "credentials.json"
+    credentials.write_text(json.dumps({"url": "http://127.0.0.1:9", "api_key": live.api_key}))
+    with isoloss.init(project, run_id="r") as run:
+        log_steps(run, 1, 10)
+        run.flush()
+        assert "cannot be reached" in said()[0]
+        credentials.write_text(json.dumps({"url": live.url, "api_key": live.api_key}))
+        log_steps(run, 11, 20)
+    assert steps_of(client, project, "r") == list(range(1, 21))
+    assert len(said()) == 1

@@ -214,7 +214,7 @@ def test_what_is_there_is_not_overwritten_unless_it_is_an_export_and_force_says_
     [
         ({"folder": "absent/out"}, "there is no folder"),
         ({"format": "xlsx"}, "'xlsx' is not one of csv"),
-        ({"selection": Selection(tags=["nobody"])}, "no run of .* is meant"),
+        ({"selection": Selection(tags=["nobody"])}, "no run of .* is of this selection"),
         ({"selection": Selection(where="config.n_params >")}, "a value is expected"),
     ],
 )
