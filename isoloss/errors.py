@@ -72,6 +72,10 @@ class DatabaseFailed(IsolossError):
     """PostgreSQL failed: {reason}"""
 
 
+class NewerDatabase(IsolossError):
+    """The database is of a newer Isoloss: its schema is {found}, the last known here is {known}. Update Isoloss."""
+
+
 class JobFailed(IsolossError):
     """The job could not be done: {reason}"""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from store.migrate import LOCK
+from store.migrate import LOCK, refuse_newer
 from store.tables import SCHEMA, Base
 
 
@@ -14,6 +14,7 @@ def main() -> None:
     engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.begin() as connection:
         connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({LOCK})"))
+        refuse_newer(connection)
         connection.execute(sa.text(f"SET LOCAL search_path TO {SCHEMA}"))
         context.configure(
             connection=connection,

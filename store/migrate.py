@@ -11,6 +11,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from isoloss.errors import NewerDatabase
 from store.engine import normalise_url
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
@@ -20,12 +21,18 @@ LOCK = 7_461_002
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Migrate the database at `url` up to `revision`; all of it or nothing."""
+    """Migrate the database at `url` up to `revision`; all of it or nothing.
+
+    Raises NewerDatabase where it stands at a revision that this code does not know.
+    """
     command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Migrate the database at `url` down to `revision` (`base`: nothing left); all of it or nothing."""
+    """Migrate the database at `url` down to `revision` (`base`: nothing left); all of it or nothing.
+
+    Raises NewerDatabase as `upgrade` does.
+    """
     command.downgrade(_config(url), revision)
 
 
@@ -46,6 +53,14 @@ def revision(connection: sa.Connection) -> str | None:
 def head() -> str | None:
     """The revision that this code needs."""
     return ScriptDirectory(str(MIGRATIONS)).get_current_head()
+
+
+def refuse_newer(connection: sa.Connection) -> None:
+    """Raise NewerDatabase where the connected database stands at a revision that this code does not know."""
+    found = revision(connection)
+    known = {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    if found is not None and found not in known:
+        raise NewerDatabase(found=found, known=head())
 
 
 def _config(url: str) -> Config:

@@ -2,7 +2,7 @@
 
 `session` is a transaction that is rolled back. `database_url` is a fresh database for tests that commit, or
 that start processes. `empty_database_url` has no tables yet. `live` is the whole service as `isoloss up` starts
-it, one for all tests of a process.
+it, one for all tests of a process; `client` is the library's at it, and `project` the name of one there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import Session
 
+    from isoloss.client import Client
     from store.embedded import EmbeddedPostgres
 
 TEMPLATE = "migrated"
@@ -142,6 +144,21 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[Client]:
+    """A client of the library at the running service, which may do everything."""
+    from isoloss.client import Client
+
+    with Client(live.url, live.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def project() -> str:
+    """The name of a project of this test's own at the running service; nobody has made it yet."""
+    return f"test-{uuid.uuid4().hex[:12]}"
 
 
 def _wait_for(ready: Path, process: subprocess.Popen[bytes], log: Path) -> dict[str, str]:

@@ -8,14 +8,15 @@ shows by then is still there later, and what remains unexplained is how far a fo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray, IntArray
+from isoloss.distributions import normal_quantile
 from isoloss.fitting.intervals import students_factor
 
 STOPS = np.array([0.0, *np.arange(0.1, 0.951, 0.05), 0.975, 1.0])
@@ -88,7 +89,7 @@ class Traces:
         later = [[_or_nan(run, stop) for stop in STOPS] for run in runs]
         return cls(np.array(shown), np.array(later), families)
 
-    @property
+    @cached_property
     def weights(self) -> FloatArray:
         """What each run counts, (runs,): a family counts as one."""
         _, place, size = np.unique(self.families, return_inverse=True, return_counts=True)
@@ -121,8 +122,12 @@ class Experience:
     n_families: int
 
     @classmethod
-    def of(cls, traces: Traces, variances: FloatArray, level: float) -> Experience:
-        """Return what traces tell; `variances` (runs, stops) are the law's doubt of the forecasts of their ends."""
+    def of(cls, traces: Traces, doubts: Callable[[FloatArray], FloatArray], level: float) -> Experience:
+        """Return what traces tell.
+
+        `doubts` gives the law's doubt of the forecasts of their ends for what is carried over: variances (runs,
+        stops).
+        """
         n = STOPS.size
         carry = np.zeros((n, n, N_SIGNS))
         left = np.full((len(traces.families), n, n), np.nan)
@@ -130,7 +135,7 @@ class Experience:
             for k in range(j + 1, n):
                 carry[j, k], left[:, j, k] = _regressed(traces, j, k)
         scatter = _pooled(_mean_squares(left, traces.weights), len(np.unique(traces.families)))
-        scores = left[:, :-1, -1] / np.sqrt(scatter[:-1, -1] ** 2 + variances[:, :-1])
+        scores = left[:, :-1, -1] / np.sqrt(scatter[:-1, -1] ** 2 + doubts(carry)[:, :-1])
         widths = np.array([_width(scores[:, j], traces, level) for j in range(n - 1)])
         reach = np.nanmax(np.abs(np.nan_to_num(traces.signs)), axis=0)
         n_families = len(np.unique(traces.families))
@@ -223,7 +228,7 @@ def _width(scores: FloatArray, traces: Traces, level: float) -> float:
 
 
 def _normal(level: float) -> float:
-    return float(stats.norm.ppf((1 + level) / 2))
+    return float(normal_quantile((1 + level) / 2))
 
 
 def _quantile(values: FloatArray, weights: FloatArray, share: float) -> float:

@@ -27,8 +27,9 @@ from isoloss.advice.forecast_traces import (
 )
 from isoloss.arrays import FloatArray, IntArray
 from isoloss.errors import FitFailed, InvalidInput, UnusableData
-from isoloss.fitting import fit
+from isoloss.fitting import FitOptions
 from isoloss.fitting.estimate import Progress, silent
+from isoloss.fitting.one_law import optimum
 from isoloss.laws import LAWS, CurveLaw
 from isoloss.notes import counted
 from isoloss.observations import Curve
@@ -176,9 +177,10 @@ class Forecaster:
         followed = [_followed(law, thetas[1:], curve) for curve in curves]
         by_others = [each[fold] for each, fold in zip(followed, predicted_by, strict=True)]
         traces = Traces.of([(one.progress, one.off) for one in by_others], numbers)
-        # Twice: how uncertain the law leaves a forecast depends on what is carried over, and that on no width.
-        first = Experience.of(traces, np.zeros(traces.recent.shape), level)
-        doubts = np.array([_doubts(each, first) for each in followed])
+
+        def doubts(carry: FloatArray) -> FloatArray:
+            return np.array([_doubts(each, carry) for each in followed])
+
         peaks = [curve.schedule.peak_lr for curve in curves]
         shapes = np.array([_shape(curve.schedule) for curve in curves])
         return cls(
@@ -213,7 +215,7 @@ class Forecaster:
         centre = followed.last + self._ahead(shown, stop, -1)
         if not np.isfinite(centre):
             return replace(said, reasons=(f"{self.law} has no loss for this schedule",))
-        variance = float(_doubts(without_some, self.experience, _share(run))[stop])
+        variance = float(_doubts(without_some, self.experience.carry, _share(run))[stop])
         half = self._beyond_experience(run) * self.experience.half_width(stop, variance)
         below, above = centre - half - max(beyond, 0.0), centre + half + max(-beyond, 0.0)
         return replace(
@@ -386,16 +388,16 @@ def _means(run: Curve) -> tuple[IntArray, FloatArray]:
     return run.step[edges[1:] - 1], sums / np.diff(edges)
 
 
-def _doubts(followed: Sequence[Followed], experience: Experience, share: float = 1.0) -> FloatArray:
+def _doubts(followed: Sequence[Followed], carry: FloatArray, share: float = 1.0) -> FloatArray:
     """Return the jackknife variance (stops,) of a forecast of a run's end over the folds, from each stop seen.
 
-    `followed` is the run beside the law without each fold.
+    `followed` is the run beside the law without each fold, `carry` that of the experience.
     """
     ends = np.full((len(followed), STOPS.size), np.nan)
     for row, one in zip(ends, followed, strict=True):
         for stop in range(stop_at(share) + 1):
             shown = signs(one.progress, one.off, STOPS[stop]) if stop else None
-            carried = 0.0 if shown is None else float(shown @ experience.carry[stop, -1])
+            carried = 0.0 if shown is None else float(shown @ carry[stop, -1])
             row[stop] = one.last + carried
     n = len(followed)
     return np.asarray((n - 1) * np.nan_to_num(ends.var(axis=0)))
@@ -452,13 +454,14 @@ def _fitted(
     """Return the parameters with all curves and without each fold's, and the fold of every curve."""
     fold_of = numbers % min(MOST_FOLDS, len(np.unique(numbers)))
     n_folds = int(fold_of.max()) + 1
+    asked = FitOptions.from_mapping({"seed": seed})
     tell(0.0, f"{law} of {counted(len(curves), 'finished run')}")
     try:
-        whole = fit(law, curves, bootstrap=0, seed=seed)
-        thetas = [whole.theta]
+        whole = optimum(law, curves, asked)
+        thetas = [whole]
         for fold in range(n_folds):
             rest = [curve for curve, its in zip(curves, fold_of, strict=True) if its != fold]
-            thetas.append(fit(law, rest, bootstrap=0, seed=seed, previous=whole).theta)
+            thetas.append(optimum(law, rest, asked, warm=whole))
             tell((1 + fold) / n_folds, "finished runs predicted from the others")
     except FitFailed as error:
         raise UnusableData(reason=f"no law can be fitted to the finished runs: {error}") from error

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.advice.published import PUBLISHED, Prior, Published
 from isoloss.advice.quantities import Basis, Quantity
 from isoloss.arrays import FloatArray
+from isoloss.distributions import chi_squared_tail
 from isoloss.fitting import Fit
 from isoloss.fitting.intervals import students_factor
 from isoloss.fitting.sweeps.surface import LEAST_SPARE
@@ -100,7 +100,7 @@ def _posterior(
     moved = drawn + (seen.members - mean - errors @ loads.T) @ gain
     distance = float(off @ np.linalg.solve(covariance, off))
     share = 1 - float(gain @ loads @ to) / float(to @ to)
-    return float(at + off @ gain), moved, share, float(stats.chi2.sf(distance, off.size))
+    return float(at + off @ gain), moved, share, float(chi_squared_tail(distance, off.size))
 
 
 def _at_target(found: Quantity, target: Mapping[str, float]) -> Seen | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile
 from isoloss.errors import InvalidInput
 
 
@@ -68,7 +68,7 @@ class Prior:
     p_value: float | None
 
     def as_dict(self, level: float) -> dict[str, Any]:
-        away = float(stats.norm.ppf((1 + level) / 2)) * self.log_error
+        away = float(normal_quantile((1 + level) / 2)) * self.log_error
         ends = np.exp([self.log_value - away, self.log_value + away])
         return {
             "name": self.name,

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.advice.constraints import Constraints
 from isoloss.advice.quantities import Quantity
 from isoloss.advice.readings import Reading
+from isoloss.distributions import normal_quantile
 from isoloss.fitting import Fit
 from isoloss.observations import RunTable
 
@@ -178,7 +178,7 @@ def _carried(name: str, own: Tuned, width: float) -> Reading:
     exponent = 0.0 if name == "peak_lr" and own.parametrization == "mup" else EXPONENTS[name]
     log_value = float(np.log(own.value) + exponent * np.log(width / own.width))
     # Its quantiles, in the place of resamples: the error of an optimum is Gaussian in the logarithm.
-    spread = own.log_error * stats.norm.ppf((np.arange(1000) + 0.5) / 1000)
+    spread = own.log_error * normal_quantile((np.arange(1000) + 0.5) / 1000)
     at = {**own.of, "width": width, "tuned_at_width": own.width}
     return Reading("width_rule", "1", at, log_value, log_value + spread)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import lmfit
 import numpy as np
 
 from isoloss.arrays import FloatArray
@@ -13,6 +13,9 @@ from isoloss.errors import FitFailed
 from isoloss.fitting.expressions import identifier
 from isoloss.fitting.objective import Problem, stretch
 from isoloss.fitting.solver import Solution, huber
+
+if TYPE_CHECKING:
+    import lmfit  # takes long to import, and fits without expressions do without it
 
 FAR_OFF = 1e3
 """Stands for a residual where the law is undefined: far worse than any that it can reach."""
@@ -73,6 +76,8 @@ def _stretched(problem: Problem, theta: FloatArray) -> FloatArray:
 def _solve_one(
     target: _Target, start: FloatArray, expressions: Mapping[str, str], tolerance: float
 ) -> tuple[FloatArray, float, bool, int]:
+    import lmfit
+
     problem = target.problem
     tolerances = dict.fromkeys(("xtol", "ftol", "gtol"), tolerance)
     try:
@@ -173,6 +178,8 @@ def _check_bounds(problem: Problem, theta: FloatArray, expressions: Mapping[str,
 
 def _parameters(problem: Problem, start: FloatArray, expressions: Mapping[str, str]) -> lmfit.Parameters:
     """Return lmfit's parameters at a start: it varies coordinates of the solver, and values follow from those."""
+    import lmfit
+
     parameters = lmfit.Parameters()
     ends = problem.coordinates(
         np.stack([start.clip(problem.lower, problem.upper), problem.lower, problem.upper])

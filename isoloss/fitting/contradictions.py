@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import f_quantile
 from isoloss.fitting.constrained import solve_constrained
 from isoloss.fitting.estimate import EXACT
 from isoloss.fitting.solver import Solution
@@ -83,7 +83,7 @@ def _risen(freed: Task, best: Solution, objective: float, count: int) -> bool:
         return False
     scale = variances(freed, best.theta[0], residuals).scale
     left = max(1, residuals.size - freed.n_varied)
-    allowed = stats.f.ppf(freed.options.level, count, left) * count * scale / 2
+    allowed = f_quantile(freed.options.level, count, left) * count * scale / 2
     return bool(objective - best.objective[0] > allowed)
 
 

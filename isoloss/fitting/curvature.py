@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile
 
-BANDWIDTH = (1.5 * stats.norm.ppf(0.95) ** 2 * stats.norm.pdf(0) ** 2) ** (1 / 3)
+BANDWIDTH = (1.5 * normal_quantile(0.95) ** 2 * (1 / np.sqrt(2 * np.pi)) ** 2) ** (1 / 3)
 """Hall and Sheather's bandwidth at the median of normal errors for intervals of 90 percent, times n^(1/3): the
 share of the points that it takes in on either side."""
 

@@ -112,11 +112,12 @@ def _some(folds: list[Fold]) -> list[Fold]:
 def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
     """Return the folds whose fitted runs determine all that the whole data do.
 
-    More runs never determine less: a few of those that a fold fits, if they do, spare a look at its others.
+    More runs never determine less: a few of those that a fold fits, if they do, spare a look at its others. Of few
+    runs these are every other one, of which a fold that leaves out one run fits either half.
     """
     some = [group[0] for group in task.data.alike()]
-    apart = max(1, len(some) // A_FEW)
-    untried = iter([some[begin::apart] for begin in range(min(apart, MOST_TRIED))])
+    apart = max(2, len(some) // A_FEW)
+    untried = iter([some[begin::apart] for begin in range(min(apart, MOST_TRIED, len(some)))])
     enough: list[Collection[int]] = []
 
     def determines(fold: Fold) -> bool:
@@ -125,19 +126,22 @@ def _determined(task: Task, folds: Sequence[Fold]) -> list[Fold]:
             few = next(untried, None)
             if few is None:
                 return _determines(task, fold.fitted)
-            if _determines(task, few):
+            if _determines(task, few, with_more=True):
                 enough.append(few)
         return True
 
     return [fold for fold in folds if fold.fitted and fold.predicted and determines(fold)]
 
 
-def _determines(task: Task, positions: Sequence[int]) -> bool:
+def _determines(task: Task, positions: Sequence[int], *, with_more: bool = False) -> bool:
+    """Return whether these runs, or also these `with_more` of them, determine all that the whole data do."""
     runs = task.data.only(positions)
     if runs.distinct() <= task.n_varied:
         return False
-    lost = task.law.undetermined(runs.prepare(task.law), task.options.fix)
-    return set(lost) <= set(task.missing) | set(task.held)
+    features, known = runs.prepare(task.law), set(task.missing) | set(task.held)
+    if with_more and not set(task.law.held(features, task.options.fix)) <= known:
+        return False  # what does not enter for these may enter for more, and be undetermined then
+    return set(task.law.undetermined(features, task.options.fix)) <= known
 
 
 def _weights(task: Task, fold: Fold) -> FloatArray:

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile, students_quantile
 
 NOISE_QUANTILES = np.linspace(0, 1, 201)
 
@@ -23,7 +23,7 @@ NOISE_QUANTILES = np.linspace(0, 1, 201)
 def students_factor(spare: float, level: float) -> float:
     """Return by how much Student's quantile exceeds the normal one, for noise that so many spare runs show."""
     tail = (1 + level) / 2
-    return float(stats.t.ppf(tail, spare) / stats.norm.ppf(tail))
+    return float(students_quantile(tail, spare) / normal_quantile(tail))
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Spread:
     def of_new_run(self, level: float) -> float:
         """Return how far, in log loss, a point of one more run lies from the mean, at this level."""
         within = float(np.interp(level, NOISE_QUANTILES, self.noise))
-        between = float(stats.norm.ppf((1 + level) / 2)) * (self.run_noise or 0.0)
+        between = float(normal_quantile((1 + level) / 2)) * (self.run_noise or 0.0)
         return max(within, between)  # the residuals hold what differs between runs as well
 
     @property
@@ -104,7 +104,7 @@ def interval_around(
         below, above = np.maximum(centre - low, 0.0) * inflation, np.maximum(high - centre, 0.0) * inflation
     else:
         below = above = np.zeros_like(centre)
-    z = stats.norm.ppf(1 - tail)
+    z = normal_quantile(1 - tail)
     extra = (z * unlike) ** 2
     if spread.discrepancy is not None:
         extra += (z * spread.discrepancy * reach) ** 2

@@ -11,7 +11,7 @@ import numpy as np
 from isoloss.arrays import FloatArray
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.datasets import CurveDataset, Dataset, TableDataset
-from isoloss.fitting.estimate import Progress, estimate
+from isoloss.fitting.estimate import Progress, estimate, find_optimum
 from isoloss.fitting.holdout import Held, HeldCurves, HeldRows, conformal, uncorrected
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.provenance import provenance
@@ -51,6 +51,18 @@ def fit_law(
         provenance=provenance(task.data, task.options, prepared.held.sha256()),
     )
     return conformal(prepared.held.scored(found), task, estimated.validation, prepared.held)
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # as above
+def optimum(
+    law: str, observations: Observations, asked: FitOptions, *, warm: FloatArray | None = None
+) -> FloatArray:
+    """Return the parameters (parameters,) of the fit that `fit_law` makes, and find out nothing else of it.
+
+    `warm` (parameters,) is an earlier optimum on similar data: the search starts there.
+    """
+    task, _ = _task(law, observations, asked, given={}, left_out=())
+    return find_optimum(task, _finite(warm)).theta
 
 
 def still_holds(
@@ -202,6 +214,8 @@ def _with_left_out(found: Fit, prepared: Prepared) -> Fit:
 
 def _warm(previous: Fit | None, law: Law[Any]) -> FloatArray | None:
     """Return where an earlier fit ended, if it was one of this law that determined all of it."""
-    if previous is None or previous.law_name != law.name or not np.all(np.isfinite(previous.theta)):
-        return None
-    return previous.theta
+    return None if previous is None or previous.law_name != law.name else _finite(previous.theta)
+
+
+def _finite(theta: FloatArray | None) -> FloatArray | None:
+    return None if theta is None or not np.all(np.isfinite(theta)) else theta

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import f_quantile
 from isoloss.fitting.members import NEGLIGIBLE
 from isoloss.fitting.objective import from_solver
 from isoloss.fitting.solver import COARSE, Solution
@@ -74,7 +74,7 @@ def _allowed_rises(task: Task, residuals: FloatArray, found: Variances, level: f
     """
     left = max(1, residuals.size - task.n_varied)
     looser = np.maximum(1.0, found.total / np.where(found.usual > 0, found.usual, 1.0))
-    return np.asarray(stats.f.ppf(level, 1, left) * found.scale / 2 * looser)
+    return np.asarray(f_quantile(level, 1, left) * found.scale / 2 * looser)
 
 
 def _profile(task: Task, down: _Side, up: _Side) -> Profile:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile, students_quantile
 from isoloss.errors import InvalidInput
 from isoloss.fitting.datasets import Dataset
 from isoloss.fitting.options import Unit
@@ -91,7 +91,7 @@ class Resampling:
         if left < 1:
             return 1.0
         tail = (1 + level) / 2
-        return float(np.sqrt(n / left) * stats.t.ppf(tail, left) / stats.norm.ppf(tail))
+        return float(np.sqrt(n / left) * students_quantile(tail, left) / normal_quantile(tail))
 
     def weights(self, first: int, last: int) -> FloatArray:
         """Return the weights (resamples, points) of the resamples first..last, the last one excluded."""

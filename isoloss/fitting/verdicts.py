@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
+from isoloss.distributions import chi_squared_quantile
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.profiles import Profile
 from isoloss.fitting.ranges import SAME_PEAK, CurveRange, FittedRange, TableRange
@@ -217,7 +217,7 @@ def _narrow_without_luck(evidence: Evidence) -> bool:
     spare = evidence.distinct - evidence.n_free
     if spare < 1 or evidence.distinct < CONFIGURATIONS_EACH * evidence.n_free:
         return False
-    most = float(np.sqrt(spare / stats.chi2.ppf(LUCK, spare)))
+    most = float(np.sqrt(spare / chi_squared_quantile(LUCK, spare)))
     known = [one for one in evidence.estimates if one.value is not None and one.interval is not None]
     return all(_width(one) * most <= LOOSE_INTERVAL * abs(one.value or 0.0) for one in known)
 

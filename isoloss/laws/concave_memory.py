@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.stats import qmc
 
 from isoloss.arrays import FloatArray, IntArray, namespace
 from isoloss.laws.drops import LEAST_FALL, areas, drops_of, joined, largest_fall
@@ -222,6 +221,8 @@ class ConcaveMemory(CurveLaw[Memory]):
 
 def _evenly(count: int) -> list[tuple[float, ...]]:
     """Return `count` points that cover `WIDE_STARTS`, the same ones every time and the first ones of more."""
+    from scipy.stats import qmc  # takes long to import, and is seldom needed
+
     unit = qmc.Sobol(len(WIDE_STARTS), seed=0).random_base2((count - 1).bit_length())[:count]
     columns = [
         lowest * (highest / lowest) ** share if lowest > 0 else lowest + (highest - lowest) * share

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+
+from store.engine import create_engine
 
 
 def test_the_demo_predicts_schedules_that_the_fit_has_not_seen(tmp_path: Path) -> None:
@@ -54,6 +57,18 @@ def test_a_service_that_cannot_start_says_why_and_what_to_do_in_one_line(
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert remedy in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_service_older_than_its_database_says_so_in_one_line(database_url: str, tmp_path: Path) -> None:
+    """No traceback of the migrations."""
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE public.alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    done = _run("up", "--data-dir", str(tmp_path / "data"), "--port", "0", "--database-url", database_url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The database is of a newer Isoloss: its schema is 9999")
     assert done.stderr.count("\n") == 1
 
 

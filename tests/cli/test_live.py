@@ -47,16 +47,9 @@ HELD_OUT = {
 
 
 @pytest.fixture
-def client(live):
-    with Client(live.url, live.api_key) as client:
-        yield client
-
-
-@pytest.fixture
-def project(client, request):
-    name = f"p-{abs(hash(request.node.nodeid)):x}"[:40]
-    client.projects.create(name)
-    return name
+def project(client, project):
+    client.projects.create(project)
+    return project
 
 
 @pytest.fixture

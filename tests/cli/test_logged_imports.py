@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from isoloss.cli import build
-from isoloss.client import Client
-
-
-@pytest.fixture
-def client(live):
-    with Client(live.url, live.api_key) as client:
-        yield client
-
-
-@pytest.fixture
-def project():
-    return f"logged-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 
 import pytest
 from typer.testing import CliRunner
@@ -11,11 +10,6 @@ from typer.testing import CliRunner
 import isoloss
 from isoloss.cli import build
 from isoloss.client import Client
-
-
-@pytest.fixture
-def project():
-    return f"synced-{uuid.uuid4().hex[:8]}"
 
 
 @pytest.fixture

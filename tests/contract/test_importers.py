@@ -9,7 +9,6 @@ import csv
 import gzip
 import itertools
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -258,19 +257,6 @@ WRITERS: dict[str, Callable[[Path, list[Run]], list[str]]] = {
     "csv": write_csv,
     "csv-long": write_long_csv,
 }
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture
-def project() -> str:
-    return f"imported-{os.getpid()}-{next(_numbers)}"
-
-
-@pytest.fixture
-def client(live):
-    with Client(live.url, live.api_key) as client:
-        yield client
 
 
 @pytest.fixture

@@ -87,17 +87,17 @@ class Up:
 
 
 class Service:
-    """A service that is killed and started again at the same address."""
+    """A service that is killed and started again at the same address; one that only records needs no workers."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, workers: int = 1) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = str(free.getsockname()[1])
-        self._data_dir = data_dir
+        self._data_dir, self._workers = data_dir, str(workers)
         self.start()
 
     def start(self) -> None:
-        self.running = Up(self._data_dir, "--port", self.port, "--workers", "1").wait_until_ready()
+        self.running = Up(self._data_dir, "--port", self.port, "--workers", self._workers).wait_until_ready()
         self.url, self.api_key = self.running.ready["url"], self.running.ready["api_key"]
 
     def kill(self) -> None:

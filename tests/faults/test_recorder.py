@@ -27,12 +27,6 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
-def client(live) -> Iterator[Client]:
-    with Client(live.url, live.api_key) as client:
-        yield client
-
-
-@pytest.fixture
 def train(live, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts trainers in the project of the test, and leaves none behind."""
     started: list[subprocess.Popen[str]] = []
@@ -60,7 +54,7 @@ def train(live, tmp_path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def service() -> Iterator[Service]:
     """One for the tests that kill it, which leave it running."""
     folder = Path(tempfile.mkdtemp(prefix="il-"))
-    service = Service(folder / "data")
+    service = Service(folder / "data", workers=0)
     yield service
     service.running.close()
     shutil.rmtree(folder)

@@ -41,7 +41,7 @@ def test_ctrl_c_ends_everything_and_the_next_start_goes_on(up: Start, data_dir: 
     assert printed.count(key) == 1
     assert "Traceback" not in printed
 
-    second = up().wait_until_ready()
+    second = up("--workers", "0").wait_until_ready()
     assert second.ready["api_key"] == key
     with second.client as client:
         assert client.get("/v1/projects/kept").status_code == 200
@@ -53,12 +53,12 @@ def test_ctrl_c_ends_everything_and_the_next_start_goes_on(up: Start, data_dir: 
 
 def test_a_kill_of_up_itself_leaves_no_process_and_loses_nothing(up: Start) -> None:
     """`kill -9` of `isoloss up`: its children end, PostgreSQL stops cleanly, the next start has the data."""
-    first = up().wait_until_ready()
+    first = up("--workers", "1").wait_until_ready()
     with first.client as client:
         assert client.post("/v1/projects", json={"name": "kept"}).status_code == 201
     first.process.kill()
-    second = up().wait_until_ready()  # at once, while the first's children are still ending
-    wait_until(lambda: first.relatives() == [], 10)
+    second = up("--workers", "0").wait_until_ready()  # at once, while the first's children are still ending
+    wait_until(lambda: first.relatives() == [], 30)
     with second.client as client:
         assert client.get("/v1/projects/kept").status_code == 200
 
@@ -71,7 +71,7 @@ def test_each_process_that_dies_is_replaced(up: Start) -> None:
         for name in ("app.server", "workers", "postgres"):
             killed = service.child(name)
             killed.kill()
-            wait_until(lambda name=name, killed=killed: _is_replaced(service, name, killed), 10)
+            wait_until(lambda name=name, killed=killed: _is_replaced(service, name, killed), 30)
             wait_until(lambda: _status(client, "/v1/projects/kept") == 200, 20)
     service.interrupt()
     assert service.process.wait(20) == 0
@@ -94,14 +94,14 @@ def test_without_its_database_it_says_503_and_recovers(up: Start, tmp_path: Path
             assert int(client.get("/v1/projects/kept").headers["Retry-After"]) > 0
             assert client.get("/healthz").status_code == 200
             database.start()
-            wait_until(lambda: _status(client, "/v1/projects/kept") == 200, 10)
+            wait_until(lambda: _status(client, "/v1/projects/kept") == 200, 30)
         service.interrupt()
         assert service.process.wait(20) == 0
 
 
 def test_a_second_up_is_refused_with_the_remedy(up: Start) -> None:
     """Two services on one folder, or one port, end in one sentence that says what to do."""
-    first = up().wait_until_ready()
+    first = up("--workers", "0").wait_until_ready()
     second = up()
     said = second.output()
     assert second.process.returncode == 1
@@ -123,7 +123,7 @@ def test_an_interrupt_in_the_middle_of_the_start_leaves_nothing(up: Start) -> No
     assert service.process.returncode == 0
     assert "Traceback" not in printed
     # What makes the database dies with its maker, on a busy machine a moment after it.
-    wait_until(lambda: service.relatives() == [], 10)
+    wait_until(lambda: service.relatives() == [], 30)
 
 
 def test_a_database_that_is_not_there_is_said_in_one_sentence(up: Start) -> None:

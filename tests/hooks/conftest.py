@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import subprocess
@@ -12,21 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from isoloss.client import Client
-
 ROOT = Path(__file__).parents[2]
-_numbers = itertools.count(1)
-
-
-@pytest.fixture
-def client(live):
-    with Client(live.url, live.api_key) as client:
-        yield client
-
-
-@pytest.fixture
-def project():
-    return f"hooked-{os.getpid()}-{next(_numbers)}"
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_hugging_face_prints_it_above_its_progress_bar(
     assert "run hugging-face at step " in capfd.readouterr().err
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings(r"ignore:.isinstance\(treespec, LeafSpec\). is deprecated:FutureWarning")
 def test_lightning_shows_it_in_its_progress_bar(place: Path) -> None:
     """As a metric of the bar, and of no logger."""
     import lightning

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import isoloss
 from isoloss.client import Client
 from isoloss.errors import InvalidInput
-from tests.hooks.trainings import TWO_RANKS, ended
+from tests.hooks.trainings import TWO_RANKS, assert_declared, ended, the_run
 
 TRAINER = Path(__file__).with_name("hugging_face_trainer.py")
 STEPS = 60
@@ -33,11 +32,6 @@ def truth_of(folder: Path) -> dict[int, dict[str, float]]:
     return truth
 
 
-def the_run(client: Client, project: str) -> dict:
-    [run] = list(client.runs.list(project))
-    return client.runs.get(project, run["run_id"])
-
-
 def assert_recorded(client: Client, project: str, folder: Path, steps: int = STEPS) -> dict:
     """Every point is there with every value, once, and the schedule is the one that was used."""
     run, truth = the_run(client, project), truth_of(folder)
@@ -51,8 +45,7 @@ def assert_recorded(client: Client, project: str, folder: Path, steps: int = STE
         if value is not None and not np.isnan(value)
     }
     assert evaluated == {step: row["val_loss"] for step, row in truth.items() if "val_loss" in row}
-    rates = isoloss.schedule_from_spec(run["schedule"]).lr(range(1, steps + 1))
-    np.testing.assert_allclose(rates, [row["lr"] for row in truth.values()], rtol=1e-9)
+    assert_declared(run, truth)
     return run
 
 

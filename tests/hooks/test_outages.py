@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 @pytest.fixture
 def service():
     folder = Path(tempfile.mkdtemp(prefix="il-"))
-    service = Service(folder / "data")
+    service = Service(folder / "data", workers=0)
     yield service
     service.running.close()
     shutil.rmtree(folder)

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 
+import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
+from isoloss.errors import NewerDatabase
 from store import advice, alarms, fits, forecasts, jobs, keys, migrate, projects, queue, runs, watch, webhooks
 from store.engine import create_engine, create_sessions
 from store.tables import Base, Fit, Point, PointChunk, Project, Run
@@ -77,6 +80,25 @@ def test_fits_of_an_older_database_are_at_their_first_revision(empty_database_ur
         assert (fit.follow, fit.revision, fit.refits_skipped, fit.refit_job_id) == (False, 1, 0, None)
         assert fit.updated_at == fit.job.finished_at
         assert fit.result == {"verdict": "sound"}
+    engine.dispose()
+
+
+@pytest.mark.parametrize("move", [migrate.upgrade, lambda url: migrate.downgrade(url, "base")])
+def test_a_database_of_a_newer_version_is_refused_in_one_sentence_and_kept(
+    empty_database_url: str, move: Callable[[str], None]
+) -> None:
+    """An older checkout says what it found and what to do, and touches nothing."""
+    migrate.upgrade(empty_database_url)
+    engine = create_engine(empty_database_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE public.alembic_version SET version_num = '9999'"))
+    with pytest.raises(NewerDatabase) as refused:
+        move(empty_database_url)
+    assert migrate.current(empty_database_url) == "9999"
+    assert str(refused.value) == (
+        f"The database is of a newer Isoloss: its schema is 9999, the last known here is {migrate.head()}. "
+        "Update Isoloss."
+    )
     engine.dispose()
 
 

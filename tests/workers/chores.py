@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -38,8 +39,18 @@ def sleep(seconds: float, progress: Progress) -> str:
     return "slept"
 
 
+def hold(path: str, progress: Progress) -> str:
+    """Works until there is such a file, telling that it does ten times a second."""
+    progress(0.5, "begun")
+    while not Path(path).exists():
+        time.sleep(0.1)
+        progress(0.5, "held")
+    return "let go"
+
+
 def hang_in_native_code(progress: Progress) -> None:
     """Blocks in C, with the interpreter's lock held, as a BLAS call might."""
+    progress(0.5, "begun")
     ctypes.PyDLL(None).sleep(60)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import f_tail, students_quantile
 from isoloss.fitting.datasets import TableDataset
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.screening import LeftOut
@@ -230,7 +230,7 @@ def _better(one: FloatArray, other: FloatArray) -> bool:
     if gain.size < 3:
         return False
     error = float(np.std(gain, ddof=1) / np.sqrt(gain.size))
-    return bool(np.mean(gain) > stats.t.ppf(1 - UNLIKELY, gain.size - 1) * error)
+    return bool(np.mean(gain) > students_quantile(1 - UNLIKELY, gain.size - 1) * error)
 
 
 def _differing(rise: Rise, optima: Optima, sites: Sites) -> list[str]:
@@ -244,7 +244,7 @@ def _differing(rise: Rise, optima: Optima, sites: Sites) -> list[str]:
     more, left = sites.count - 1, sites.site.size - 2 * sites.count
     if left < 1 or not apart > 0:
         return []
-    chance = float(stats.f.sf(max(0.0, (whole - apart) / more) / (apart / left), more, left))
+    chance = float(f_tail(max(0.0, (whole - apart) / more) / (apart / left), more, left))
     if chance >= UNLIKELY:
         return []
     return [

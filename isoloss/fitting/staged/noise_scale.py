@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.distributions import students_quantile
 from isoloss.errors import UnusableData
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.resampling import RUNS_NEEDED, correlation_time
@@ -178,7 +178,7 @@ class Window:
 
     def ends(self, level: float) -> tuple[float | None, float | None]:
         """Return the ends of the noise scale; None above where |G|^2 may be 0, and for both where it is less."""
-        wide = float(stats.t.ppf((1 + level) / 2, self.without.size - 1)) * float(
+        wide = float(students_quantile((1 + level) / 2, self.without.size - 1)) * float(
             np.sqrt(np.sum(self.moves**2))
         )
         low, high = self.inverse - wide, self.inverse + wide

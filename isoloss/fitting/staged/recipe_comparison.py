@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray
+from isoloss.distributions import normal_quantile, students_quantile
 from isoloss.errors import FitFailed, UnusableData
 from isoloss.fitting.estimate import silent
 from isoloss.fitting.one_law import fit_law
@@ -216,9 +216,9 @@ def _wide_enough(fit: Fit, compute: FloatArray, loss: FloatArray) -> Fit:
     noise = np.sqrt(np.sum(np.log(told[0] / loss) ** 2) / left)
     largest = int(np.argmax(compute))
     leverage = np.linalg.qr(share / scale)[0][largest]
-    expected = noise * np.linalg.norm(leverage) * stats.t.ppf((1 + level) / 2, left)
+    expected = noise * np.linalg.norm(leverage) * students_quantile((1 + level) / 2, left)
     at = law.prepare({law.columns[0]: compute[[largest]]})
-    shown = float(np.std(np.log(law.predict(fit.samples, at))[:, 0])) * stats.norm.ppf((1 + level) / 2)
+    shown = float(np.std(np.log(law.predict(fit.samples, at))[:, 0])) * normal_quantile((1 + level) / 2)
     needed = expected / shown if shown > 0 else 1.0
     return replace(fit, inflation=float(max(fit.inflation, min(needed, WIDEST * fit.inflation))))
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile
 from isoloss.errors import InvalidInput, UnusableData
 from isoloss.fitting.intervals import Spread, noise_quantiles
 from isoloss.fitting.options import FitOptions
@@ -399,6 +399,6 @@ def _spread(found: Sigmoid, half: End | None) -> Spread:
     if half is None:
         return Spread(None, 0, noise)
     error = abs(half.predicted - half.observed)
-    explained = float(stats.norm.ppf(1 - UNLIKELY / 2)) * half.spread
+    explained = float(normal_quantile(1 - UNLIKELY / 2)) * half.spread
     beyond = float(np.sqrt(max(0.0, error**2 - half.spread**2))) if error > explained else 0.0
     return Spread(beyond, 1, noise, error, explained, "the end of the curve from its first half")

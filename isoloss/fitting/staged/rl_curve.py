@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import BoolArray, FloatArray, IntArray
+from isoloss.distributions import students_quantile
 from isoloss.fitting.intervals import students_factor
 from isoloss.laws.power_laws import LogColumns, log_columns
 from isoloss.laws.rl_compute import C_MID, R0, A, B, RLCompute
@@ -147,7 +147,7 @@ def asymptote_ends(readings: Readings, found: Sigmoid, level: float) -> tuple[fl
     The sum of squares that another A costs at least is compared with t^2 noise^2 (Bates and Watts 1988, section
     6.1).
     """
-    allowed = stats.t.ppf((1 + level) / 2, max(1, found.left)) ** 2 * found.noise**2 * found.alike
+    allowed = students_quantile((1 + level) / 2, max(1, found.left)) ** 2 * found.noise**2 * found.alike
     least, best = found.theta[R0], found.theta[A]
     below = _end(readings, found, np.linspace(best, least, PROFILED), allowed)
     return below, _end(readings, found, np.linspace(best, 1.0, PROFILED), allowed)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.distributions import chi_squared_quantile
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.staged.shared_optima import Optima
 from isoloss.laws.lr_of_batch import EXPONENTS, SATURATING, log_of_batch
@@ -195,7 +195,7 @@ def _limits(found: _Nearest, sites: Sites, level: float) -> tuple[float | None, 
     left = sites.site.size - np.unique(sites.site).size - 1
     best = float(squares.min())
     scale = max(1.0, best / left) if left > 0 else 1.0
-    allowed = squares <= best + scale * float(stats.chi2.ppf(level, 1)) + 1e-9
+    allowed = squares <= best + scale * float(chi_squared_quantile(level, 1)) + 1e-9
     inside = np.flatnonzero(allowed)
     low = None if inside[0] == 0 else float(np.exp(nodes[inside[0]]))
     high = None if inside[-1] == nodes.size - 1 else float(np.exp(nodes[inside[-1]]))

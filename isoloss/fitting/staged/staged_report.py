@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import normal_quantile
 from isoloss.fitting.intervals import Spread, noise_quantiles, students_factor
 from isoloss.fitting.options import FitOptions
 from isoloss.fitting.ranges import TableRange
@@ -203,7 +203,7 @@ def _spread(staged: Staged) -> Spread:
     within = float(np.mean(residuals**2))
     errors = np.array([abs(float(np.mean(stage.error))) for stage in staged.stages])
     usual = np.sqrt([stage.by_noise**2 + within / len(stage.points.names) for stage in staged.stages])
-    unlikely = stats.norm.ppf(1 - UNLIKELY / (2 * errors.size))
+    unlikely = normal_quantile(1 - UNLIKELY / (2 * errors.size))
     beyond = np.where(errors > unlikely * usual, np.sqrt(np.maximum(0.0, errors**2 - usual**2)), 0.0)
     worst = int(np.argmax(beyond))
     told = staged.stages[worst].what

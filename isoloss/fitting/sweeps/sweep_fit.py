@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray, IntArray
+from isoloss.distributions import chi_squared_quantile
 from isoloss.errors import FitFailed, InvalidInput
 from isoloss.fitting.datasets import Fold, TableDataset, scale_of
 from isoloss.fitting.estimate import BATCH, Progress, silent
@@ -333,7 +333,7 @@ def _spread(
         by_chance = np.mean(own.error[0][cells] ** 2 + scatter**2 + more * moved[cells])
         found, usual = float(np.sqrt(np.mean(error**2))), float(np.sqrt(by_chance))
         beyond = np.sqrt(max(0.0, found**2 - usual**2))
-        limit = usual * np.sqrt(stats.chi2.ppf(1 - UNLIKELY / len(folds), len(cells)) / len(cells))
+        limit = usual * np.sqrt(chi_squared_quantile(1 - UNLIKELY / len(folds), len(cells)) / len(cells))
         if found > limit and beyond > worst[0]:
             worst = (float(beyond), found, float(limit), fold.what)
     beyond, found, limit, what = worst

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from isoloss.arrays import FloatArray
+from isoloss.distributions import students_quantile
 from isoloss.fitting.holdout import ASKED
 from isoloss.fitting.intervals import Spread
 from isoloss.fitting.report import resampled
@@ -194,7 +194,7 @@ def _unused(cell: Cell, why: str) -> dict[str, Any]:
 def _group(task: SweepTask, estimate: SweepEstimate, number: int, cell: Cell) -> dict[str, Any]:
     optima = estimate.surface.optima(estimate.theta[None])[0, :, number]
     own, level = estimate.own, task.asked.level
-    z = float(stats.t.ppf((1 + level) / 2, max(estimate.noise.spare, LEAST_SPARE)))
+    z = float(students_quantile((1 + level) / 2, max(estimate.noise.spare, LEAST_SPARE)))
     parameters = []
     for axis, at, shift, error in zip(
         task.screened.axes, optima, own.shift[:, number], own.error[:, number], strict=True
@@ -460,7 +460,7 @@ def _bends(task: SweepTask, estimate: SweepEstimate) -> Iterator[str]:
         moved = covariance @ design.T @ off
         # What scatters beyond the errors, once the bend is in the law, makes it less sure.
         scatter = max(1.0, float(np.sum((off - design @ moved) ** 2)) / spare)
-        limit = stats.t.ppf(1 - UNLIKELY / (2 * len(variables)), spare) * np.sqrt(
+        limit = students_quantile(1 - UNLIKELY / (2 * len(variables)), spare) * np.sqrt(
             scatter * covariance[-1, -1]
         )
         if abs(moved[-1]) > limit:
