@@ -208,9 +208,12 @@ def _of_rows(
     path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], key: str | None
 ) -> LoggedPoints:
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    step = np.array(list(map(int, cells.pop(STEP))), dtype=np.int64)
-    cells.pop(key, None)
-    columns = {name: floats_of(told, CellPlace(path, name, step.tolist())) for name, told in cells.items()}
+    step = np.array(list(map(int, cells[STEP])), dtype=np.int64)
+    columns = {
+        name: floats_of(told, CellPlace(path, name, step.tolist()))
+        for name, told in cells.items()
+        if name not in (key, STEP)
+    }
     return _points(path, step, columns)
 
 
