@@ -227,10 +227,7 @@ class Recording:
 
     def _send_backlog(self, backlog: Backlog, connect: Connect) -> None:
         sender = self._sender = self._sender or self._connected(connect)
-        if send_stale(sender, backlog):
-            self.messages.warn(
-                "stale", "it went on elsewhere: of what was left here, only what was missing was sent"
-            )
+        send_stale(sender, backlog)
         while True:
             appended, chunk = self._appended, backlog.next()
             if chunk is None:

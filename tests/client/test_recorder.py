@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 
@@ -343,6 +344,41 @@ def foreign_server(status, body):
         server.shutdown()
 
 
+@contextmanager
+def server_that_dies_answering(behind, batch):
+    """A way to a service that passes on so many batches of points, and dies before it answers the last of them."""
+    left = batch
+
+    class Pass(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            nonlocal left
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if left == 0:
+                return
+            sent = {
+                name: value for name, value in self.headers.items() if name not in ("Host", "Accept-Encoding")
+            }
+            answer = httpx.request(self.command, behind + self.path, content=body, headers=sent)
+            left -= self.path.partition("?")[0].endswith("/points")
+            if left == 0:
+                return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_PUT = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pass) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 def test_a_run_that_is_deleted_while_it_is_recorded_is_declared_again(client, project):
     run = isoloss.init(project, run_id="r", config={"n_params": 10})
     log_steps(run, 1, 10)
@@ -454,6 +490,31 @@ def test_a_run_that_went_on_elsewhere_is_filled_and_not_overwritten(client, proj
     assert steps_of(client, project, "r") == list(range(1, 101))
     points = client.points.read(project, "r", from_step=61, to_step=90)
     assert points["mark"].tolist() == [2.0] * 30
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_points_whose_answer_was_lost_are_no_sign_that_the_run_went_on_elsewhere(
+    client, project, live, tmp_path, goes_back
+):
+    """The service takes points and is gone before it says so; what came then is sent later, by another process."""
+    with server_that_dies_answering(live.url, batch=2) as url:
+        run = isoloss.init(project, run_id="r", url=url, api_key=live.api_key)
+        log_steps(run, 1, 100)
+        run.flush()
+        log_steps(run, 101, 200)
+        run.flush()
+        for step in range(151, 181 if goes_back else 151):
+            run.log({"loss": 3.0}, step=step)
+        run.finish(summary={"final_loss": 3.0})
+    assert client.runs.get(project, "r")["last_step"] == 200
+    report = sync(client, tmp_path / "runs")
+    assert report.runs[0].notes == ()
+    ended = client.runs.get(project, "r")
+    assert (ended["status"], ended["summary"]) == ("finished", {"final_loss": 3.0})
+    points = client.points.read(project, "r")
+    assert points["step"].tolist() == list(range(1, 181 if goes_back else 201))
+    if goes_back:
+        assert points["loss"][150:].tolist() == [3.0] * 30
 
 
 def test_a_spool_is_left_alone_while_it_is_recorded_into(client, project, tmp_path):
