@@ -236,5 +236,10 @@ def _tell(service: Service, as_json: bool) -> None:
     console.print(
         f"The key is kept for this machine's command line in {service.credentials_path}", soft_wrap=True
     )
+    from isoloss.client.settings import data_dir
+
+    if data_dir().absolute() != service.wanted.data_dir.absolute():
+        named = shlex.quote(str(service.wanted.data_dir.absolute()))
+        console.print(f"In another terminal: export ISOLOSS_DATA_DIR={named}", markup=False, soft_wrap=True)
     console.print(f"Logs are in {service.wanted.data_dir / 'logs'}", soft_wrap=True)
     console.print("Ctrl-C stops it.")

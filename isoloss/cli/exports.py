@@ -12,6 +12,7 @@ import typer
 from isoloss.cli.arguments import BadArgument, given_fit, selection
 from isoloss.cli.output import Output, number
 from isoloss.cli.session import Project, Session, command
+from isoloss.notes import counted
 
 if TYPE_CHECKING:
     from isoloss.exporters import ExportReport, FitReport, NotebookReport
@@ -154,7 +155,7 @@ def _tell(output: Output, report: ExportReport) -> None:
 
 def _show(output: Output, report: ExportReport) -> None:
     output.line(
-        f"Wrote {number(report.n_runs)} runs of {report.project} with {number(report.n_points)} points "
+        f"Wrote {counted(report.n_runs, 'run')} of {report.project} with {counted(report.n_points, 'point')} "
         f"to {report.path}"
     )
     output.line(f"Columns: {', '.join(report.columns)}", style="dim")

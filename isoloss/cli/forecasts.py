@@ -93,7 +93,7 @@ def _print_line(session: Session, found: Forecast) -> None:
 
 def _show(session: Session, found: Forecast) -> None:
     line = session.output.line
-    line(f"Run {found['run_id']} is at step {found['step']:,} of {found['last_step']:,}.")
+    line(f"Run {found['run_id']}, seen to step {found['step']:,} of {found['last_step']:,}.")
     line(f"Final {found['target']}: {_final(found)}, at {100 * found['level']:.0f} %", style="bold")
     if found["law"] is not None:
         line(

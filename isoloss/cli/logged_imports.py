@@ -14,6 +14,7 @@ from isoloss.cli.arguments import BadArgument, json_object, pairs, scalar
 from isoloss.cli.output import Output, number
 from isoloss.cli.projects import Yes, confirm
 from isoloss.cli.session import Project, Session, command
+from isoloss.notes import counted
 
 if TYPE_CHECKING:
     from isoloss.importers import FieldNames, Journal, LoggedReport, UndoReport, Wishes
@@ -216,9 +217,9 @@ def _show_totals(output: Output, report: LoggedReport) -> None:
     told = [
         f"{states.count(state):,} {state}" for state in ("new", "changed", "unchanged") if state in states
     ]
-    points = f"{sum(run.accepted for run in report.runs):,} new points"
+    points = counted(sum(run.accepted for run in report.runs), "new point")
     before = f"{sum(run.duplicates for run in report.runs):,} there before"
-    left_out = f"{sum(run.left_out for run in report.runs):,} values left out"
+    left_out = f"{counted(sum(run.left_out for run in report.runs), 'value')} left out"
     verb = "Would import" if report.dry_run else "Imported"
     output.line(
         f"{verb} into {report.project}: runs {', '.join(told) or 'none'}; {points}, {before}, {left_out}"
@@ -286,8 +287,8 @@ def add_history(app: typer.Typer) -> None:
             _check_service(session, past)
             told = _told(past)
             confirm(
-                f"Delete {told['new_runs']} runs of project {past.header.project} with their points, and restore "
-                f"{told['changed_runs']}?",
+                f"Delete {counted(told['new_runs'], 'run')} of project {past.header.project} with all points, and "
+                f"restore {counted(told['changed_runs'], 'run')} that it changed?",
                 yes,
             )
         with session.output.progress("Undoing") as advance:

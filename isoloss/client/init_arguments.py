@@ -11,7 +11,7 @@ from pathlib import Path
 
 from isoloss.client.session import Client
 from isoloss.client.spool import Identity
-from isoloss.errors import InvalidInput
+from isoloss.errors import InvalidInput, IsolossError
 
 MODES = ("online", "offline", "disabled")
 NAME = re.compile(r"(?=.{1,100}\Z)(\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})")
@@ -86,3 +86,18 @@ def connection(url: str | None, api_key: str | None) -> Callable[[], Client]:
     url = url or os.environ.get("ISOLOSS_URL") or None
     api_key = api_key or os.environ.get("ISOLOSS_API_KEY") or None
     return lambda: Client(url, api_key, timeout=REQUEST_TIMEOUT_S, retries=0)
+
+
+def moved(client: Client, connect: Callable[[], Client]) -> Client | None:
+    """A client of the service where it is now, None where it is known at no other address.
+
+    A service of this machine that was started anew may listen on another port.
+    """
+    try:
+        found = connect()
+    except IsolossError:
+        return None
+    if found.url != client.url:
+        return found
+    found.close()
+    return None

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from isoloss.client.documents import Forecast
+from isoloss.client.errors import ApiError
+from isoloss.client.init_arguments import moved
 from isoloss.client.messages import OUTLOOK_THREAD, quieten_requests
 from isoloss.client.session import Client
 from isoloss.client.spool import Identity
@@ -41,19 +43,28 @@ class Outlook:
             client = self._connect()
         except IsolossError:  # the recorder has said so
             return
-        with client:
+        try:
             while not self._is_over.wait(ASK_EVERY_S):
-                self._ask(client)
+                client = self._ask(client)
+        finally:
+            client.close()
 
-    def _ask(self, client: Client) -> None:
+    def _ask(self, client: Client) -> Client:
+        """Ask once; the client to ask with next time, another where the service has moved."""
         try:
             found = client.forecasts.get(self._identity.project, self._identity.run_id)
+        except ApiError:
+            return client
         except IsolossError:
-            return
+            other = moved(client, self._connect)
+            if other is not None:
+                client.close()
+            return other or client
         before, self.latest = self.latest, found
         is_new = before is None or before["updated_at"] != found["updated_at"]
         if is_new and not self._is_over.is_set():
             _print(in_words(found))
+        return client
 
 
 def in_words(found: Forecast) -> str:

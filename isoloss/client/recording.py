@@ -19,6 +19,7 @@ from typing import IO
 from isoloss.client import spool as spools
 from isoloss.client.backlog import MOST_SPOOL_BYTES, Backlog
 from isoloss.client.errors import ApiError
+from isoloss.client.init_arguments import moved
 from isoloss.client.intake import MOST_AT_ONCE, Intake, Record
 from isoloss.client.messages import SENDING_THREAD, Messages, quieten_requests
 from isoloss.client.readings import Readings
@@ -202,6 +203,8 @@ class Recording:
                 self.messages.warn("stopped", f"{why}; what is logged goes to {self._place()} alone")
                 connect = None
             except IsolossError as error:
+                if self._has_moved(error, connect):
+                    continue
                 pause = self._pause_after(error, attempt)
                 attempt += 1
             except Exception as error:  # a fault of ours must not go on in silence, nor cost what is logged
@@ -224,10 +227,7 @@ class Recording:
 
     def _send_backlog(self, backlog: Backlog, connect: Connect) -> None:
         sender = self._sender = self._sender or self._connected(connect)
-        if send_stale(sender, backlog):
-            self.messages.warn(
-                "stale", "it went on elsewhere: of what was left here, only what was missing was sent"
-            )
+        send_stale(sender, backlog)
         while True:
             appended, chunk = self._appended, backlog.next()
             if chunk is None:
@@ -239,6 +239,18 @@ class Recording:
                 self.gave_up = False
                 self.messages.forget("outage")
                 self.messages.tell("the service answers again")
+
+    def _has_moved(self, error: IsolossError, connect: Connect | None) -> bool:
+        """Whether the service that does not answer is known at another address now."""
+        sender = self._sender
+        if sender is None or connect is None or isinstance(error, ApiError):
+            return False
+        client = moved(sender.client, connect)
+        if client is None:
+            return False
+        sender.client.close()
+        sender.client = client
+        return True
 
     def _connected(self, connect: Connect) -> Sender:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from isoloss.client.errors import (
 )
 from isoloss.client.messages import Messages
 from isoloss.client.operations import Columns, Operation, points, rows_of, text_of
+from isoloss.client.points import MaskedColumns
 from isoloss.client.session import Client
 from isoloss.client.spool import Identity
 from isoloss.errors import IsolossError, Unavailable
@@ -88,24 +90,31 @@ class Sender:
         """Whether the service takes the run for running. Raises IsolossError."""
         return self.client.runs.get(self.identity.project, self.identity.run_id)["status"] == "running"
 
-    def has_gone_on(self, last_step: int | None) -> bool:
-        """Whether the run's last step at the service is another than the one known. Raises as `send` does."""
+    def last_step_there(self) -> int | None:
+        """The run's last step at the service, None where it has no point. Raises as `send` does."""
         try:
-            there = self.client.runs.get(self.identity.project, self.identity.run_id)["last_step"]
+            there: int | None = self.client.runs.get(self.identity.project, self.identity.run_id)["last_step"]
         except NotFound:
-            return False
+            return None
         except IsolossError as error:
             raise _stopping(error) from error
-        return there is not None and there != last_step
+        return there
+
+    def has(self, columns: Columns) -> bool:
+        """Whether the service has exactly these points. Raises as `send` does."""
+        there = self._read(columns)
+        known = {
+            name: dict(zip(there["step"].data.tolist(), there[name].tolist(), strict=True)) for name in there
+        }
+        return all(
+            _is_same(cell, known.get(name, {}).get(step))
+            for step, row in rows_of(columns)
+            for name, cell in row.items()
+        )
 
     def fill(self, columns: Columns) -> None:
         """Send of points what the run does not have; what it has stays. Raises like `send`."""
-        project, run_id = self.identity.project, self.identity.run_id
-        first, last = columns["step"][0], columns["step"][-1]
-        try:
-            there = self.client.points.read(project, run_id, from_step=first, to_step=last)
-        except IsolossError as error:
-            raise _stopping(error) from error
+        there = self._read(columns)
         known = {name: set(_steps_with(there, name)) for name in there if name != "step"}
         rows = [
             (step, {name: cell for name, cell in row.items() if step not in known.get(name, ())})
@@ -113,6 +122,15 @@ class Sender:
         ]
         if missing := [(step, row) for step, row in rows if row]:
             self.send(points(missing))
+
+    def _read(self, columns: Columns) -> MaskedColumns:
+        """What the service has from the first to the last of some steps."""
+        project, run_id = self.identity.project, self.identity.run_id
+        first, last = min(columns["step"]), max(columns["step"])
+        try:
+            return self.client.points.read(project, run_id, from_step=first, to_step=last)
+        except IsolossError as error:
+            raise _stopping(error) from error
 
     def _do(self, operation: Operation) -> None:
         if operation.kind == "run":
@@ -291,6 +309,13 @@ def _fields_of(error: IsolossError) -> list[str]:
     return [str(entry["field"]) for entry in entries if isinstance(entry, Mapping) and entry.get("field")]
 
 
+def _is_same(written: float | str, there: float | None) -> bool:
+    """Whether a cell of a spool, in which NaN and infinities are names, is what the service has."""
+    return there is not None and (
+        float(written) == there or (math.isnan(float(written)) and math.isnan(there))
+    )
+
+
 def _steps_with(columns: Mapping[str, Any], name: str) -> list[int]:
     """The steps at which a column has a value."""
     steps: list[int] = columns["step"].data[~np.ma.getmaskarray(columns[name])].tolist()
@@ -302,5 +327,5 @@ def _stopping(error: IsolossError) -> Exception:
         return error
     said = str(error).rstrip(".")
     if isinstance(error, Unauthorized | Forbidden):
-        return Stopped(f"the key is not accepted: {said}")
+        return Stopped(f"the key of ISOLOSS_API_KEY, or of api_key=, is not accepted: {said}")
     return Stopped(f"the service refuses: {said}" if isinstance(error, ApiError) else said)

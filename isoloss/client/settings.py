@@ -37,7 +37,8 @@ def find_settings(url: str | None = None, api_key: str | None = None) -> Setting
     stored = _read_credentials(data_dir() / CREDENTIALS_FILE) if url is None or api_key is None else None
     if url is None:
         if stored is None:
-            raise NoCredentials(reason=f"there is no {data_dir() / CREDENTIALS_FILE}")
+            path = data_dir() / CREDENTIALS_FILE
+            raise NoCredentials(reason=f"there is no {path}; ISOLOSS_DATA_DIR names another --data-dir")
         url = stored.url
     url = url.rstrip("/")
     if api_key is None and stored is not None and stored.url == url:

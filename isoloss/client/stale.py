@@ -1,6 +1,7 @@
 """What an earlier process left in a spool when the run has gone on from another machine since.
 
-Such lines are older than what the service has: they fill what is missing there and replace nothing.
+Such lines are older than what the service has: they fill what is missing there and replace nothing. A run that is
+further because the service took some of these very lines, and its answer was lost, has gone on nowhere.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from isoloss.client.sender import Sender
 
 def send_stale(sender: Sender, backlog: Backlog) -> bool:
     """Send what was in the spool when it was opened, if it is stale; whether it was. Raises as `send` does."""
-    stale = backlog.leftover()
-    if stale and sender.has_gone_on(backlog.last_step_sent):
-        for operation in remains_of([operation for operation, _ in stale]):
+    stale = [operation for operation, _ in backlog.leftover()]
+    if stale and _has_gone_on(sender, stale, backlog.last_step_sent):
+        for operation in remains_of(stale):
             sender.fill(operation.content)
         sender.messages.warn(
             "stale", "it went on elsewhere: of what was left here, only what was missing was sent"
@@ -23,6 +24,18 @@ def send_stale(sender: Sender, backlog: Backlog) -> bool:
         return True
     backlog.keep_leftover()
     return False
+
+
+def _has_gone_on(sender: Sender, stale: list[Operation], last_step_sent: int | None) -> bool:
+    """Whether the run's last step at the service is neither the one known nor one that these operations made."""
+    there = sender.last_step_there()
+    if there is None or there == last_step_sent:
+        return False
+    first = stale[0]
+    if first.kind == "rewind" and last_step_sent is not None and there <= first.content < last_step_sent:
+        return False
+    ends = (each.content for each in stale if each.n_points and max(each.content["step"]) == there)
+    return not any(sender.has(columns) for columns in ends)
 
 
 def remains_of(operations: list[Operation]) -> list[Operation]:

@@ -86,7 +86,11 @@ class Selection:
         if self.run_ids:
             found = _named(found, self.run_ids)
         if not found:
-            told = f"no run of {project} is meant" if self.said() else f"project {project} has no run"
+            told = (
+                f"no run of {project} is of this selection"
+                if self.said()
+                else f"project {project} has no run"
+            )
             raise InvalidInput(field="runs", reason=told)
         return found
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from isoloss.errors import InvalidInput
-from isoloss.importers.exported_files import FORMATS, RUN, STEP
+from isoloss.importers.exported_files import FORMATS, OTHER_RUN, RUN, STEP
 from isoloss.observations.point_columns import KNOWN_COLUMNS
 
 NEEDS_PYARROW = "to write Parquet install pyarrow: pip install 'isoloss[importers]'"
@@ -74,8 +74,15 @@ class PointFile(ABC):
         self.close()
 
     @property
+    def run_column(self) -> str | None:
+        """The column that says whose a point is: run_id, unless a run has such a column; None in a file of one."""
+        if not self.many:
+            return None
+        return OTHER_RUN if RUN in self.names else RUN
+
+    @property
     def header(self) -> list[str]:
-        return [*([RUN] if self.many else []), STEP, *self.names]
+        return [*([self.run_column] if self.run_column else []), STEP, *self.names]
 
 
 class CsvFile(PointFile):
@@ -105,7 +112,7 @@ class LineFile(PointFile):
         self._between = ""
 
     def write(self, run_id: str, points: Mapping[str, Any]) -> None:
-        first = f"{json.dumps(RUN)}: {json.dumps(run_id)}, " if self.many else ""
+        first = f"{json.dumps(self.run_column)}: {json.dumps(run_id)}, " if self.many else ""
         fields = ", ".join(f"{json.dumps(name)}: %s" for name in (STEP, *self.names))
         template = f"{{{first.replace('%', '%%')}{fields}}}"
         rows = zip(*_texts(self.names, points, "null", '"{}"'), strict=True)
@@ -144,7 +151,7 @@ class ParquetFile(PointFile):
         super().__init__(path, names, many=many)
         self._arrow = importlib.import_module("pyarrow")
         parquet = importlib.import_module("pyarrow.parquet")
-        kinds = {RUN: self._arrow.string(), STEP: self._arrow.int64()}
+        kinds = {self.run_column: self._arrow.string(), STEP: self._arrow.int64()}
         fields = [self._arrow.field(name, kinds.get(name, self._arrow.float64())) for name in self.header]
         self._schema = self._arrow.schema(fields)
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")

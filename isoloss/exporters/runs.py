@@ -125,6 +125,7 @@ class Exporting:
     columns: set[str] = field(default_factory=set)
     without_points: list[str] = field(default_factory=list)
     left_out: list[LeftOutRun] = field(default_factory=list)
+    run_column: str | None = None
 
     def write_folder(
         self, folder: Path, family: Family, beside: Mapping[str, Any], *, one_file: bool = False
@@ -134,7 +135,7 @@ class Exporting:
         if name is None:
             self._write_files(folder, family.runs)
         else:
-            self.write_one_file(folder / name, family.runs)
+            self.run_column = self.write_one_file(folder / name, family.runs)
             gone = {one.run_id for one in self.left_out}
             kept = [run for run in family.runs if run["run_id"] not in gone]
             _write_list(folder / RUNS_FILE, (entry_of(run, None) for run in kept))
@@ -144,6 +145,7 @@ class Exporting:
             "project": self.project,
             "format": self.format,
             "points_file": name,
+            "run_column": self.run_column,
             "n_runs": self.n_runs,
             "n_points": self.n_points,
             "columns": ["step", *in_order(self.columns)],
@@ -192,13 +194,14 @@ class Exporting:
                 except NotFound:
                     self._gone(run)
 
-    def write_one_file(self, path: Path, runs: Sequence[Run]) -> None:
-        """Write the points of all runs to one file, those of a run together."""
+    def write_one_file(self, path: Path, runs: Sequence[Run]) -> str | None:
+        """Write the points of all runs to one file, those of a run together; the column of their runs."""
         with ExitStack() as stack:
             file = stack.enter_context(FILES[self.format](path, self._all_names(runs), many=True))
             for points in self._opened(runs):
                 self._write_points(file, points)
                 self._count(points.run, bool(points.names))
+            return file.run_column
 
     def _all_names(self, runs: Iterable[Run]) -> tuple[str, ...]:
         """The columns that any of the runs has, as a first look at each says."""

@@ -96,8 +96,9 @@ class IsolossTracker(GeneralTracker):
             self._run.update(config=values)
 
     def log(self, values: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Record values at a step, by default the watched optimiser's."""
-        self._begun().log(values, step=self.step if step is None else step)
+        """Record values at a step, by default the watched optimiser's; unwatched, each call says its step."""
+        counted = None if self._watch is None else self._watch.step
+        self._begun().log(values, step=counted if step is None else step)
 
     def finish(self) -> None:
         """End the run; `Accelerator.end_training` does it."""

@@ -31,6 +31,8 @@ VERSION = 1
 MANIFEST, RUNS_FILE, FIT_FILE, POINTS_FOLDER = "export.json", "runs.json", "fit.json", "points"
 FORMATS = ("csv", "parquet", "json", "jsonl")
 RUN, STEP = "run_id", "step"
+OTHER_RUN = "_run_id"
+"""The column of the run where a run has a column run_id of its own: no column begins so."""
 NON_FINITE = {"NaN": np.nan, "Infinity": np.inf, "-Infinity": -np.inf}
 NO_POINTS = LoggedPoints(np.zeros(0, dtype=np.int64), {})
 NUMBERS = (int, float, type(None))
@@ -56,6 +58,12 @@ class Export:
         """The one file that holds the points of all runs, where there is one."""
         found = self.manifest.get("points_file")
         return found if isinstance(found, str) else None
+
+    @property
+    def run_column(self) -> str:
+        """The column of that file that says whose a point is."""
+        found = self.manifest.get("run_column")
+        return found if isinstance(found, str) else RUN
 
     def inside(self, name: str) -> Path:
         """A file of the export. Raises InvalidInput for a name that leads out of its folder."""
@@ -122,7 +130,7 @@ def runs_of(export: Export) -> Runs:
         for entry in export.entries:
             yield _run(export, entry, lambda entry=entry: _own_file(export, entry))
         return
-    parts = _parts(export, export.inside(export.points_file))
+    parts = _parts(export, export.inside(export.points_file), export.run_column)
     try:
         waiting = next(parts, None)
         for entry in export.entries:
@@ -153,16 +161,16 @@ def _own_file(export: Export, entry: Mapping[str, Any]) -> LoggedPoints:
     name = entry.get("file")
     if name is None:
         return NO_POINTS
-    found = [points for _, points in _parts(export, export.inside(name))]
+    found = [points for _, points in _parts(export, export.inside(name), None)]
     if len(found) != 1:
         raise InvalidInput(field=str(export.folder / name), reason="it holds no points")
     return found[0]
 
 
-def _parts(export: Export, path: Path) -> Iterator[tuple[str | None, LoggedPoints]]:
-    """The points in a file, run by run; their names are None where the file is of one run. Raises InvalidInput."""
+def _parts(export: Export, path: Path, key: str | None) -> Iterator[tuple[str | None, LoggedPoints]]:
+    """The points in a file, run by run as its column `key` says; None: it is of one run. Raises InvalidInput."""
     try:
-        yield from _PARTS[export.format](path)
+        yield from _PARTS[export.format](path, key)
     except FileNotFoundError as error:
         raise InvalidInput(field=str(path), reason="there is no such file") from error
     except UnicodeDecodeError as error:
@@ -181,39 +189,45 @@ def _points(path: Path, step: Any, columns: Mapping[str, MaskedColumn]) -> Logge
     return LoggedPoints(steps, {name: column for name, column in columns.items() if column.count()})
 
 
-def _csv_parts(path: Path) -> Iterator[tuple[str | None, LoggedPoints]]:
+def _csv_parts(path: Path, key: str | None) -> Iterator[tuple[str | None, LoggedPoints]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         if STEP not in header:
             raise InvalidInput(field=str(path), reason="it has no column step")
-        at = header.index(RUN) if RUN in header else None
+        at = header.index(key) if key in header else None
         try:
-            for key, rows in groupby(reader, key=lambda row: None if at is None else row[at]):
-                yield key, _of_rows(path, header, list(rows))
+            for run_id, rows in groupby(reader, key=lambda row: None if at is None else row[at]):
+                yield run_id, _of_rows(path, header, list(rows), key)
         except (csv.Error, IndexError, ValueError) as error:
             said = first_line(error, MOST_SAID)
             raise InvalidInput(field=f"{path}, line {reader.line_num}", reason=said) from error
 
 
-def _of_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> LoggedPoints:
+def _of_rows(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[str]], key: str | None
+) -> LoggedPoints:
     cells = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-    step = np.array(list(map(int, cells.pop(STEP))), dtype=np.int64)
-    cells.pop(RUN, None)
-    columns = {name: floats_of(told, CellPlace(path, name, step.tolist())) for name, told in cells.items()}
+    step = np.array(list(map(int, cells[STEP])), dtype=np.int64)
+    columns = {
+        name: floats_of(told, CellPlace(path, name, step.tolist()))
+        for name, told in cells.items()
+        if name not in (key, STEP)
+    }
     return _points(path, step, columns)
 
 
-def _json_parts(path: Path) -> Iterator[tuple[str | None, LoggedPoints]]:
+def _json_parts(path: Path, key: str | None) -> Iterator[tuple[str | None, LoggedPoints]]:
     document = read_json(path)
     if not isinstance(document, list):
         raise InvalidInput(field=str(path), reason="must be a list of points")
-    yield from _of_objects(path, document)
+    yield from _of_objects(path, document, key)
 
 
-def _line_parts(path: Path) -> Iterator[tuple[str | None, LoggedPoints]]:
+def _line_parts(path: Path, key: str | None) -> Iterator[tuple[str | None, LoggedPoints]]:
     with path.open(encoding="utf-8") as file:
-        yield from _of_objects(path, (_parsed(path, at, line) for at, line in enumerate(file, start=1)))
+        objects = (_parsed(path, at, line) for at, line in enumerate(file, start=1))
+        yield from _of_objects(path, objects, key)
 
 
 def _parsed(path: Path, number: int, line: str) -> Any:
@@ -223,15 +237,17 @@ def _parsed(path: Path, number: int, line: str) -> Any:
         raise InvalidInput(field=f"{path}, line {number}", reason=f"this is not JSON ({error})") from error
 
 
-def _of_objects(path: Path, objects: Iterable[Any]) -> Iterator[tuple[str | None, LoggedPoints]]:
-    for key, rows in groupby(objects, key=lambda row: row.get(RUN) if isinstance(row, dict) else None):
+def _of_objects(
+    path: Path, objects: Iterable[Any], key: str | None
+) -> Iterator[tuple[str | None, LoggedPoints]]:
+    for run_id, rows in groupby(objects, key=lambda row: row.get(key) if isinstance(row, dict) else None):
         listed = list(rows)
         if not all(isinstance(row, dict) and isinstance(row.get(STEP), int) for row in listed):
             raise InvalidInput(field=str(path), reason="a point is an object with a whole step")
-        names = dict.fromkeys(name for row in listed for name in row if name not in (RUN, STEP))
+        names = dict.fromkeys(name for row in listed for name in row if name not in (key, STEP))
         step = np.array([row[STEP] for row in listed], dtype=np.int64)
         columns = {name: _numbers(path, name, [row.get(name) for row in listed]) for name in names}
-        yield key, _points(path, step, columns)
+        yield run_id, _points(path, step, columns)
 
 
 def _numbers(path: Path, name: str, cells: Sequence[Any]) -> MaskedColumn:
@@ -244,39 +260,40 @@ def _numbers(path: Path, name: str, cells: Sequence[Any]) -> MaskedColumn:
     return np.ma.MaskedArray(np.array([0.0 if cell is None else cell for cell in told], np.float64), missing)
 
 
-def _parquet_parts(path: Path) -> Iterator[tuple[str | None, LoggedPoints]]:
+def _parquet_parts(path: Path, key: str | None) -> Iterator[tuple[str | None, LoggedPoints]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
         raise InvalidInput(field="parquet", reason=NO_PARQUET) from error
     try:
-        for key, tables in groupby(_tables_of_a_run(parquet.ParquetFile(path)), key=lambda one: one[0]):
-            yield key, _of_table(path, arrow.concat_tables([table for _, table in tables]))
+        stretches = _tables_of_a_run(parquet.ParquetFile(path), key)
+        for run_id, tables in groupby(stretches, key=lambda one: one[0]):
+            yield run_id, _of_table(path, arrow.concat_tables([table for _, table in tables]), key)
     except arrow.ArrowException as error:
         reason = f"this is no Parquet file of points ({first_line(error, MOST_SAID)})"
         raise InvalidInput(field=str(path), reason=reason) from error
 
 
-def _tables_of_a_run(file: Any) -> Iterator[tuple[str | None, Any]]:
+def _tables_of_a_run(file: Any, key: str | None) -> Iterator[tuple[str | None, Any]]:
     """The rows of a file in stretches of one run."""
     arrow = importlib.import_module("pyarrow")
     for batch in file.iter_batches():
         table = arrow.Table.from_batches([batch])
-        if RUN not in table.column_names:
+        if key not in table.column_names:
             yield None, table
             continue
-        names = table.column(RUN).to_numpy(zero_copy_only=False)
+        names = table.column(key).to_numpy(zero_copy_only=False)
         edges = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1).tolist(), len(names)]
         for first, after in pairwise(edges):
             if after > first:
                 yield str(names[first]), table.slice(first, after - first)
 
 
-def _of_table(path: Path, table: Any) -> LoggedPoints:
+def _of_table(path: Path, table: Any, key: str | None) -> LoggedPoints:
     if STEP not in table.column_names:
         raise InvalidInput(field=str(path), reason="it has no column step")
-    names = [name for name in table.column_names if name not in (RUN, STEP)]
+    names = [name for name in table.column_names if name not in (key, STEP)]
     columns = {name: _column(path, name, table.column(name)) for name in names}
     return _points(path, table.column(STEP).to_numpy(), columns)
 

@@ -69,7 +69,7 @@ def test_a_forecast_is_shown_with_its_band_its_notes_and_its_alarms(invoke):
     result = invoke("forecast", "r", "-p", "p", routes={ONE: FORECAST})
     assert result.exit_code == 0, result.output
     for text in (
-        "Run r[1] is at step 1,200 of 5,000.",
+        "Run r[1], seen to step 1,200 of 5,000.",
         "Final val_loss: 2.913 [2.897, 2.933], at 90 %",
         "concave_memory and 12 finished runs",
         "Note: its peak learning rate",

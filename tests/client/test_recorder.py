@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import itertools
+import json
 import logging
 import math
 import os
@@ -12,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+import httpx
 import numpy as np
 import pytest
 
@@ -270,7 +272,7 @@ def test_a_wrong_key_is_said_once_and_everything_waits_on_disk(client, project, 
     assert run.flush()
     log_steps(run, 501, 1000)
     assert len(said()) == 1
-    assert "the key is not accepted" in said()[0]
+    assert "is not accepted" in said()[0]
     run.finish()
     assert "not sent yet: 1,000 points" in said()[1]
     report = sync(client, tmp_path / "runs")
@@ -337,6 +339,41 @@ def foreign_server(status, body):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def server_that_dies_answering(behind, batch):
+    """A way to a service that passes on so many batches of points, and dies before it answers the last of them."""
+    left = batch
+
+    class Pass(http.server.BaseHTTPRequestHandler):
+        def answer(self):
+            nonlocal left
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if left == 0:
+                return
+            sent = {
+                name: value for name, value in self.headers.items() if name not in ("Host", "Accept-Encoding")
+            }
+            answer = httpx.request(self.command, behind + self.path, content=body, headers=sent)
+            left -= self.path.partition("?")[0].endswith("/points")
+            if left == 0:
+                return
+            self.send_response(answer.status_code)
+            self.send_header("Content-Type", answer.headers["Content-Type"])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        do_GET = do_PUT = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pass) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -455,6 +492,31 @@ def test_a_run_that_went_on_elsewhere_is_filled_and_not_overwritten(client, proj
     assert points["mark"].tolist() == [2.0] * 30
 
 
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_points_whose_answer_was_lost_are_no_sign_that_the_run_went_on_elsewhere(
+    client, project, live, tmp_path, goes_back
+):
+    """The service takes points and is gone before it says so; what came then is sent later, by another process."""
+    with server_that_dies_answering(live.url, batch=2) as url:
+        run = isoloss.init(project, run_id="r", url=url, api_key=live.api_key)
+        log_steps(run, 1, 100)
+        run.flush()
+        log_steps(run, 101, 200)
+        run.flush()
+        for step in range(151, 181 if goes_back else 151):
+            run.log({"loss": 3.0}, step=step)
+        run.finish(summary={"final_loss": 3.0})
+    assert client.runs.get(project, "r")["last_step"] == 200
+    report = sync(client, tmp_path / "runs")
+    assert report.runs[0].notes == ()
+    ended = client.runs.get(project, "r")
+    assert (ended["status"], ended["summary"]) == ("finished", {"final_loss": 3.0})
+    points = client.points.read(project, "r")
+    assert points["step"].tolist() == list(range(1, 181 if goes_back else 201))
+    if goes_back:
+        assert points["loss"][150:].tolist() == [3.0] * 30
+
+
 def test_a_spool_is_left_alone_while_it_is_recorded_into(client, project, tmp_path):
     run = isoloss.init(project, run_id="r", mode="offline")
     log_steps(run, 1, 10)
@@ -529,3 +591,21 @@ def test_init_refuses_what_makes_no_sense_by_its_name_and_on_every_rank(monkeypa
     with pytest.raises(InvalidInput) as refused:
         isoloss.init(**{"project": "pilot", **arguments})
     assert refused.value.fields["field"] == field
+
+
+def test_a_service_that_comes_back_at_another_address_is_found_there(
+    client, project, live, monkeypatch, tmp_path, said
+):
+    monkeypatch.delenv("ISOLOSS_URL")
+    monkeypatch.delenv("ISOLOSS_API_KEY")
+    monkeypatch.setenv("ISOLOSS_DATA_DIR", str(tmp_path))
+    credentials = tmp_path / "credentials.json"
+    credentials.write_text(json.dumps({"url": "http://127.0.0.1:9", "api_key": live.api_key}))
+    with isoloss.init(project, run_id="r") as run:
+        log_steps(run, 1, 10)
+        run.flush()
+        assert "cannot be reached" in said()[0]
+        credentials.write_text(json.dumps({"url": live.url, "api_key": live.api_key}))
+        log_steps(run, 11, 20)
+    assert steps_of(client, project, "r") == list(range(1, 21))
+    assert len(said()) == 1

@@ -113,6 +113,22 @@ def test_what_was_exported_is_imported_as_it_was_to_the_bit(client, project, tmp
     assert [run.state for run in again.runs] == ["unchanged"] * 5
 
 
+@pytest.mark.parametrize("one_file", [False, True], ids=["files", "one-file"])
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_metric_may_have_the_name_of_the_column_of_runs(client, tmp_path, format, one_file):
+    name = f"exported-{uuid.uuid4().hex[:8]}"
+    client.projects.create(name)
+    for number in (1, 2):
+        client.runs.put(name, f"run-{number}", status="finished")
+        client.points.append(
+            name, f"run-{number}", {"step": [1, 2], "loss": [3.0, 2.0], "run_id": [7, 7 + number]}
+        )
+    export_runs(client, name, tmp_path / "out", format=format, one_file=one_file)
+    done = import_logged(client, f"{name}-again", read_export(tmp_path / "out"))
+    assert done.skipped == ()
+    assert everything(client, f"{name}-again") == everything(client, name)
+
+
 def test_a_row_of_an_export_says_null_where_nothing_was_logged_and_nan_where_nan_was(
     client, project, tmp_path
 ):
@@ -214,7 +230,7 @@ def test_what_is_there_is_not_overwritten_unless_it_is_an_export_and_force_says_
     [
         ({"folder": "absent/out"}, "there is no folder"),
         ({"format": "xlsx"}, "'xlsx' is not one of csv"),
-        ({"selection": Selection(tags=["nobody"])}, "no run of .* is meant"),
+        ({"selection": Selection(tags=["nobody"])}, "no run of .* is of this selection"),
         ({"selection": Selection(where="config.n_params >")}, "a value is expected"),
     ],
 )

@@ -39,6 +39,7 @@ def test_ctrl_c_ends_everything_and_the_next_start_goes_on(up: Start, data_dir: 
     assert first.process.returncode == 0
     assert first.relatives() == []
     assert printed.count(key) == 1
+    assert f"In another terminal: export ISOLOSS_DATA_DIR={data_dir}" in printed
     assert "Traceback" not in printed
 
     second = up("--workers", "0").wait_until_ready()

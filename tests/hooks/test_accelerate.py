@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from isoloss.hooks.accelerate import IsolossTracker
 from tests.hooks.trainings import TWO_RANKS, assert_declared, config_of_a_table, ended, the_run
 
 TRAINER = Path(__file__).with_name("accelerate_trainer.py")
@@ -46,3 +47,16 @@ def test_two_processes_of_accelerate_record_once_and_share_the_batch(client, pro
     run = assert_recorded(client, project, tmp_path)
     assert run["config"]["batch_tokens"] == 2 * 128
     assert (tmp_path / "truth-1").exists()
+
+
+def test_a_tracker_that_watches_nothing_keeps_what_says_its_step_and_asks_for_the_rest(
+    client, project, place, said
+):
+    tracker = IsolossTracker(run_id="unwatched")
+    for step in range(1, 4):
+        tracker.log({"loss": float(step)}, step=step)
+        tracker.log({"stray": float(step)})
+    tracker.finish()
+    points = client.points.read(project, "unwatched")
+    assert (points["step"].tolist(), "stray" in points) == ([1, 2, 3], False)
+    assert ["a step is missing" in text for text in said()] == [True]
